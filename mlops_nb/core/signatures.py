@@ -41,8 +41,8 @@ class Cell:
             return "directive"
         return next((tag for tag in ("parameters", "lesson") if tag in self.tags), "run")
 
-# %% ../../nbs/core/30_signatures.ipynb #85227d5e
-_DIRECTIVE = re.compile(r"^#\|\s*(\w+)\s*(.*)$", re.MULTILINE)
+# %% ../../nbs/core/30_signatures.ipynb #6d8071b2
+_DIRECTIVE = re.compile(r"^#\|[ \t]*(\w+)[ \t]*(.*)$", re.MULTILINE)
 
 
 def code_cells(notebook: dict) -> list[Cell]:
