@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Phase', 'PHASES', 'Event', 'Version', 'registry_file', 'mlflow_client', 'experiment_id', 'versions', 'get',
-           'released', 'sample_of', 'sample_frame', 'verify', 'register', 'has', 'Loaded', 'read_evidence', 'load',
-           'promote', 'rollback']
+           'released', 'plain_rows', 'sample_of', 'sample_frame', 'verify', 'register', 'has', 'Loaded',
+           'read_evidence', 'load', 'promote', 'rollback']
 
 # %% ../../nbs/core/70_registry.ipynb #beaa6c62
 import contextlib
@@ -253,15 +253,22 @@ def released(uri: str, name: str) -> Version:
     "The version that people should see: the one in production, else the newest in staging (look at its phase)."
     return get(uri, name, "released")
 
-# %% ../../nbs/core/70_registry.ipynb #856bb3b6
+# %% ../../nbs/core/70_registry.ipynb #8c1a5343
+def plain_rows(
+    frame: Any,  # pandas.DataFrame
+) -> dict:  # rows, dtypes
+    "A few rows as plain values with their types, for a Json."
+    rows = [{key: None if _missing(value) else _python(value) for key, value in row.items()} for row in frame.to_dict("records")]
+    dtypes = {c: {"category": list(t.categories)} if str(t) == "category" else str(t) for c, t in frame.dtypes.items()}
+    return {"rows": rows, "dtypes": dtypes}
+
+# %% ../../nbs/core/70_registry.ipynb #fb262356
 def sample_of(
     model: Any,  # fitted estimator or pipeline
     frame: Any,  # pandas.DataFrame of raw rows, missing values and unseen categories among them
 ) -> dict:
-    "The rows as plain values, their types, and what `model` says about them."
-    rows = [{key: None if _missing(value) else _python(value) for key, value in row.items()} for row in frame.to_dict("records")]
-    dtypes = {c: {"category": list(t.categories)} if str(t) == "category" else str(t) for c, t in frame.dtypes.items()}
-    return {"rows": rows, "dtypes": dtypes, "expected": _answers(model, frame)}
+    "Plain rows, and what `model` says about them."
+    return {**plain_rows(frame), "expected": _answers(model, frame)}
 
 # %% ../../nbs/core/70_registry.ipynb #423fc38d
 def _missing(value: Any) -> bool:
@@ -278,9 +285,11 @@ def _answers(model: Any, frame: Any) -> list:
     "Probabilities by class, or predictions where there are none."
     return (model.predict_proba(frame) if hasattr(model, "predict_proba") else model.predict(frame)).tolist()
 
-# %% ../../nbs/core/70_registry.ipynb #440c5da6
-def sample_frame(sample: dict) -> Any:  # pandas.DataFrame
-    "The rows of `sample_of` as a frame again, with their types."
+# %% ../../nbs/core/70_registry.ipynb #40b34f5e
+def sample_frame(
+    sample: dict,  # from plain_rows or sample_of
+) -> Any:  # pandas.DataFrame
+    "The rows as a frame again, with their types."
     import pandas as pd
 
     frame = pd.DataFrame(sample["rows"], columns=list(sample["dtypes"]))
