@@ -1,0 +1,236 @@
+"""The registry beyond its lessons: two ways of reading agree, MLflow's own tools can use it, and nothing is half done."""
+
+import json
+import multiprocessing
+import os
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.compose import make_column_transformer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder
+
+from mlops_nb.core import registry
+from mlops_nb.core.artifacts import Json, Model, digest_of
+from mlops_nb.core.errors import MlopsError
+
+PEOPLE = pd.DataFrame({"age": np.tile([25.0, 38.0, 52.0, np.nan], 25), "job": ["clerk", "nurse", None, "smith", "clerk"] * 20})
+
+
+def fitted(strength: float):
+    columns = make_column_transformer((OneHotEncoder(handle_unknown="ignore"), ["job"]), remainder="drop")
+    return make_pipeline(columns, LogisticRegression(C=strength)).fit(PEOPLE, np.where(PEOPLE.index % 3 == 0, "yes", "no"))
+
+
+def evidence_of(model, **more) -> dict:
+    return {"metrics": {"roc_auc": {"value": 0.9, "low": 0.8, "high": 1.0}, "f1": None}, "params": {"C": 1.0}, "sample": registry.sample_of(model, PEOPLE.head(4)), **more}
+
+
+@pytest.fixture
+def uri(tmp_path) -> str:
+    return f"sqlite:///{tmp_path}/home/mlflow.db"
+
+
+def filled(uri: str) -> None:
+    "A registry with every phase in it, a request, a rollback, and a version that was deleted in MLflow's UI."
+    for strength, phase in ((1.0, "staging"), (0.5, "rejected"), (0.2, "staging"), (0.1, "development"), (0.05, "staging")):
+        model = fitted(strength)
+        registry.register(uri, "income", model, evidence_of(model), phase, reason=f"C={strength}", run="run-7")
+    registry.register(uri, "other", fitted(1.0), evidence_of(fitted(1.0)), "staging")
+    registry.promote(uri, "income", 1, by="ada")
+    registry.promote(uri, "income", 3, by="ada", reason="it's \"better\"")
+    registry.rollback(uri, "income", by="grace")
+    registry.promote(uri, "income", 5, by="ada", approval="two")
+    registry.mlflow_client(uri).delete_model_version("income", "4")
+
+
+def test_both_ways_of_reading_agree(uri):
+    filled(uri)
+    by_sql = sorted(registry._facts_sqlite(registry.registry_file(uri), None))
+    by_mlflow = sorted(registry._facts_client(uri, None))
+    assert by_sql == by_mlflow and len(by_sql) == 5
+    assert [(v.version, v.phase) for v in registry.versions(uri, "income")] == [(5, "staging"), (3, "archived"), (2, "rejected"), (1, "production")]
+    assert registry.get(uri, "income", 5).requested_by == "ada"
+    assert registry.released(uri, "income").version == 1 and registry.released(uri, "other").version == 1
+
+
+def test_schema_of_mlflow_is_the_one_we_read(uri):
+    registry.mlflow_client(uri)
+    with sqlite3.connect(registry.registry_file(uri)) as db:
+        columns = {t: {row[1] for row in db.execute(f"PRAGMA table_info({t})")} for t in ("model_versions", "model_version_tags", "registered_model_aliases", "runs")}
+    assert {"name", "version", "creation_time", "run_id", "current_stage"} <= columns["model_versions"]
+    assert {"name", "version", "key", "value"} <= columns["model_version_tags"]
+    assert {"name", "version", "alias"} <= columns["registered_model_aliases"] and {"run_uuid", "artifact_uri"} <= columns["runs"]
+
+
+def test_reading_imports_no_mlflow_and_makes_no_file(uri, tmp_path):
+    model = fitted(1.0)
+    registry.register(uri, "income", model, evidence_of(model), "staging")
+    code = (
+        "import sys; from mlops_nb.core.registry import has, load, released\n"
+        f"assert has({uri!r}, 'income', 1) and not has({uri!r}, 'income', 2) and not has('sqlite:///{tmp_path}/none/mlflow.db', 'income', 1)\n"
+        f"assert released({uri!r}, 'income').version == 1 and load({uri!r}, 'income').model is not None\n"
+        "assert not {'mlflow', 'sqlalchemy'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    assert not (tmp_path / "none").exists()
+
+
+def test_has_wants_the_files_too(uri):
+    model = fitted(1.0)
+    version = registry.register(uri, "income", model, evidence_of(model), "staging")
+    file = next(registry.registry_file(uri).parent.rglob("model.skops"))
+    file.unlink()
+    assert not registry.has(uri, "income", 1)
+    again = registry.register(uri, "income", model, evidence_of(model), "staging")
+    assert again.version == 2 and again.model_digest == version.model_digest and registry.has(uri, "income", 2)
+
+
+def _register(uri: str) -> int:
+    model = fitted(1.0)
+    return registry.register(uri, "income", model, evidence_of(model), "staging").version
+
+
+def test_two_processes_register_once(uri):
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        assert pool.map(_register, [uri, uri]) == [1, 1]
+    assert len(registry.versions(uri, "income")) == 1
+
+
+def test_a_kill_leaves_no_half_version(uri, monkeypatch):
+    model = fitted(1.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(registry, "_save_flavour", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            registry.register(uri, "income", model, evidence_of(model), "staging")
+    assert registry.versions(uri) == []
+    assert registry.register(uri, "income", model, evidence_of(model), "staging").version == 1
+
+
+def test_a_kill_between_alias_and_tags_leaves_one_production(uri, monkeypatch):
+    for strength in (1.0, 0.5):
+        registry.register(uri, "income", fitted(strength), evidence_of(fitted(strength)), "staging")
+    registry.promote(uri, "income", 1, by="ada")
+    with monkeypatch.context() as patch:
+        patch.setattr(registry, "_say", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            registry.promote(uri, "income", 2, by="ada")
+    assert [(v.version, v.phase) for v in registry.versions(uri, "income")] == [(2, "production"), (1, "archived")]
+
+
+def test_mlflow_can_serve_what_is_registered(uri, monkeypatch):
+    import mlflow
+
+    model = fitted(1.0)
+    version = registry.register(uri, "income", model, evidence_of(model), "staging")
+    before = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
+    try:
+        mlflow.set_tracking_uri(uri)
+        mlflow.set_registry_uri(uri)
+        served = mlflow.pyfunc.load_model("models:/income@staging")
+        np.testing.assert_array_equal(served.predict(PEOPLE), model.predict_proba(PEOPLE))
+        run = mlflow.MlflowClient().get_run(version.mlflow_run)
+        assert run.data.metrics == {"roc_auc": 0.9} and run.data.params == {"C": "1.0"} and run.info.status == "FINISHED"
+    finally:
+        mlflow.set_tracking_uri(before[0])
+        mlflow.set_registry_uri(before[1])
+
+
+def test_an_untrusted_model_is_refused_even_when_its_digest_fits(uri):
+    import skops.io
+    from sklearn.preprocessing import FunctionTransformer
+
+    model = fitted(1.0)
+    version = registry.register(uri, "income", model, {"metrics": {}}, "staging")
+    evil = skops.io.dumps(FunctionTransformer(os.system))
+    next(registry.registry_file(uri).parent.rglob("model.skops")).write_bytes(evil)
+    registry.mlflow_client(uri).set_model_version_tag("income", "1", "mlops_nb.model", digest_of(evil))
+    with pytest.raises(MlopsError, match="untrusted types"):
+        registry.load(uri, "income")
+    with pytest.raises(MlopsError, match="untrusted types"):
+        registry.register(uri, "income", evil, {}, "staging")
+    assert len(registry.versions(uri)) == version.version == 1
+
+
+def test_a_model_that_breaks_its_promise_is_not_registered(uri):
+    wrong = evidence_of(fitted(0.001))
+    with pytest.raises(MlopsError, match="doesn't keep its promise"):
+        registry.register(uri, "income", fitted(1.0), wrong, "staging")
+    assert registry.versions(uri) == []
+
+
+def test_the_registered_file_is_the_artifact_byte_for_byte(uri):
+    data = Model.dump(fitted(1.0))
+    assert Model.dump(Model.load(data)) == data
+    registry.register(uri, "income", data, {"metrics": {}}, "staging")
+    assert next(registry.registry_file(uri).parent.rglob("model.skops")).read_bytes() == data
+
+
+def test_a_version_of_another_program_is_listed_and_not_loaded(uri):
+    client = registry.mlflow_client(uri)
+    client.create_registered_model("income")
+    client.create_model_version("income", "/somewhere/else")
+    (foreign,) = registry.versions(uri, "income")
+    assert (foreign.phase, foreign.model_digest) == ("development", "")
+    with pytest.raises(MlopsError, match="another program"):
+        registry.load(uri, "income", 1)
+
+
+def test_nothing_is_written_into_the_current_folder(uri, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    filled(uri)
+    assert list((tmp_path / "here").iterdir()) == []
+
+
+def test_rollback_twice_goes_back_twice(uri):
+    for strength in (1.0, 0.5, 0.2):
+        registry.promote(uri, "income", registry.register(uri, "income", fitted(strength), evidence_of(fitted(strength)), "staging").version, by="ada")
+    assert [registry.rollback(uri, "income", by="ada").version for _ in range(2)] == [2, 1]
+    with pytest.raises(MlopsError, match="no earlier production version"):
+        registry.rollback(uri, "income", by="ada")
+    assert registry.promote(uri, "income", 3, by="ada").phase == "production"
+    assert registry.rollback(uri, "income", by="ada").version == 1
+
+
+@pytest.mark.deep
+def test_an_mlflow_server_does_as_well(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{tmp_path}/server.db", "--artifacts-destination", f"{tmp_path}/files", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    server = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"}, start_new_session=True)
+    try:
+        uri = f"http://127.0.0.1:{port}"
+        for _ in range(120):
+            try:
+                urllib.request.urlopen(f"{uri}/health", timeout=2)
+                break
+            except OSError:
+                time.sleep(0.5)
+        filled(uri)
+        assert [(v.version, v.phase) for v in registry.versions(uri, "income")] == [(5, "staging"), (3, "archived"), (2, "rejected"), (1, "production")]
+        assert registry.has(uri, "income", 1) and not registry.has(uri, "income", 9)
+        loaded = registry.load(uri, "income")
+        assert loaded.version.version == 1 and loaded.evidence == json.loads(Json.dump(evidence_of(fitted(1.0))))
+        model = fitted(1.0)
+        assert registry.register(uri, "income", model, evidence_of(model), "staging").version == 1
+    finally:
+        os.killpg(server.pid, 15)
+        server.wait(20)
+
+
+def test_a_server_that_is_away_is_one_sentence_without_secrets():
+    with pytest.raises(MlopsError) as refusal:
+        registry.versions("http://ada:secret@127.0.0.1:9", "income")
+    assert "can't be used" in str(refusal.value) and "secret" not in str(refusal.value)
+    assert Path("mlruns").exists() is False
