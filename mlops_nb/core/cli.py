@@ -268,7 +268,7 @@ def runs_compare(one: str, other: str, sample: Annotated[bool, typer.Option("--s
                 if left.get(key) != right.get(key):
                     print(f"{name + '.' + key:<44} {_number(left.get(key, '-')):>22} {_number(right.get(key, '-')):>22}")
 
-# %% ../../nbs/core/80_cli.ipynb #01bfa087
+# %% ../../nbs/core/80_cli.ipynb #f74886f5
 def _registry(sample: bool) -> tuple[Any, str]:
     settings = _settings(sample)
     return settings, settings.registry_uri
@@ -308,7 +308,8 @@ def models_promote(
     from mlops_nb.core import registry
 
     settings, uri = _registry(sample)
-    done = registry.promote(uri, name, version, to=to, by=by, reason=reason, approval=settings.approval)
+    done = registry.promote(uri, name, version, to=to,  # type: ignore[arg-type]
+                             by=by or "", reason=reason, approval=settings.approval)
     print(f"{done.name} version {done.version}: {done.phase}" + (f", promotion asked for by {done.requested_by}" if done.requested_by else ""))
 
 
@@ -317,7 +318,7 @@ def models_rollback(name: str, reason: str = "", by: str | None = None, sample: 
     "Bring the previous production version back."
     from mlops_nb.core import registry
 
-    done = registry.rollback(_registry(sample)[1], name, by=by, reason=reason)
+    done = registry.rollback(_registry(sample)[1], name, by=by or "", reason=reason)
     print(f"{done.name} version {done.version}: {done.phase}")
 
 

@@ -6,7 +6,7 @@
 __all__ = ['ROOTS', 'FORMAT', 'Graph', 'build_graph', 'knob_values', 'parse_knobs', 'stage_files', 'load_graph', 'check',
            'ingredients', 'key_of', 'changes']
 
-# %% ../../nbs/core/40_pipeline.ipynb #adb31600
+# %% ../../nbs/core/40_pipeline.ipynb #a585494d
 import ast
 import functools
 import importlib.util
@@ -23,7 +23,7 @@ from .artifacts import Json, digest_of
 from .charter import Charter
 from .errors import MlopsError, nearest
 from .settings import Settings
-from .signatures import Stage, faults, read_stage
+from .signatures import Stage, faults, parsed, read_stage
 
 # %% ../../nbs/core/40_pipeline.ipynb #2c505490
 #: Artifacts that the frame makes: the charter without its knobs, and the file it names.
@@ -135,7 +135,7 @@ def parse_knobs(graph: Graph, words: Iterable[str]) -> dict[str, dict[str, Any]]
         layer.setdefault(name, {})[key] = graph.stages[name].knobs[key].parse(text)
     return layer
 
-# %% ../../nbs/core/40_pipeline.ipynb #a044ff3c
+# %% ../../nbs/core/40_pipeline.ipynb #87ffb687
 def stage_files(root: Path) -> list[Path]:
     "The stage notebooks of a project, in reading order (by the number that starts the name)."
     def number(path: Path) -> tuple[int, str]:
@@ -150,34 +150,40 @@ def load_graph(settings: Settings) -> Graph:
     files = stage_files(settings.root)
     if not files:
         raise MlopsError(f"no stage notebooks in {settings.root.name}/nbs/stages")
-    stages = [read_stage(file) for file in files]
+    stages = [read_stage(file, settings.package) for file in files]
     names = [s.name for s in stages]
     if twice := sorted({n for n in names if names.count(n) > 1}):
         raise MlopsError(f"two notebooks export to the stage {', '.join(twice)}; change one `#| default_exp`")
     return build_graph(stages)
 
 
-def check(graph: Graph) -> list[str]:
+def check(
+    graph: Graph,
+    root: Path,  # the project's folder
+) -> list[str]:
     "What is wrong with the notebooks themselves (see core.signatures.faults); empty when all is well."
-    return [fault for stage in graph.stages.values() for fault in faults(stage, _module_source(stage.module))]
+    return [fault for stage in graph.stages.values() for fault in faults(stage, _module_source(stage.module, root))]
 
-# %% ../../nbs/core/40_pipeline.ipynb #ff48c859
+# %% ../../nbs/core/40_pipeline.ipynb #32e9b9a0
 @functools.cache
-def _module_file(module: str) -> Path | None:
-    "The file of a module of this package, found without importing it or its parents' contents."
+def _module_file(module: str, root: Path) -> Path | None:
+    "The file of a module of the project or of an installed package, found without importing it."
     package, _, rest = module.partition(".")
-    spec = importlib.util.find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
-        return None
-    base = Path(spec.submodule_search_locations[0], *rest.split(".")) if rest else Path(spec.submodule_search_locations[0])
+    folder = root / package
+    if not folder.is_dir():
+        spec = importlib.util.find_spec(package)
+        if spec is None or not spec.submodule_search_locations:
+            return None
+        folder = Path(spec.submodule_search_locations[0])
+    base = folder.joinpath(*rest.split("."))
     return next((f for f in (base.with_suffix(".py"), base / "__init__.py") if f.is_file()), None)
 
 
-def _module_source(module: str) -> str | None:
-    file = _module_file(module)
+def _module_source(module: str, root: Path) -> str | None:
+    file = _module_file(module, root)
     return file.read_text(encoding="utf-8") if file else None
 
-# %% ../../nbs/core/40_pipeline.ipynb #4d5feaab
+# %% ../../nbs/core/40_pipeline.ipynb #36093049
 #: Raised by hand when the frame itself changes what a stage's result would be.
 FORMAT = 1
 
@@ -191,39 +197,39 @@ def _plain_code(source: str) -> str:
     return ast.dump(tree)
 
 
-def _imports(source: str) -> set[str]:
-    "Every module that a piece of code imports, wherever in it."
+def _imports(source: str, module: str) -> set[str]:
+    "Every module that a module's code imports, wherever in it."
     found: set[str] = set()
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(parsed(source, module)):
         if isinstance(node, ast.Import):
             found |= {a.name for a in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+        elif isinstance(node, ast.ImportFrom) and node.module:
             found |= {node.module} | {f"{node.module}.{a.name}" for a in node.names}
     return found
 
-# %% ../../nbs/core/40_pipeline.ipynb #fee204f2
+# %% ../../nbs/core/40_pipeline.ipynb #8dedc0c2
 @functools.lru_cache(maxsize=512)
-def _module_facts(file: Path, stamp: tuple[int, int]) -> tuple[str, frozenset[str]]:
+def _module_facts(file: Path, module: str, stamp: tuple[int, int]) -> tuple[str, frozenset[str]]:
     "A module file's digest and imports; `stamp` (time, size) makes an edited file new."
     source = file.read_text(encoding="utf-8")
-    return digest_of(_plain_code(source).encode()), frozenset(_imports(source))
+    return digest_of(_plain_code(source).encode()), frozenset(_imports(source, module))
 
 
-def _reach(module: str) -> tuple[dict[str, str], set[str]]:
+def _reach(module: str, root: Path) -> tuple[dict[str, str], set[str]]:
     "Digests of the stage and service modules reached by import from `module`, and the outside packages they import."
     digests: dict[str, str] = {}
     outside: set[str] = set()
     todo = [module]
     while todo:
         name = todo.pop()
-        file = _module_file(name)
+        file = _module_file(name, root)
         if name in digests or file is None:
             continue
         status = file.stat()
-        digests[name], imports = _module_facts(file, (status.st_mtime_ns, status.st_size))
+        digests[name], imports = _module_facts(file, name, (status.st_mtime_ns, status.st_size))
         own = name.partition(".")[0]
-        todo += [i for i in imports if i.startswith((f"{own}.stages.", f"{own}.services."))]
-        outside |= {i.partition(".")[0] for i in imports} - sys.stdlib_module_names - {own}
+        todo += [i for i in imports if i.split(".")[0] in (own, "mlops_nb") and i.split(".")[1:2] in (["stages"], ["services"])]
+        outside |= {i.partition(".")[0] for i in imports} - sys.stdlib_module_names - {own, "mlops_nb"}
     return digests, outside
 
 
@@ -238,7 +244,7 @@ def _version(package: str) -> str:
     except metadata.PackageNotFoundError:
         return "none"
 
-# %% ../../nbs/core/40_pipeline.ipynb #dfbbb9d0
+# %% ../../nbs/core/40_pipeline.ipynb #be5bac23
 def ingredients(
     stage: Stage,
     knobs: dict[str, Any],
@@ -246,7 +252,7 @@ def ingredients(
     settings: Settings,
 ) -> dict[str, Any]:
     "Everything that decides a stage's result; its digest is the stage's key."
-    modules, outside = _reach(stage.module)
+    modules, outside = _reach(stage.module, settings.root)
     code = [_plain_code(c.source) for c in stage.source("parameters", "run")]
     return {
         "format": FORMAT,

@@ -6,10 +6,11 @@
 __all__ = ['Listener', 'Job', 'sample_settings', 'prepare', 'Result', 'Step', 'plan', 'last_results', 'run', 'git_state',
            'nodes_of', 'sample_store']
 
-# %% ../../nbs/core/47_runner.ipynb #115a62a9
+# %% ../../nbs/core/47_runner.ipynb #072e4492
 import json
 import secrets
 import shlex
+import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterable
@@ -28,7 +29,7 @@ from .settings import Settings, load_settings
 from .signatures import Stage
 from .stage import roots, view_file
 
-# %% ../../nbs/core/47_runner.ipynb #f31676df
+# %% ../../nbs/core/47_runner.ipynb #745bfc27
 @dataclass(frozen=True)
 class Job:
     "What is to be run: the pipeline, the charter, and every knob's value, all checked."
@@ -57,7 +58,7 @@ def prepare(
     if charter:
         settings = settings.model_copy(update={"charter": Path(charter).resolve()})
     aim, graph = load_charter(settings.charter), load_graph(settings)
-    if found := check(graph):
+    if found := check(graph, settings.root):
         raise MlopsError("\n".join(found))
     layers, said = [aim.knobs], [w for word in words for w in ("-p", word)]
     if sample:
@@ -370,7 +371,7 @@ def _drive(this: _Run, records: Any) -> None:
             this.kernels.stop()
             raise
 
-# %% ../../nbs/core/47_runner.ipynb #df582e60
+# %% ../../nbs/core/47_runner.ipynb #ef7eb715
 def git_state(root: Path) -> dict[str, Any] | None:
     "Commit of the project's checkout and whether files differ from it; None outside a checkout."
     def ask(*words: str) -> str:
@@ -394,14 +395,13 @@ class _Records:
 
     def stage(self, name: str) -> None:
         "Send a finished stage's figures on; the first executed stage opens the tracker."
-        from mlops_nb.core.tracking import Tracker
-
-        result = self.this.results.get(name)
-        if result is None or (self.tracker is None and result.status == "cached"):
+        job, result = self.this.job, self.this.results.get(name)
+        if result is None or job.settings.tracking == "disabled" or (self.tracker is None and result.status == "cached"):
             return
-        job = self.this.job
         late = []
         if self.tracker is None:
+            from mlops_nb.core.tracking import Tracker
+
             self.tracker = Tracker.open(job.settings, self.this.id, job.charter.statement(), job.knobs)
             late = [n for n, r in self.this.results.items() if r.status == "cached"]
         for each in [*late, name]:
@@ -419,19 +419,23 @@ class _Records:
 
     def close(self, summary: dict[str, Any]) -> None:
         "Write everything that is still to be written."
-        import shutil
-
         this = self.this
         if any(r.status in ("done", "failed") for r in this.results.values()):
             self._pages(summary)
-            from mlops_nb.core.tracking import record_mlflow
-
-            warnings = [record_mlflow(this.job.settings, summary, this.job.charter.statement(), this.job.knobs)]
-            warnings += self.tracker.finish(summary) if self.tracker else []
-            summary["warnings"] = [w for w in warnings if w]
+            summary["warnings"] = self._mirror(summary)
         self._write(summary)
         write_atomic(this.job.settings.reports / "latest", (this.id + "\n").encode())
         shutil.rmtree(this.work, ignore_errors=True)
+
+    def _mirror(self, summary: dict[str, Any]) -> list[str]:
+        "The same facts for W&B and MLflow; what went wrong there is a warning."
+        job = self.this.job
+        if job.settings.tracking == "disabled":
+            return []
+        from mlops_nb.core.tracking import record_mlflow
+
+        warnings = [record_mlflow(job.settings, summary, job.charter.statement(), job.knobs)]
+        return [w for w in [*warnings, *(self.tracker.finish(summary) if self.tracker else [])] if w]
 
     def _pages(self, summary: dict[str, Any]) -> None:
         from mlops_nb.core.report import write_report

@@ -15,13 +15,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from .errors import MlopsError, nearest
 
-# %% ../../nbs/core/10_settings.ipynb #5f2b915b
+# %% ../../nbs/core/10_settings.ipynb #2f33fd39
 class Settings(BaseModel):
     "Where and how a project runs; all paths absolute."
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     root: Path  # the project's folder
     charter: Path = Path("nbs/charters/income.yaml")
+    package: str = "mlops_nb"  # the Python package that the project's notebooks export to
     home: Path = Path(".mlops")  # store, registry and tracking files
     reports: Path = Path("reports")
     kernel: str = "python3"

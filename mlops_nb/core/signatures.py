@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Cell', 'code_cells', 'read_notebook', 'Knob', 'Port', 'Stage', 'read_stage', 'bound_names', 'used_names',
-           'module_cells', 'faults']
+           'module_cells', 'parsed', 'faults']
 
 # %% ../../nbs/core/30_signatures.ipynb #bf7fb9b2
 import ast
@@ -89,7 +89,7 @@ def _type(node: ast.expr) -> Any:
             return Annotated[_type(base), Interval(**{str(k.arg): ast.literal_eval(k.value) for k in bounds})]
     raise ValueError(ast.unparse(node))
 
-# %% ../../nbs/core/30_signatures.ipynb #d19271ba
+# %% ../../nbs/core/30_signatures.ipynb #f196bcb7
 @dataclass(frozen=True)
 class Knob:
     "A typed parameter of a stage."
@@ -109,11 +109,18 @@ class Knob:
 
     def parse(self, text: str) -> Any:
         "The value that `text` of the command line stands for."
+        words = {"True": True, "False": False, "None": None}
         try:
-            return self.check(json.loads(text))
-        except (ValueError, MlopsError):
-            words = {"True": True, "False": False, "None": None}
+            value = json.loads(text)
+        except ValueError:
             return self.check(words.get(text, text))
+        try:
+            return self.check(value)
+        except MlopsError as error:  # a knob of text may look like a number
+            try:
+                return self.check(text)
+            except MlopsError:
+                raise error from None
 
 # %% ../../nbs/core/30_signatures.ipynb #5c549db9
 @dataclass(frozen=True)
@@ -262,24 +269,34 @@ def _top(tree: ast.AST) -> Iterable[ast.AST]:
         if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda | ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp):
             yield from _top(node)
 
-# %% ../../nbs/core/30_signatures.ipynb #36cdc985
+# %% ../../nbs/core/30_signatures.ipynb #0b0b088f
 _MARK = re.compile(r"^# %% .*#(\S+)\n", re.MULTILINE)
 
 
 def module_cells(source: str) -> dict[str, str]:
-    "The cells of an exported module by id, as nbdev marked them."
+    "The cells of an exported module by id, as nbdev marked them; its own `__all__` cell (id 0) left out."
     parts = _MARK.split(source)
-    return dict(zip(parts[1::2], (p.strip("\n") for p in parts[2::2]), strict=True))
+    return {i: p for i, p in zip(parts[1::2], parts[2::2], strict=True) if i != "0"}
 
 
-def _meaning(source: str) -> str:
+def parsed(source: str, module: str) -> ast.Module:
+    "A module's syntax tree with absolute imports (nbdev-export makes them relative)."
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            node.module = ".".join([*module.split(".")[: -node.level], *filter(None, [node.module])])
+            node.level = 0
+    return tree
+
+
+def _meaning(source: str, module: str) -> str:
     "Code without comments and layout."
     try:
-        return ast.dump(ast.parse(source))
+        return ast.dump(parsed(source, module))
     except SyntaxError:
         return source
 
-# %% ../../nbs/core/30_signatures.ipynb #8e7d1e56
+# %% ../../nbs/core/30_signatures.ipynb #15b129c5
 def faults(
     stage: Stage,
     module_source: str | None,  # text of the exported module, None when there is none
@@ -289,40 +306,33 @@ def faults(
     where = stage.path.name
     exported = module_cells(module_source) if module_source is not None else {}
     mine = {c.id: c.source for c in stage.source("export")}
-    stale = [i for i, s in mine.items() if _meaning(s) != _meaning(exported.get(i, "")) and not _only_future(s, exported.get(i))]
+    stale = [i for i, s in mine.items() if _meaning(s, stage.module) != _meaning(exported.get(i, ""), stage.module)]
     stale += [i for i in exported if i not in mine]
     if stale:
         found.append(f"{where}: exported cells {', '.join(sorted(stale))} differ from {stage.module}; run nbdev-export")
     try:
-        parsed = {role: [ast.parse(_no_magics(c.source)) for c in stage.source(role)] for role in ("export", "lesson", "run")}
+        trees = {role: [ast.parse(_no_magics(c.source)) for c in stage.source(role)] for role in ("export", "lesson", "run")}
     except SyntaxError as error:
         return [*found, f"{where}: {error.msg} in `{(error.text or '').strip()}`"]
-    names = {role: set().union(*map(bound_names, trees)) for role, trees in parsed.items()}
+    names = {role: set().union(*map(bound_names, cells)) for role, cells in trees.items()}
     for one, other, what in (
         (stage.names, names["export"], "the signature and the exported cells"),
         (stage.names, names["lesson"], "the signature and the lessons"),
-        (names["export"] - _imports(parsed["export"]), names["lesson"] - _imports(parsed["lesson"]), "the exported cells and the lessons"),
+        (names["export"] - _imported(trees["export"]), names["lesson"] - _imported(trees["lesson"]), "the exported cells and the lessons"),
     ):
         if both := one & other:
             found.append(f"{where}: {what} both bind {', '.join(sorted(both))}; in JupyterLab the later one wins, headless the other: rename one")
     known = stage.names | names["export"] | set(dir(builtins)) | {"display", "get_ipython"}
-    for cell, tree in zip(stage.source("run"), parsed["run"], strict=True):
+    for cell, tree in zip(stage.source("run"), trees["run"], strict=True):
         known |= bound_names(tree)
         if lost := used_names(tree) - known:
             found.append(f"{where}, cell {cell.id}: {', '.join(sorted(lost))} will not exist headless{nearest(sorted(lost)[0], known - set(dir(builtins)))}")
     return found
 
-# %% ../../nbs/core/30_signatures.ipynb #4325625a
-def _imports(trees: list[ast.Module]) -> set[str]:
+# %% ../../nbs/core/30_signatures.ipynb #e7deef9c
+def _imported(trees: list[ast.Module]) -> set[str]:
     "Names bound by import: the same module under the same name is no clash."
     return set().union(*({a.asname or a.name.partition(".")[0] for n in ast.walk(t) if isinstance(n, ast.Import | ast.ImportFrom) for a in n.names} for t in trees))
-
-
-def _only_future(cell: str, exported: str | None) -> bool:
-    "True when the exported text differs from the cell only by what nbdev moves to the top of the module."
-    if exported is None:
-        return not [n for n in ast.parse(cell).body if not (isinstance(n, ast.ImportFrom) and n.module == "__future__")]
-    return False
 
 
 def _no_magics(source: str) -> str:
