@@ -96,7 +96,7 @@ class Charter(_Part):
         "Everything but the knobs: the root artifact `charter`."
         return self.model_dump(mode="json", exclude={"knobs", "sample"})
 
-# %% ../../nbs/core/25_charter.ipynb #e4ce6dc6
+# %% ../../nbs/core/25_charter.ipynb #66c8dae5
 class _Loader(yaml.SafeLoader):
     "YAML without surprises: a key given twice is an error."
 
@@ -136,7 +136,7 @@ def _complaint(name: str, item: Any) -> str:
 
 def _known(loc: tuple) -> list[str]:
     "The keys that exist at a place in the charter."
-    parts = {"success": Bound, "fairness": FairnessRule, "sensitive": Sensitive, "costs": Costs, "data": Data, "rules": Rule}
+    parts: dict[str, type[BaseModel]] = {"success": Bound, "fairness": FairnessRule, "sensitive": Sensitive, "costs": Costs, "data": Data, "rules": Rule}
     return list((parts.get(str(loc[0]), Charter) if loc else Charter).model_fields)
 
 # %% ../../nbs/core/25_charter.ipynb #26d3afb7

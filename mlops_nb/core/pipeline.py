@@ -6,11 +6,10 @@
 __all__ = ['ROOTS', 'FORMAT', 'Graph', 'build_graph', 'knob_values', 'parse_knobs', 'stage_files', 'load_graph', 'check',
            'ingredients', 'key_of', 'changes']
 
-# %% ../../nbs/core/40_pipeline.ipynb #a585494d
+# %% ../../nbs/core/40_pipeline.ipynb #5e8eadca
 import ast
 import functools
 import importlib.util
-import json
 import platform
 import sys
 from collections.abc import Iterable
@@ -20,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 from .artifacts import Json, digest_of
-from .charter import Charter
 from .errors import MlopsError, nearest
 from .settings import Settings
 from .signatures import Stage, faults, parsed, read_stage

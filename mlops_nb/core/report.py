@@ -508,11 +508,12 @@ def _status(word: Any) -> str:
     "A status with its sign, in a frame of its own."
     return f'<span class="status {html.escape(re.sub(r"[^a-z]", "", str(word)))}">{SIGNS.get(word, "")} {html.escape(str(word))}</span>'
 
-# %% ../../nbs/core/50_report.ipynb #b7e30134
+# %% ../../nbs/core/50_report.ipynb #dd430bae
 def _tile(name: str, value: Any) -> str:
     "A headline figure; with its interval, and where that lies between 0 and 1, when it is known."
     facts: dict[str, Any] = value if isinstance(value, dict) else {"value": value}
-    low, high, at = facts.get("low"), facts.get("high"), facts.get("value")
+    low, high = facts.get("low"), facts.get("high")
+    at: Any = facts.get("value")
     shown, extra = [html.escape(_number(v)) for v in (at, low, high)], ""
     if low is not None and high is not None:
         extra = f'<div class="soft">95% interval {shown[1]} to {shown[2]}</div>'

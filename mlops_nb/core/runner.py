@@ -6,8 +6,9 @@
 __all__ = ['Listener', 'Job', 'sample_settings', 'prepare', 'Result', 'Step', 'plan', 'last_results', 'run', 'git_state',
            'nodes_of', 'sample_store']
 
-# %% ../../nbs/core/47_runner.ipynb #072e4492
+# %% ../../nbs/core/47_runner.ipynb #4adf412e
 import json
+import os
 import secrets
 import shlex
 import shutil
@@ -371,7 +372,7 @@ def _drive(this: _Run, records: Any) -> None:
             this.kernels.stop()
             raise
 
-# %% ../../nbs/core/47_runner.ipynb #ef7eb715
+# %% ../../nbs/core/47_runner.ipynb #51174d1d
 def git_state(root: Path) -> dict[str, Any] | None:
     "Commit of the project's checkout and whether files differ from it; None outside a checkout."
     def ask(*words: str) -> str:
@@ -387,7 +388,8 @@ class _Records:
     "Writes what a run leaves behind: summary, pages, W&B and MLflow. A run in which nothing executed leaves its summary only."
 
     def __init__(self, this: _Run):
-        self.this, self.tracker = this, None
+        self.this = this
+        self.tracker: Any = None
         self._write(this.summary("running"))
 
     def _write(self, summary: dict[str, Any]) -> None:
@@ -454,12 +456,12 @@ def nodes_of(graph: Graph, stages: dict[str, dict]) -> dict[str, dict]:
     "The pipeline as core.report draws it."
     return {name: {"needs": graph.needs(name), "status": stages.get(name, {}).get("status"), "note": None} for name in graph.stages}
 
-# %% ../../nbs/core/47_runner.ipynb #4cbeb749
-def sample_store(cells: Any = None) -> None:
-    "Run the sample pipeline and make its store the home of this process and its children (nbdev's test_setup calls this)."
-    import os
-
-    if os.environ.get("MLOPS_NB_HOME"):
+# %% ../../nbs/core/47_runner.ipynb #60799b64
+def sample_store(
+    cells: Iterable[Any],  # those that nbdev-test is about to run
+) -> None:
+    "Before stage notebooks are tested: run the sample pipeline, and make its store the home of this process and its children."
+    if os.environ.get("MLOPS_NB_HOME") or not any("parameters" in cell.metadata.get("tags", ()) for cell in cells):
         return
     job = prepare(load_settings(), sample=2000)
     summary = run(job)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Source', 'view_file', 'roots', 'view', 'Input', 'Output', 'Target', 'log', 'facts', 'bind']
 
-# %% ../../nbs/core/43_stage.ipynb #8eefbe5a
+# %% ../../nbs/core/43_stage.ipynb #bd2b5256
 import functools
 import importlib
 import json
@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .artifacts import KINDS, Figure, Html, Json, Model, Store, Table, write_atomic
+from .artifacts import Figure, Html, Json, Model, Store, Table, write_atomic
 from .charter import SourceFile, load_charter, source_file
 from .errors import MlopsError, nearest
-from .pipeline import ROOTS, Graph, load_graph
+from .pipeline import Graph, load_graph
 from .settings import Settings, load_settings
 
 # %% ../../nbs/core/43_stage.ipynb #8894d36c

@@ -1,0 +1,58 @@
+# Everything a newcomer needs: `make run`, then `make test`. `make help` lists the rest.
+PYTHON ?= python3
+BIN := .venv/bin
+DONE := .venv/.installed
+export PYTHONDONTWRITEBYTECODE =
+
+.PHONY: help setup run test test-deep bench app lab prepare lint clean
+
+help: ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(DONE): pyproject.toml requirements.lock
+	@echo "Setting up .venv: about 900 MB of packages are downloaded once (Python 3.11 or newer; uses uv)."
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"Python 3.11 or newer is needed, this is {sys.version.split()[0]}; set PYTHON=python3.12 or the like")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode -r requirements.lock
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .
+	@$(BIN)/python -m compileall -q mlops_nb
+	@if git rev-parse --git-dir >/dev/null 2>&1; then HOME=$(CURDIR)/.venv $(BIN)/nbdev-install-hooks >/dev/null && sed -i.old 's#= nbdev-#= .venv/bin/nbdev-#' .gitconfig && rm -f .gitconfig.old; fi
+	@touch $(DONE)
+
+setup: $(DONE) ## install everything into .venv
+
+run: $(DONE) ## the main job: raw data -> a registered model and a report
+	@$(BIN)/mlops-nb run
+
+test: $(DONE) ## every test: nbdev-test and pytest
+	@$(BIN)/mlops-nb run --sample 2000
+	@$(BIN)/nbdev-test --n-workers 2
+	@$(MAKE) --no-print-directory lint
+	@$(BIN)/pytest -n 2 -m "not deep"
+
+test-deep: $(DONE) ## the tests with full counts
+	@$(MAKE) --no-print-directory test
+	@$(BIN)/pytest -n 2 -m deep
+
+bench: $(DONE) ## the benchmarks; each figure ends as: bench NAME VALUE GOAL holds|short
+	@for bench in tests/bench/[a-z]*.py; do $(BIN)/python $$bench || exit 1; done
+
+app: $(DONE) ## the app for people who don't code, http://127.0.0.1:8501
+	@$(BIN)/mlops-nb app
+
+lab: $(DONE) ## JupyterLab
+	@$(BIN)/mlops-nb lab
+
+prepare: $(DONE) ## after editing notebooks: export, clean, lint
+	@$(BIN)/nbdev-export
+	@$(BIN)/nbdev-clean
+	@$(MAKE) --no-print-directory lint
+
+lint: $(DONE) ## ruff and mypy on the generated package, the app and the tests
+	@$(BIN)/ruff check mlops_nb app tests scripts
+	@$(BIN)/mypy
+
+clean: ## remove the store, the reports and caches; the environment stays
+	@rm -rf .mlops build dist .pytest_cache .mypy_cache .ruff_cache
+	@find reports -mindepth 1 ! -name README.md -delete
