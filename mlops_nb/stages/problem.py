@@ -335,7 +335,7 @@ def _band_labels(bins: list[float]) -> list[str]:
     inner = [f"{a:g} to {b - 1:g}" if whole else f"{a:g} to below {b:g}" for a, b in zip(bins, bins[1:], strict=False)]
     return [f"under {bins[0]:g}", *inner, f"{bins[-1]:g} and over"]
 
-# %% ../../nbs/stages/10_problem.ipynb #c2bb72be
+# %% ../../nbs/stages/10_problem.ipynb #4eb64e2a
 def statement(
     stated: Problem,  # the checked problem
 ) -> str:  # Markdown
@@ -346,17 +346,21 @@ def statement(
     lines += [f"| task | {p.task}: predict `{p.target}`{looked_for} |", f"| data | {p.data.source}{_licence(p)} |"]
     lines += [f"| primary metric | **{p.metric}**: {ms[p.metric].meaning} |"]
     lines += [f"| also reported | {n}: {ms[n].meaning} |" for n in p.metric_names[1:]]
-    lines += [f"| success | {c.metric} {_bound(c)}. {c.reason.strip()} |" for c in p.success]
+    lines += [f"| success | {c.metric} {_bound(c)}. {_cell(c.reason)} |" for c in p.success]
     if p.task == "binary":
         lines += [f"| costs | false positive {p.costs.false_positive:g}, false negative {p.costs.false_negative:g}: pick from a probability of {cost_threshold(p):.2f} |"]
     lines += [f"| sensitive | {s.name}{_bands(s)} |" for s in p.sensitive]
-    lines += [f"| fairness, {'gate' if f.gate else 'warning'} | {f.metric} by {f.by} {_bound(f)}. {f.reason.strip()} |" for f in p.fairness]
-    lines += [f"| no feature | `{c}`: {why} |" for c, why in p.exclude.items()]
+    lines += [f"| fairness, {'gate' if f.gate else 'warning'} | {f.metric} by {f.by} {_bound(f)}. {_cell(f.reason)} |" for f in p.fairness]
+    lines += [f"| no feature | `{c}`: {_cell(why)} |" for c, why in p.exclude.items()]
     return "\n".join(lines)
 
 
 def _bound(rule: Any) -> str:
     return f"at least {rule.at_least:g}" if rule.at_least is not None else f"at most {rule.at_most:g}"
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
 
 
 def _bands(feature: Sensitive) -> str:

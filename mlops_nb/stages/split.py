@@ -299,15 +299,15 @@ def kind_of(
         return "integer" if len(known) and np.isfinite(known).all() and (known == np.round(known)).all() else "number"
     return "category"
 
-# %% ../../nbs/stages/40_split.ipynb #b1f8dcd0
+# %% ../../nbs/stages/40_split.ipynb #cff1ce03
 def _plain(value: Any) -> Any:
     "A numpy scalar as plain Python."
     return value.item() if hasattr(value, "item") else value
 
 
-def _field(values: pd.Series, required: bool) -> Field:
+def _field(values: pd.Series, kind: KINDS_OF_FIELD, required: bool) -> Field:
     "What one column's training values say."
-    kind, known = kind_of(values), values.dropna()
+    known = values.dropna()
     facts: dict[str, Any] = {"name": str(values.name), "kind": kind, "nullable": not required}
     if not len(known):
         return Field(**facts)
@@ -324,19 +324,21 @@ def _field(values: pd.Series, required: bool) -> Field:
     categories = sorted(text.unique())
     return Field(**facts, categories=categories if len(categories) <= _MOST_CATEGORIES else None, typical=str(text.mode()[0]))
 
-# %% ../../nbs/stages/40_split.ipynb #c49367d7
+# %% ../../nbs/stages/40_split.ipynb #14ffd1e6
 def learn_schema(
     learnt_from: pd.DataFrame,  # the training rows
     stated: Problem,  # says target, features and required columns
+    typed_by: pd.DataFrame | None = None,  # rows that types are taken from: the whole file; None for the training rows
 ) -> Schema:
-    "What a row looks like, by the training rows alone."
+    "What a row looks like: types as the file has them, ranges, values and classes by the training rows alone."
     names = stated.feature_names(learnt_from.columns)
     if not names:
         raise MlopsError(f"no column is left for a model to read: all of {', '.join(map(str, learnt_from.columns))} are target, weight, id or excluded")
+    kinds = {c: kind_of((learnt_from if typed_by is None else typed_by)[c]) for c in names}
     required = {c for c, rule in stated.rules.items() if rule.required}
     labels = learnt_from[stated.target].dropna()
     classes = None if stated.task == "regression" else [_plain(v) for v in sorted(labels.unique())]
-    return Schema(fields=[_field(learnt_from[c], c in required) for c in names], target=stated.target, classes=classes)
+    return Schema(fields=[_field(learnt_from[c], kinds[c], c in required) for c in names], target=stated.target, classes=classes)
 
 # %% ../../nbs/stages/40_split.ipynb #ccb12243
 def schema_table(
@@ -362,46 +364,64 @@ def _hint(field: Field) -> str:
         return f", such as {shown}"
     return f", learnt between {field.min} and {field.max}" if field.min is not None else ""
 
-# %% ../../nbs/stages/40_split.ipynb #d2e34042
-def _numbers(values: pd.Series) -> pd.Series:
-    "Numbers, whether given as numbers, truths or text; what is none of them becomes missing."
-    if pd.api.types.infer_dtype(values, skipna=True) in ("string", "mixed", "mixed-integer", "boolean"):
+# %% ../../nbs/stages/40_split.ipynb #f11d127c
+def _has(values: pd.Series, kinds: Any) -> pd.Series:
+    "Where an untyped column holds objects of these kinds."
+    if values.dtype != object:
+        return pd.Series(kinds is bool and pd.api.types.is_bool_dtype(values), index=values.index)
+    return values.map(lambda v: isinstance(v, kinds)).astype(bool)
+
+
+def _as_text(values: pd.Series, missing: pd.Series) -> pd.Series:
+    "Text; whole numbers without a decimal point."
+    if values.dtype.kind == "f":
+        values = values.map(lambda v: int(v) if v.is_integer() else v, na_action="ignore")
+    return values.astype("object").where(missing, values.astype("str")).where(~missing, None).astype("str")
+
+
+def _as_number(frame: pd.DataFrame, field: Field, missing: pd.Series) -> pd.Series:
+    "Numbers, whether given as numbers or as text; truths for a field of truths only."
+    values = frame[field.name]
+    if field.kind == "boolean":
         words = {"true": 1.0, "false": 0.0}
         values = values.map(lambda v: words.get(str(v).strip().lower(), v), na_action="ignore")
-    return pd.to_numeric(values, errors="coerce").astype("Float64").astype(float)
+    number = pd.to_numeric(values, errors="coerce").astype("Float64").astype(float)
+    expected = {"boolean": "true or false", "integer": "a whole number", "number": "a number"}[field.kind]
+    bad = number.isna() | np.isinf(number)
+    if field.kind == "boolean":
+        bad |= ~number.isin([0, 1])
+    else:
+        bad |= _has(values, bool) | ((number != number.round()) & (field.kind == "integer"))
+    if (bad & ~missing).any():
+        raise _wrong(frame, field, bad & ~missing, expected + _hint(field))
+    return number if field.nullable else number.astype({"integer": "int64", "boolean": "bool", "number": "float64"}[field.kind])
 
-
+# %% ../../nbs/stages/40_split.ipynb #b5f53612
 def _conform_one(frame: pd.DataFrame, field: Field) -> pd.Series:
     "One column with its field's type, or an error that names the first value that has not."
     values = frame[field.name]
     missing = values.isna()
+    if (nested := _has(values, (list, dict, tuple, set, np.ndarray))).any():
+        raise _wrong(frame, field, nested, f"one value{_hint(field)}")
     if not field.nullable and missing.any():
         raise _wrong(frame, field, missing, f"a value, it is required{_hint(field)}")
     if field.kind == "category":
-        whole = values.map(lambda v: int(v) if isinstance(v, float) and v.is_integer() else v, na_action="ignore") if values.dtype.kind == "f" else values
-        return whole.astype("object").where(missing, whole.astype("str")).where(~missing, None).astype("str")
+        return _as_text(values, missing)
     if field.kind == "datetime":
         moments = pd.to_datetime(values, errors="coerce", utc=True).dt.tz_localize(None)
         if (moments.isna() & ~missing).any():
             raise _wrong(frame, field, moments.isna() & ~missing, "a time such as 2026-01-31T12:00")
         return moments.astype("datetime64[us]")
-    number = _numbers(values)
-    if (bad := (number.isna() & ~missing) | np.isinf(number)).any():
-        raise _wrong(frame, field, bad, f"{'true or false' if field.kind == 'boolean' else 'a number'}{_hint(field)}")
-    if field.kind == "boolean" and (bad := ~number.isin([0, 1]) & ~missing).any():
-        raise _wrong(frame, field, bad, "true or false")
-    if field.kind == "integer" and (bad := (number != number.round()) & ~missing).any():
-        raise _wrong(frame, field, bad, f"a whole number{_hint(field)}")
-    if field.nullable:
-        return number
-    return number.astype({"integer": "int64", "boolean": "bool", "number": "float64"}[field.kind])
+    return _as_number(frame, field, missing)
 
-# %% ../../nbs/stages/40_split.ipynb #3692c76b
+# %% ../../nbs/stages/40_split.ipynb #076576af
 def conform(
     frame: pd.DataFrame,  # rows from anywhere; further columns are left out
     shape: Schema,  # what a model reads
 ) -> pd.DataFrame:  # its columns, in its order, with its types
     "Rows as the model reads them, or an error that names row, field, value, and what is allowed."
+    if twice := sorted({str(c) for c in frame.columns[frame.columns.duplicated()]}):
+        raise MlopsError(f"two columns of the rows are called '{twice[0]}'; rename one")
     absent = [n for n in shape.names if n not in frame]
     if absent:
         others = [c for c in frame.columns if c not in shape.names]
