@@ -115,15 +115,17 @@ def count_cells(
     "True positives, false negatives, false positives and true negatives of each group."
     return np.bincount(codes * 4 + 2 * ~truth + ~picked, minlength=4 * groups).reshape(groups, 4)
 
-# %% ../../nbs/stages/110_fairness.ipynb #5df0f01b
+# %% ../../nbs/stages/110_fairness.ipynb #24839b61
 def disparity_intervals(
     cells: np.ndarray,  # (groups, 4)
     resamples: int,
     seed: int,
 ) -> dict[str, dict[str, float | None]]:  # {metric: value, low, high}
-    "Each difference and ratio with a 95% interval: the people of each group are resampled (bootstrap, group sizes kept)."
+    "Each difference and ratio with a 95% interval: the people of each group are resampled (smoothed bootstrap, group sizes kept)."
     rng = np.random.default_rng(seed)
-    drawn = np.stack([rng.multinomial(int(c.sum()), c / c.sum(), size=resamples) for c in cells], axis=1)
+    possible = np.repeat(cells.reshape(-1, 2, 2).sum(axis=2) > 0, 2, axis=1)  # nobody is made up in a class that a group has not
+    smooth = cells + 0.5 * possible
+    drawn = np.stack([rng.multinomial(n, p, size=resamples) for n, p in zip(cells.sum(axis=1), smooth / smooth.sum(axis=1, keepdims=True), strict=True)], axis=1)
     values, draws = disparities(cells), disparities(drawn)
     return {name: interval(float(values[name]), draws[name]) for name in values}
 
