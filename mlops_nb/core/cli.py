@@ -151,7 +151,7 @@ def run_stage(stage: str, charter: CharterOption = None, p: KnobOption = None, s
         summary = runner.run(job, [stage], only=stage, listen=progress)
     _closing(job.settings, summary, bool(sample))
 
-# %% ../../nbs/core/80_cli.ipynb #6079701c
+# %% ../../nbs/core/80_cli.ipynb #7d164419
 def _closing(settings: Any, summary: dict[str, Any], sample: bool) -> None:
     "The end of a run: headline figures, where the report is, what to do next; exits 1 when the run failed."
     folder = settings.reports / summary["run"]
@@ -168,7 +168,8 @@ def _closing(settings: Any, summary: dict[str, Any], sample: bool) -> None:
     if model:
         print(f"model {model['name']} version {model['version']}, phase {model['phase']}")
         for gate in model["gates"] or ():
-            print(f"  {'pass' if gate['passed'] else 'FAIL'}  {gate['name']}: {_number(gate['value'])} ({_bound(gate)})")
+            word = {True: "pass", False: "FAIL"}.get(gate["passed"], "not judged")
+            print(f"  {word:<10}  {gate['name']}: {_number(gate['value'])} ({_bound(gate)})")
     if (folder / "index.html").is_file():
         print(f"report: {place / 'index.html'}")
     if summary["status"] != "done":
@@ -268,7 +269,7 @@ def runs_compare(one: str, other: str, sample: Annotated[bool, typer.Option("--s
                 if left.get(key) != right.get(key):
                     print(f"{name + '.' + key:<44} {_number(left.get(key, '-')):>22} {_number(right.get(key, '-')):>22}")
 
-# %% ../../nbs/core/80_cli.ipynb #f74886f5
+# %% ../../nbs/core/80_cli.ipynb #a33d543a
 def _registry(sample: bool) -> tuple[Any, str]:
     settings = _settings(sample)
     return settings, settings.registry_uri
@@ -327,7 +328,8 @@ def sync() -> None:
     "Upload the W&B runs that were written offline."
     from mlops_nb.core import tracking
 
-    print(tracking.sync(_settings()))
+    for said in tracking.sync(_settings()):
+        print(said)
 
 # %% ../../nbs/core/80_cli.ipynb #a81f9f18
 def _start(*words: str) -> None:

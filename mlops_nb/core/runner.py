@@ -161,7 +161,7 @@ def _known(graph: Graph, names: Iterable[str]) -> list[str]:
             raise MlopsError(f"no stage '{name}'{nearest(name, graph.stages)}")
     return list(names)
 
-# %% ../../nbs/core/47_runner.ipynb #6276349c
+# %% ../../nbs/core/47_runner.ipynb #70510efe
 Listener = Callable[..., None]  # called as listen(stage, status=..., ...), from the run's own thread and the stages' threads
 
 
@@ -252,7 +252,7 @@ class _Run:
             "stage": name, "key": result.key, "ingredients": self.parts[name], "outputs": result.outputs, "metrics": result.metrics,
             "notebook": result.notebook, "seconds": result.seconds, "run": self.id,
         }
-        write_atomic(_record_file(self.job.settings.home, name, result.key), Json.dump(record))
+        write_atomic(_record_file(self.job.settings.home, name, result.key), json.dumps(record).encode())
 
     def settle(self, name: str, result: Result) -> None:
         "Take a result in; what depends on a failed stage is skipped."
@@ -313,7 +313,7 @@ class _Run:
             if r.status in ("done", "cached"):
                 stages[name] = {"key": r.key, "ingredients": self.parts[name], "inputs": r.inputs, "outputs": r.outputs}
                 (self.job.settings.home / "lab" / self.job.charter.name / f"{name}.json").unlink(missing_ok=True)
-        write_atomic(view_file(self.job.settings.home, self.job.charter.name), Json.dump({"run": self.id, "stages": stages}))
+        write_atomic(view_file(self.job.settings.home, self.job.charter.name), json.dumps({"run": self.id, "stages": stages}).encode())
 
 # %% ../../nbs/core/47_runner.ipynb #e7c5f44e
 def run(
@@ -372,7 +372,7 @@ def _drive(this: _Run, records: Any) -> None:
             this.kernels.stop()
             raise
 
-# %% ../../nbs/core/47_runner.ipynb #51174d1d
+# %% ../../nbs/core/47_runner.ipynb #dd5d19a7
 def git_state(root: Path) -> dict[str, Any] | None:
     "Commit of the project's checkout and whether files differ from it; None outside a checkout."
     def ask(*words: str) -> str:
@@ -415,7 +415,7 @@ class _Records:
         self.tracker.metrics(name, result.metrics)
         kinds = {p.artifact: p.kind for p in this.job.graph.stages[name].outputs}
         for artifact, digest in result.outputs.items():
-            self.tracker.artifact(name, artifact, kinds[artifact], digest, list(result.inputs.values()))
+            self.tracker.artifact(name, artifact, kinds[artifact], digest, result.inputs, this.store.path(digest))
             if kinds[artifact] == "Figure":
                 self.tracker.figure(name, artifact, this.store.get(digest))
 
@@ -436,7 +436,12 @@ class _Records:
             return []
         from mlops_nb.core.tracking import record_mlflow
 
-        warnings = [record_mlflow(job.settings, summary, job.charter.statement(), job.knobs)]
+        model = summary["model"]
+        if model and any(summary["stages"][n]["status"] == "done" for n, s in job.graph.stages.items() if s.targets and n in summary["stages"]):
+            from mlops_nb.core import registry  # a version that this run made: its MLflow run is this run's
+
+            model = model | {"mlflow_run": registry.get(job.settings.registry_uri, model["name"], model["version"]).mlflow_run}
+        warnings = [record_mlflow(job.settings, summary | {"model": model}, job.charter.statement(), job.knobs)]
         return [w for w in [*warnings, *(self.tracker.finish(summary) if self.tracker else [])] if w]
 
     def _pages(self, summary: dict[str, Any]) -> None:

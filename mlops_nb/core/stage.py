@@ -156,13 +156,26 @@ def _context() -> Any:
     file = os.environ.get("MLOPS_NB_CONTEXT")
     return _Headless(file) if file else _Lab()
 
-# %% ../../nbs/core/43_stage.ipynb #f5fdc003
+# %% ../../nbs/core/43_stage.ipynb #265227c4
+@functools.cache
+def _show_figures() -> None:
+    "In a kernel: a matplotlib Figure that a cell ends with is shown as a picture, without pyplot."
+    import sys
+
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    if shell is not None:
+        shell.display_formatter.formatters["image/png"].for_type_by_name("matplotlib.figure", "Figure", Figure.dump)
+
+
 @dataclass(frozen=True)
 class Input:
     "An artifact that the stage reads."
 
     artifact: str
     kind: Any
+
+    def __post_init__(self) -> None:
+        _show_figures()
 
     @property
     def digest(self) -> str:

@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['TELEMETRY_OFF', 'NO_KEY', 'telemetry_off', 'tracking_mode', 'Tracker', 'sync', 'record_mlflow']
 
-# %% ../../nbs/core/60_tracking.ipynb #0280be92
+# %% ../../nbs/core/60_tracking.ipynb #bee71708
 import configparser
 import contextlib
 import json
+import logging
 import math
 import netrc
 import os
@@ -99,34 +100,60 @@ def _figures(values: dict[str, Any]) -> dict[str, float]:
     plain = {str(k): _plain(v) for k, v in values.items()}
     return {k: v for k, v in plain.items() if isinstance(v, bool | int | float) and math.isfinite(v)}
 
-# %% ../../nbs/core/60_tracking.ipynb #1f438453
+# %% ../../nbs/core/60_tracking.ipynb #c896f15c
 def _wandb_run(home: Path, mode: str, run_id: str, charter: dict, knobs: dict) -> Any:
     "Start the W&B run: silent, in `home`/wandb, with nothing about this machine or its user."
     import wandb
 
+    log = logging.getLogger("wandb")  # has a file of its own; a console that somebody set up isn't meant for it
+    log.propagate = False
+    log.addHandler(logging.NullHandler())
     quiet = {"silent": True, "quiet": True, "show_info": False, "show_warnings": False, "show_errors": False}
     wandb.setup(wandb.Settings(**quiet))  # type: ignore[arg-type]
     options = wandb.Settings(
         mode=mode,  # type: ignore[arg-type]
         console="off", use_dot_wandb=False, symlink=False, save_code=False, disable_code=True, disable_git=True, disable_job_creation=True, host="local",
         username="", program="mlops-nb", x_disable_meta=True, x_disable_machine_info=True, x_disable_stats=True, x_save_requirements=False, init_timeout=10,
-        finish_timeout=10, finish_timeout_raises=True, **quiet,  # type: ignore[arg-type]
+        finish_timeout=10, finish_timeout_raises=True, stop_fn=_go_on, **quiet,  # type: ignore[arg-type]
     )
     facts = {"run": run_id, "charter": _public(charter), "knobs": knobs}
     project = os.environ.get("WANDB_PROJECT") or str(charter.get("name") or "mlops-nb")
     return wandb.init(project=project, dir=str(home), name=run_id, config=json.loads(json.dumps(facts, default=str)), settings=options, reinit="create_new")
 
 
-def _end_service() -> None:
-    "Kill W&B's service and take its exit hook away."
+def _go_on() -> None:
+    "A stop asked for on W&B's pages; W&B would interrupt this process, but it only mirrors the run."
+
+
+def _kill_service() -> None:
+    "Kill W&B's service: who waits for it, waits no longer."
     setup = sys.modules.get("wandb.sdk.wandb_setup")
-    connection = getattr(getattr(setup, "_singleton", None), "_connection", None)
-    process = getattr(getattr(connection, "_proc", None), "_process", None)
+    process = getattr(getattr(getattr(getattr(setup, "_singleton", None), "_connection", None), "_proc", None), "_process", None)
     if process is not None:
         process.kill()
-    if setup is not None:
-        with contextlib.suppress(Exception, SystemExit):  # the service is dead: whatever W&B has to say about that is no news
-            setup.teardown()
+
+
+def _close(run: Any) -> None:
+    "Take W&B's threads and exit hook away after its service died; what it says about that is no news."
+    _kill_service()
+    for step in (getattr(run, "finish", None), getattr(sys.modules.get("wandb"), "teardown", None)):
+        if step:
+            with contextlib.suppress(Exception, SystemExit):
+                step()
+
+
+def _hushed(before: Callable) -> Callable:
+    "threading.excepthook that keeps errors in W&B's own threads off the screen; they poll the service and may be the first to miss it."
+
+    def hook(args: Any) -> None:
+        frame = args.exc_traceback
+        while frame is not None:
+            if frame.tb_frame.f_globals.get("__name__", "").partition(".")[0] == "wandb":
+                return
+            frame = frame.tb_next
+        before(args)
+
+    return hook
 
 # %% ../../nbs/core/60_tracking.ipynb #49fce6b5
 def _send_metrics(run: Any, stage: str, values: dict[str, Any]) -> None:
@@ -184,7 +211,7 @@ def _send_end(run: Any, summary: dict) -> None:
     run.summary.update({"status": summary.get("status"), "seconds": summary.get("seconds"), **model})
     run.finish(exit_code=0 if summary.get("status") == "done" else 1)
 
-# %% ../../nbs/core/60_tracking.ipynb #08f1d73f
+# %% ../../nbs/core/60_tracking.ipynb #0741137c
 class Tracker:
     "One W&B run for one pipeline run. Its methods return at once and never raise; `finish` waits a bounded time and returns the warnings."
 
@@ -238,7 +265,8 @@ class Tracker:
             self._thread.join(timeout)
             if self._thread.is_alive():
                 self._fail(f"did not finish within {timeout:g} s")
-                _end_service()
+                _kill_service()
+                self._thread.join(3)
         self._over = True
         return list(self.warnings)
 
@@ -257,20 +285,21 @@ class Tracker:
 
     def _work(self, *facts: Any) -> None:
         "The thread: start W&B, send what comes, stop."
-        hooks = sys.exit, sys.excepthook
+        hooks = sys.exit, sys.excepthook, threading.excepthook
+        threading.excepthook = _hushed(hooks[2])
+        run = None
         try:
             run = self._start(*facts)
             self.folder = Path(run.dir).parent
             while job := self._jobs.get():
                 job[0](run, *job[1])
+            sys.modules["wandb"].teardown()
+            threading.excepthook = hooks[2]
         except BaseException as error:  # W&B raises many kinds, SystemExit among them; a run must survive each
             self._fail(" ".join(f"{type(error).__name__}: {error}".split())[:300].rstrip(": "))
-            _end_service()
-        else:
-            with contextlib.suppress(Exception, SystemExit):
-                sys.modules["wandb"].teardown()
+            _close(run)
         finally:
-            sys.exit, sys.excepthook = hooks  # type: ignore[assignment]
+            sys.exit, sys.excepthook = hooks[:2]  # type: ignore[assignment]
 
     def _start(self, *facts: Any) -> Any:
         "W&B's run; offline when online does not come about."
@@ -287,10 +316,10 @@ class Tracker:
 
 _TO_SYNC = "to-sync"  # marks an online run that broke off
 
-# %% ../../nbs/core/60_tracking.ipynb #ad42dc5c
+# %% ../../nbs/core/60_tracking.ipynb #58904c58
 def sync(
     settings: Settings,
-    timeout: float = 600,  # seconds
+    timeout: float = 120,  # seconds a run may take
 ) -> list[str]:  # what was done, one sentence each
     "Upload the W&B runs that wait on disk, by W&B's own command."
     folder = settings.home / "wandb"
@@ -298,19 +327,21 @@ def sync(
     if not waiting:
         return ["no W&B run waits for upload"]
     if not _has_key():
-        raise MlopsError(f"{len(waiting)} W&B run(s) wait for upload, but {NO_KEY}; then: mlops-nb sync")
-    command = [sys.executable, "-m", "wandb", "sync", "--include-online", *map(str, waiting)]
+        raise MlopsError(f"W&B runs that wait for upload: {len(waiting)}; but {NO_KEY}; then: mlops-nb sync")
     env = {**os.environ, **TELEMETRY_OFF, "WANDB_DATA_DIR": str(folder / "data"), "WANDB_CACHE_DIR": str(folder / "cache"), "WANDB_MODE": "online"}
-    try:
-        ended = subprocess.run(command, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout)  # noqa: S603
-        said = [line.strip() for line in (ended.stdout + ended.stderr).splitlines() if line.strip()]
-    except subprocess.TimeoutExpired:
-        said = [f"no answer within {timeout:g} s"]
-    left = [p.name for p in waiting if not list(p.glob("*.wandb.synced"))]
-    if left:
-        reason = next((line for line in reversed(said) if re.search(r"error|fail|denied|answer", line, re.I)), said[-1] if said else "no reason given")
-        raise MlopsError(f"{len(left)} of {len(waiting)} W&B runs could not be uploaded ({', '.join(left[:3])}): {reason}; they stay on disk, try again later")
-    return [f"uploaded {p.name}" for p in waiting] + [line for line in said if "https://" in line or "http://" in line]
+    done: list[str] = []
+    for place in waiting:
+        command = [sys.executable, "-m", "wandb", "sync", "--include-online", str(place)]
+        try:
+            ended = subprocess.run(command, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout)  # noqa: S603
+            said = [line.strip() for line in (ended.stdout + ended.stderr).splitlines() if line.strip()] or ["no reason given"]
+        except subprocess.TimeoutExpired:
+            said = [f"no answer within {timeout:g} s"]
+        if not list(place.glob("*.wandb.synced")):
+            reason = next((line for line in said if re.search(r"error|fail|denied|answer", line, re.I)), said[-1])
+            raise MlopsError(f"W&B took {len(done)} of {len(waiting)} runs, but not {place.name}: {reason[:300]}; what is left stays on disk: mlops-nb sync tries again")
+        done.append(f"uploaded {place.name}")
+    return done
 
 # %% ../../nbs/core/60_tracking.ipynb #e9b48036
 def _mlflow_name(*parts: Any) -> str:
