@@ -174,7 +174,10 @@ def column_sources(
         raise MlopsError(f"TreeExplainer does not fit: {mixed.size} of the estimator's inputs are made from several columns, e.g. from {both}")
     return np.where(reacts.any(axis=0), reacts.argmax(axis=0), -1)
 
-# %% ../../nbs/stages/100_explain.ipynb #b4754026
+# %% ../../nbs/stages/100_explain.ipynb #1828ef37
+_TREES = ("sklearn.tree.", "sklearn.ensemble._forest", "sklearn.ensemble._gb", "sklearn.ensemble._hist_gradient_boosting")
+
+
 def tree_rows(
     model: Any,  # fitted, takes raw rows
     rows: pd.DataFrame,  # raw rows to explain
@@ -187,7 +190,7 @@ def tree_rows(
 
     if not isinstance(model, Pipeline):
         raise MlopsError(f"TreeExplainer does not fit: it explains one tree model behind a recipe, and the winner is a {type(model).__name__}")
-    if not hasattr(model[-1], "estimators_") and not hasattr(model[-1], "tree_") and not hasattr(model[-1], "_predictors"):
+    if not type(model[-1]).__module__.startswith(_TREES):
         raise MlopsError(f"TreeExplainer does not fit: {type(model[-1]).__name__} is no tree model")
     if np.any(getattr(model[-1], "is_categorical_", None)):
         raise MlopsError(f"TreeExplainer does not fit: {type(model[-1]).__name__} splits on categories, which it can't follow")
@@ -199,7 +202,7 @@ def tree_rows(
     n = np.arange(len(rows))
     by_raw = np.stack([values[:, sources == j].sum(axis=1) for j in range(rows.shape[1])], axis=1)
     result = Contributions(rows, by_raw[n, :, column], np.zeros(rows.shape), base[column], said[n, column], "tree")
-    if result.gap > 1e-4:
+    if result.gap > 1e-4 * max(1, np.ptp(said)):
         raise MlopsError(f"TreeExplainer does not fit: its values miss the model's output by up to {result.gap:.2g}")
     return result
 
