@@ -43,16 +43,17 @@ def positive_probability(
         raise MlopsError(f"the model knows no class '{positive}'{nearest(positive, model.classes_)}")
     return model.predict_proba(feature_rows(model, rows))[:, column.argmax()]
 
-# %% ../../nbs/stages/90_evaluate.ipynb #02be1ff4
+# %% ../../nbs/stages/90_evaluate.ipynb #8d49dfdb
 def resample_counts(
     strata: np.ndarray,  # (n,) the stratum of each row; one value throughout for a plain bootstrap
     resamples: int,  # how many, >= 1
     seed: int,
-    chunk: int = 100,  # resamples at a time, which bounds the memory
-) -> Iterator[np.ndarray]:  # (<= chunk, n) counts, until `resamples` were made
+    cells: int = 2_000_000,  # counts at a time, which bounds the memory
+) -> Iterator[np.ndarray]:  # (some, n) counts, until `resamples` were made
     "How often each row is drawn in each resample of a stratified bootstrap (Efron and Tibshirani 1993)."
     rng = np.random.default_rng(seed)
     members = [np.flatnonzero(strata == s) for s in np.unique(strata)]
+    chunk = max(1, min(100, cells // max(len(strata), 1)))
     for start in range(0, resamples, chunk):
         counts = np.zeros((min(chunk, resamples - start), len(strata)))
         for rows in members:
