@@ -66,7 +66,7 @@ CANDIDATES: dict[str, Candidate] = {
     "gradient_boosting": Candidate("tree", HistGradientBoostingClassifier(), HistGradientBoostingRegressor()),
 }
 
-# %% ../../nbs/stages/60_train.ipynb #18d60598
+# %% ../../nbs/stages/60_train.ipynb #05183a7e
 def make_estimator(
     name: str,  # one of CANDIDATES
     made: dict[str, Any],  # the recipe: says which columns are codes
@@ -84,7 +84,7 @@ def make_estimator(
     if "random_state" in known:
         estimator.set_params(random_state=seed)
     if "categorical_features" in known:
-        codes = next((columns for part, _, columns in made["tree"].transformers if part == "category"), [])
+        codes: list[str] = next((columns for part, _, columns in made["tree"].transformers if part == "category"), [])
         estimator.set_params(categorical_features=list(range(len(codes))) or None)
     return estimator.set_params(**params or {})
 
