@@ -93,9 +93,10 @@ class Table:
 
         return pq.read_table(io.BytesIO(data)).to_pandas()
 
-# %% ../../nbs/core/20_artifacts.ipynb #f1f123f6
+# %% ../../nbs/core/20_artifacts.ipynb #1d08b03f
 #: Types beyond those that skops trusts by itself. Each was reviewed: it holds data only and runs nothing when it is built.
 TRUSTED = (
+    "functools.partial",  # HistGradientBoosting keeps one of check_array; what a partial calls is checked like any other function
     "numpy.dtype",
     "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
     "sklearn._loss.link.Interval",
@@ -105,6 +106,7 @@ TRUSTED = (
     "sklearn._loss.loss.HalfBinomialLoss",
     "sklearn._loss.loss.HalfMultinomialLoss",
     "sklearn._loss.loss.HalfSquaredError",
+    "sklearn.utils.validation.check_array",
 )
 _MAX_UNPACKED = 4 << 30  # bytes; a larger archive is refused before anything is read
 
