@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TELEMETRY_OFF', 'NO_KEY', 'telemetry_off', 'tracking_mode', 'Tracker', 'sync', 'record_mlflow']
 
-# %% ../../nbs/core/60_tracking.ipynb #bee71708
+# %% ../../nbs/core/60_tracking.ipynb #9419dab9
 import configparser
 import contextlib
 import json
@@ -14,6 +14,7 @@ import math
 import netrc
 import os
 import re
+import stat
 import subprocess
 import sys
 import tempfile
@@ -26,6 +27,7 @@ from queue import SimpleQueue
 from typing import Any
 from urllib.parse import urlsplit
 
+from .artifacts import digest_of
 from .errors import MlopsError
 from .registry import experiment_id, mlflow_client
 from .settings import Settings
@@ -99,6 +101,21 @@ def _figures(values: dict[str, Any]) -> dict[str, float]:
     "The finite numbers among the values."
     plain = {str(k): _plain(v) for k, v in values.items()}
     return {k: v for k, v in plain.items() if isinstance(v, bool | int | float) and math.isfinite(v)}
+
+# %% ../../nbs/core/60_tracking.ipynb #da222430
+def _wandb_folders(home: Path) -> dict[str, str]:
+    "W&B's folders as environment variables: real files in `home`/wandb, under a name that says nothing about this machine."
+    folder = home / "wandb"
+    folder.mkdir(parents=True, exist_ok=True)
+    alias = Path(tempfile.gettempdir(), f"mlops-nb-{digest_of(f'{os.getuid()} {folder}'.encode())[:16]}")
+    alias.mkdir(mode=0o700, exist_ok=True)
+    facts, link = alias.lstat(), alias / "wandb"
+    if stat.S_ISDIR(facts.st_mode) and facts.st_uid == os.getuid() and not facts.st_mode & 0o077:  # nobody else can have put something there
+        if not link.is_symlink() or link.readlink() != folder:
+            link.unlink(missing_ok=True)
+            link.symlink_to(folder)
+        folder = link
+    return {"WANDB_DATA_DIR": str(folder / "data"), "WANDB_CACHE_DIR": str(folder / "cache")}
 
 # %% ../../nbs/core/60_tracking.ipynb #c896f15c
 def _wandb_run(home: Path, mode: str, run_id: str, charter: dict, knobs: dict) -> Any:
@@ -190,7 +207,7 @@ def _send_table(run: Any, stage: str, name: str, rows: Any) -> None:
     data = [[_plain(row.get(c)) for c in columns] for row in records[:10_000]]
     run.log({f"{stage}/{name}": wandb.Table(columns=columns, data=data)})
 
-# %% ../../nbs/core/60_tracking.ipynb #2e683ed0
+# %% ../../nbs/core/60_tracking.ipynb #95e32dee
 def _send_artifact(run: Any, stage: str, name: str, kind: str, digest: str, inputs: dict[str, str], path: Path | None) -> None:
     "A card with lineage; the content goes along only when `path` is given."
     import wandb
@@ -198,10 +215,9 @@ def _send_artifact(run: Any, stage: str, name: str, kind: str, digest: str, inpu
     facts = {"name": name, "kind": kind, "digest": digest, "stage": stage, "inputs": inputs}
     made_from = ", ".join(f"{n}@{d[:12]}" for n, d in sorted(inputs.items())) or "nothing"
     card = wandb.Artifact(re.sub(r"[^\w.-]", "-", name), type=kind.lower(), metadata=facts, description=f"made by {stage} from {made_from}")
-    with card.new_file("artifact.json") as file:  # makes W&B's own digest follow ours
-        file.write(json.dumps(facts, sort_keys=True))
+    card.add_reference(f"sha256:{digest}", name="content", checksum=False)  # makes W&B's own digest follow ours
     if path is not None:
-        card.add_file(str(path), name=f"content{Path(path).suffix}")
+        card.add_file(str(path), name=f"{name}{Path(path).suffix}")
     run.log_artifact(card, aliases=[digest[:12]])
 
 
@@ -211,7 +227,7 @@ def _send_end(run: Any, summary: dict) -> None:
     run.summary.update({"status": summary.get("status"), "seconds": summary.get("seconds"), **model})
     run.finish(exit_code=0 if summary.get("status") == "done" else 1)
 
-# %% ../../nbs/core/60_tracking.ipynb #0741137c
+# %% ../../nbs/core/60_tracking.ipynb #12bf7565
 class Tracker:
     "One W&B run for one pipeline run. Its methods return at once and never raise; `finish` waits a bounded time and returns the warnings."
 
@@ -223,12 +239,15 @@ class Tracker:
         self._settings = settings
         self._jobs: SimpleQueue = SimpleQueue()
         self._over = self.mode == "disabled"
-        if self._over:
-            self._thread = threading.Thread()
-            return
-        os.environ |= {"WANDB_DATA_DIR": str(settings.home / "wandb" / "data"), "WANDB_CACHE_DIR": str(settings.home / "wandb" / "cache")}
         self._thread = threading.Thread(target=self._work, args=(run_id, dict(charter), dict(knobs)), name="mlops-nb-tracking", daemon=True)
-        self._thread.start()
+        if self._over:
+            return
+        try:
+            os.environ |= _wandb_folders(settings.home)
+        except OSError as error:
+            self._fail(f"{type(error).__name__}: {error.strerror}")
+        else:
+            self._thread.start()
 
     @classmethod
     def open(cls, settings: Settings, run_id: str, charter: dict, knobs: dict) -> "Tracker":
@@ -303,7 +322,6 @@ class Tracker:
 
     def _start(self, *facts: Any) -> Any:
         "W&B's run; offline when online does not come about."
-        self._settings.home.mkdir(parents=True, exist_ok=True)
         try:
             return _wandb_run(self._settings.home, self.mode, *facts)
         except Exception as error:
@@ -316,7 +334,7 @@ class Tracker:
 
 _TO_SYNC = "to-sync"  # marks an online run that broke off
 
-# %% ../../nbs/core/60_tracking.ipynb #58904c58
+# %% ../../nbs/core/60_tracking.ipynb #cd76ca88
 def sync(
     settings: Settings,
     timeout: float = 120,  # seconds a run may take
@@ -328,7 +346,7 @@ def sync(
         return ["no W&B run waits for upload"]
     if not _has_key():
         raise MlopsError(f"W&B runs that wait for upload: {len(waiting)}; but {NO_KEY}; then: mlops-nb sync")
-    env = {**os.environ, **TELEMETRY_OFF, "WANDB_DATA_DIR": str(folder / "data"), "WANDB_CACHE_DIR": str(folder / "cache"), "WANDB_MODE": "online"}
+    env = {**os.environ, **TELEMETRY_OFF, **_wandb_folders(settings.home), "WANDB_MODE": "online"}
     done: list[str] = []
     for place in waiting:
         command = [sys.executable, "-m", "wandb", "sync", "--include-online", str(place)]
