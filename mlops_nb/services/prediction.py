@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Flag', 'Answer', 'frame_of', 'flags_of', 'Predictor', 'reasons_for']
 
-# %% ../../nbs/services/10_prediction.ipynb #78e555a5
+# %% ../../nbs/services/10_prediction.ipynb #ae403e0f
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,6 +17,7 @@ from ..core.charter import load_charter
 from ..core.errors import MlopsError, nearest
 from ..core.registry import Loaded, Version, load, sample_frame
 from ..core.settings import Settings
+from ..stages.explain import explain_rows
 from ..stages.problem import Problem
 from ..stages.split import Schema, conform, flags
 
@@ -77,7 +78,7 @@ def flags_of(
         found[int(item["row"])].append(Flag(field=name, value=value, kind=kind, message=f"{name} = {value} is {item['flag']}"))
     return found
 
-# %% ../../nbs/services/10_prediction.ipynb #b88e1d57
+# %% ../../nbs/services/10_prediction.ipynb #8402b005
 class Predictor:
     "A registered version, ready to answer."
 
@@ -120,7 +121,7 @@ class Predictor:
     def reasons(
         self,
         row: Mapping[str, Any],  # see frame_of
-    ) -> dict:  # base, units, contributions: [{feature, value, shap}], the largest first
+    ) -> dict:  # see reasons_for
         "Why the model says what it says about one row (SHAP: Lundberg & Lee, 2017)."
         return reasons_for(self, frame_of([row], self.schema))
 
@@ -153,17 +154,14 @@ def _classes(predictor: Predictor, frame: pd.DataFrame) -> list[dict]:
 def _regression(predictor: Predictor, frame: pd.DataFrame) -> list[dict]:
     return [{"decision": float(value)} for value in predictor.model.predict(frame)]
 
-# %% ../../nbs/services/10_prediction.ipynb #63d6de5f
+# %% ../../nbs/services/10_prediction.ipynb #1288ae47
 def reasons_for(
     predictor: Predictor,
     frame: pd.DataFrame,  # one conforming row
-) -> dict:  # base, units, contributions: [{feature, value, shap}], the largest first
+) -> dict:  # base, said, units, contributions: [{feature, value, shap, error}], the largest first
     "SHAP values of one row, against the background rows that travel with the model."
-    try:
-        from mlops_nb.stages.explain import explain_rows
-    except ImportError as error:
-        raise MlopsError(f"reasons need the package shap, which can't be imported ({error}); install it: pip install 'mlops-nb[lab]'") from error
+    stated = predictor.problem
     background = sample_frame(predictor.evidence.get("background") or predictor.evidence["sample"])
-    found = explain_rows(predictor.model, frame, background, positive=predictor.problem.positive)
-    one = found[0] if isinstance(found, list) else found
-    return {**one, "contributions": sorted(one["contributions"], key=lambda c: -abs(c["shap"]))}
+    parts = explain_rows(predictor.model, frame, background, positive=stated.positive)
+    units = stated.target if stated.task == "regression" else "probability"
+    return {"base": float(parts.base[0]), "said": float(parts.said[0]), "units": units, "contributions": parts.reasons(0)}

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['gate_list', 'phase_of', 'sample_rows', 'git_state', 'libraries', 'evidence_of', 'headline', 'outcome']
 
-# %% ../../nbs/stages/120_register.ipynb #537e0741
+# %% ../../nbs/stages/120_register.ipynb #0fbb9891
 import platform
 import shutil
 import subprocess
@@ -20,10 +20,11 @@ from annotated_types import Interval
 from ..core.registry import Version, plain_rows, register, sample_of
 from ..core.settings import find_root
 from ..core.stage import Input, Json, Model, Output, Table, Target, facts, log
+from .explain import background_rows
 from .problem import Problem
 from .split import Schema, conform
 
-# %% ../../nbs/stages/120_register.ipynb #acbbbc9f
+# %% ../../nbs/stages/120_register.ipynb #bb3a8228
 def gate_list(
     judged: dict,  # the evaluation artifact; uses "criteria"
     audit: dict,  # the fairness_audit artifact; uses "rules"
@@ -32,7 +33,8 @@ def gate_list(
     rules = [{**r, "name": f"{r['metric']} by {r['by']}"} for r in audit.get("rules", []) if r.get("gate")]
     criteria = [{**c, "name": c["metric"]} for c in judged.get("criteria", [])]
     keys = ("name", "passed", "value", "bound")
-    return [{k: g.get(k) for k in keys} | {"reason": g.get("message") or g.get("reason", "")} for g in criteria + rules]
+    told = [(g, (g.get("message") or g.get("reason", "")).removeprefix(g["name"].replace("_", " ") + ": ")) for g in criteria + rules]
+    return [{k: g.get(k) for k in keys} | {"reason": reason} for g, reason in told]
 
 # %% ../../nbs/stages/120_register.ipynb #8889c17c
 def phase_of(

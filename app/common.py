@@ -1,0 +1,116 @@
+"""What the pages share: which version is looked at, its evidence, and a few ways of showing things."""
+
+from typing import Any
+
+import streamlit as st
+
+from mlops_nb.core import registry
+from mlops_nb.core.charter import load_charter
+from mlops_nb.core.errors import MlopsError
+from mlops_nb.core.registry import Version
+from mlops_nb.core.settings import Settings, load_settings
+from mlops_nb.services.prediction import Predictor
+
+BLUE, GREY, ORANGE = "#2f5d8a", "#8a94a0", "#c77700"
+PHASES: dict[str, tuple[Any, str, str]] = {  # colour, icon, words
+    "production": ("green", ":material/check_circle:", "in production"),
+    "staging": ("orange", ":material/hourglass_top:", "staging: not yet approved"),
+    "rejected": ("red", ":material/block:", "rejected: a gate failed"),
+    "archived": ("gray", ":material/inventory_2:", "archived"),
+    "development": ("blue", ":material/science:", "development"),
+}
+
+
+def settings() -> Settings:
+    "The project's settings; an error ends the page in one sentence."
+    try:
+        return load_settings()
+    except MlopsError as error:
+        st.error(str(error))
+        st.stop()
+
+
+@st.cache_data(ttl=5, show_spinner=False)
+def _versions(uri: str) -> list[Version]:
+    return registry.versions(uri)
+
+
+@st.cache_data(show_spinner=False, max_entries=8)
+def _evidence(uri: str, _version: Version, digest: str) -> dict:
+    return registry.read_evidence(uri, _version)
+
+
+@st.cache_resource(show_spinner="Loading and checking the model ...", max_entries=4)
+def _predictor(_settings: Settings, _version: Version, key: tuple[str, ...]) -> Predictor:
+    return Predictor.load(_settings, _version.name, _version)
+
+
+def best(found: list[Version]) -> Version:
+    "What is in production, else the newest in staging, else the newest."
+    return next((v for phase in ("production", "staging") for v in found if v.phase == phase), found[0])
+
+
+def choose() -> None:
+    "In the sidebar: which model, and which of its versions."
+    here = settings()
+    try:
+        found, active = _versions(here.registry_uri), load_charter(here.charter).name
+    except MlopsError as error:
+        st.error(str(error))
+        st.stop()
+    names = sorted({v.name for v in found} | {active})
+    name = st.selectbox("Model", names, index=names.index(active), key="model") if len(names) > 1 else active
+    mine = [v for v in found if v.name == name]
+    st.session_state["versions"], st.session_state["name"], st.session_state["version"] = mine, name, None
+    if mine:
+        labels = {v.version: f"{v.version} · {v.phase}" for v in mine}  # part of the key: when the registry changes, the best version is shown again
+        number = st.selectbox("Version", list(labels), index=mine.index(best(mine)), format_func=lambda n: labels.get(n, str(n)), key=f"version of {name}: {labels}")
+        st.session_state["version"] = next(v for v in mine if v.version == number)
+
+
+def chosen() -> tuple[Settings, Version, dict]:
+    "Settings, version and evidence of what is looked at; says what to do when there is nothing yet."
+    here = settings()
+    if "version" not in st.session_state:
+        choose()
+    version = st.session_state["version"]
+    if version is None:
+        st.title("No model yet")
+        st.write(f"Nothing is registered under **{st.session_state['name']}**. This makes the first version, with everything these pages show:")
+        st.code("mlops-nb run", language="bash")
+        st.caption("For a first look in seconds, on few rows and in a store of its own: `mlops-nb run --sample 2000`")
+        st.stop()
+    try:
+        return here, version, _evidence(here.registry_uri, version, version.evidence_digest)
+    except MlopsError as error:
+        st.error(str(error))
+        st.stop()
+
+
+def predictor(here: Settings, version: Version) -> Predictor:
+    "The chosen version, ready to answer; kept as long as it is the same one in the same phase."
+    try:
+        return _predictor(here, version, (here.registry_uri, version.name, str(version.version), version.model_digest, version.phase))
+    except MlopsError as error:
+        st.error(str(error))
+        st.stop()
+
+
+def badge(version: Version) -> None:
+    "Version and phase, never to be overlooked."
+    colour, icon, words = PHASES[version.phase]
+    st.markdown(f":gray-badge[:material/tag: {version.name} version {version.version}] :{colour}-badge[{icon} {words}]")
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    return "undefined" if value is None else f"{value:.{digits}f}"
+
+
+def interval(estimate: dict) -> str:
+    "The 95% interval of an estimate in words."
+    return "" if estimate.get("low") is None else f"{number(estimate['low'])} to {number(estimate['high'])}"
+
+
+def words(name: str) -> str:
+    "A metric's name as people write it."
+    return {"roc_auc": "ROC AUC", "log_loss": "log loss", "brier": "Brier score", "f1": "F1", "average_precision": "average precision"}.get(name, name.replace("_", " "))

@@ -1,0 +1,97 @@
+"""How the model treats groups of people, and whether that is within the rules of the charter."""
+
+import re
+
+import altair as alt
+import pandas as pd
+import streamlit as st
+from common import BLUE, GREY, badge, chosen, interval, number, words
+
+here, version, evidence = chosen()
+audit, problem = evidence.get("fairness_audit") or {}, evidence["problem"]
+MEASURES = {
+    "selection_rate": "chosen: share of the group that gets the positive decision",
+    "true_positive_rate": "found: of those who are positive in truth, the share that is decided so",
+    "false_positive_rate": "wrongly chosen: of those who are not, the share that is decided positive",
+    "accuracy": "right: share of the group that is decided correctly",
+}
+FEW = 100  # rows; below, a group's figures are mostly noise
+
+
+def verdict(rule: dict) -> tuple[str, str]:
+    "Icon and word for a rule: a gate stops a version, the others warn."
+    if rule["passed"] is None:
+        return ":gray[:material/help:]", "can't be judged"
+    if rule["passed"]:
+        return ":green[:material/check_circle:]", "passed"
+    return (":red[:material/cancel:]", "failed") if rule["gate"] else (":orange[:material/warning:]", "warning")
+
+
+def show_rule(rule: dict) -> None:
+    "One rule of the charter in words."
+    icon, word = verdict(rule)
+    asked = f"asked: {rule['sense'].replace('_', ' ')} {number(rule['bound'], 2)}" if "sense" in rule else f"bound {number(rule['bound'], 2)}"
+    said = rule.get("message", "").removeprefix(f"{words(rule['metric'])} by {rule['by']}: ") or f"{number(rule['value'])}, {asked}"
+    st.markdown(f"{icon} **{words(rule['metric'])} by {rule['by'].replace('_', ' ')}** · {word}{' · gate' if rule['gate'] else ''}  \n{said[0].upper() + said[1:]}")
+    if rule.get("reason"):
+        st.caption(rule["reason"])
+
+
+def in_order(item: tuple[str, dict]) -> tuple:
+    "Bands by their numbers, names by the alphabet, unknown last."
+    group, number_in = item[0], re.search(r"-?\d+(\.\d+)?", item[0])
+    return group == "unknown", not group.startswith("under "), float(number_in[0]) if number_in else 0.0, group
+
+
+def table(groups: dict) -> pd.DataFrame:
+    "One line a group, each figure with its interval."
+    def cell(found: dict | None) -> str:
+        if not found or found.get("value") is None:
+            return "undefined"
+        return number(found["value"]) + (f"  ({interval(found)})" if interval(found) else "")
+
+    return pd.DataFrame([{"group": g, "rows": f["n"], **{words(m): cell(f.get(m)) for m in MEASURES}} for g, f in groups.items()])
+
+
+def groups_chart(groups: dict, measure: str) -> alt.LayerChart:
+    "One figure for every group, with 95% intervals; pale where there are few rows."
+    rows = [{"group": f"{g} (n = {f['n']:,})", "few": f["n"] < FEW, **f[measure]} for g, f in groups.items() if (f.get(measure) or {}).get("value") is not None]
+    base = alt.Chart(pd.DataFrame(rows, columns=["group", "few", "value", "low", "high"])).encode(
+        y=alt.Y("group:N", sort=None, title=None, axis=alt.Axis(labelLimit=260)), color=alt.condition("datum.few", alt.value(GREY), alt.value(BLUE))
+    )
+    lines = base.mark_rule(strokeWidth=3).encode(x=alt.X("low:Q", title=f"{words(measure)}, 95% interval", scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(tickCount=6)), x2="high:Q")
+    tips = ["group", *(alt.Tooltip(f"{k}:Q", format=".3f") for k in ("value", "low", "high"))]
+    return lines + base.mark_point(filled=True, size=90).encode(x="value:Q", tooltip=tips)
+
+
+st.title("Fairness")
+badge(version)
+if not audit.get("by"):
+    st.info("The charter names no sensitive features, so nothing was audited. Name them under `sensitive` and run again: `mlops-nb run`", icon=":material/info:")
+    st.stop()
+
+st.subheader("The charter's rules")
+failed = [r for r in audit["rules"] if r["gate"] and r["passed"] is False]
+warned = [r for r in audit["rules"] if not r["gate"] and r["passed"] is False]
+if failed:
+    st.error(f"{len(failed)} gate{'s' * (len(failed) > 1)} failed: this version can't be promoted.", icon=":material/block:")
+elif warned:
+    st.warning(f"No gate failed; {len(warned)} warning{'s' * (len(warned) > 1)} to know about.", icon=":material/warning:")
+elif audit["rules"]:
+    st.success("Every rule is met.", icon=":material/check_circle:")
+for one in sorted(audit["rules"], key=lambda r: (r["passed"] is not False, not r["gate"])):
+    show_rule(one)
+if not audit["rules"]:
+    st.caption("The charter has no fairness rules; the figures below are for reading.")
+
+st.subheader("Group by group")
+measure = st.segmented_control("Figure", list(MEASURES), default="selection_rate", format_func=words, required=True, key="measure")
+st.caption(MEASURES[measure].capitalize() + f". On the test rows; groups of fewer than {FEW} rows are grey: read them with care.")
+names = sorted(audit["by"], key=[s["name"] for s in problem["sensitive"]].index)
+for tab, name in zip(st.tabs([n.replace("_", " ") for n in names]), names, strict=True):
+    part = {**audit["by"][name], "groups": dict(sorted(audit["by"][name]["groups"].items(), key=in_order))}
+    with tab:
+        st.altair_chart(groups_chart(part["groups"], measure).properties(height=40 * len(part["groups"]) + 70), width="stretch")
+        st.dataframe(table(part["groups"]), hide_index=True, width="stretch")
+        shown = [f"{words(m)} {number(v['value'])}" + (f" ({interval(v)})" if interval(v) else "") for m, v in part["metrics"].items()]
+        st.caption("Between the groups: " + " · ".join(shown) + ". Differences: 0 is equal treatment; ratios: 1 is.")

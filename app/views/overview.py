@@ -1,0 +1,156 @@
+"""The model: where it stands, how good it is, what it came from."""
+
+import altair as alt
+import pandas as pd
+import streamlit as st
+from common import BLUE, GREY, badge, chosen, interval, number, words
+
+from mlops_nb.core.registry import Version
+from mlops_nb.stages.problem import METRICS
+
+here, version, evidence = chosen()
+problem, figures = evidence["problem"], evidence["evaluation"]
+
+
+def standing(version: Version, others: list[Version]) -> None:
+    "What the phase means, and what to do next."
+    last = version.events[-1] if version.events else None
+    promote = f"mlops-nb models promote {version.name} {version.version} --reason '...'"
+    if version.phase == "rejected":
+        st.error(f"This version failed a gate and can't be promoted. {last.reason if last else ''}", icon=":material/block:")
+    elif version.requested_by:
+        st.info(f"{version.requested_by} asked for this version to go to production. A second person must approve it:", icon=":material/how_to_reg:")
+        st.code(promote, language="bash")
+    elif version.phase == "staging":
+        live = next((v for v in others if v.phase == "production"), None)
+        now = f"Version {live.version} stays in production until then." if live else "Nothing is in production yet."
+        st.info(f"Every gate is passed; a person has to approve it. {now} Look at the figures and at **Fairness**, try it under **Predictions**, then:", icon=":material/how_to_reg:")
+        st.code(promote, language="bash")
+    elif version.phase == "production" and last:
+        newer = [v for v in others if v.phase == "staging" and v.version > version.version]
+        st.success(f"In production since {last.at[:16].replace('T', ' ')} UTC, by {last.by}" + (f": {last.reason}" if last.reason else "."), icon=":material/check_circle:")
+        if newer:
+            st.info(f"Version {newer[0].version} waits in staging. Choose it on the left to compare.", icon=":material/hourglass_top:")
+
+
+def headline(figures: dict, first: list[str], meaning: dict) -> None:
+    "The figures that matter, each with its interval."
+    names = [n for n in dict.fromkeys([*first, *figures["metrics"]]) if n in figures["metrics"]]
+    for column, name in zip(st.columns(len(names[:5])), names[:5], strict=True):
+        found = figures["metrics"][name]
+        column.metric(words(name), number(found["value"]), help=meaning[name].meaning if name in meaning else None, border=True)
+        column.caption(f"95%: {interval(found)}" if interval(found) else "no interval")
+    if names[5:]:
+        rest = " · ".join(f"{words(n)} {number(figures['metrics'][n]['value'])} ({interval(figures['metrics'][n])})" for n in names[5:])
+        st.caption(f"Also: {rest}")
+
+
+def criteria(figures: dict) -> None:
+    "The charter's success criteria, met or not."
+    for c in figures["criteria"]:
+        icon = ":green[:material/check_circle:]" if c["passed"] else ":red[:material/cancel:]"
+        st.markdown(f"{icon} **{words(c['metric'])}**: {c.get('message') or number(c['value'])}", help=c["reason"] or None)
+    if not figures["criteria"]:
+        st.caption("The charter names no success criteria.")
+
+
+def confusion_chart(figures: dict, positive: object) -> alt.LayerChart:
+    "What was decided, by what was true."
+    c = figures["confusion"]
+    if "matrix" in c:
+        cells = [{"truth": t, "decided": d, "rows": n} for t, line in zip(c["classes"], c["matrix"], strict=True) for d, n in zip(c["classes"], line, strict=True)]
+    else:
+        yes, no = str(positive), f"not {positive}"
+        cells = [{"truth": t, "decided": d, "rows": c[k]} for t, d, k in ((no, no, "tn"), (no, yes, "fp"), (yes, no, "fn"), (yes, yes, "tp"))]
+    frame = pd.DataFrame(cells)
+    frame["share"] = frame["rows"] / frame.groupby("truth")["rows"].transform("sum").clip(lower=1)
+    frame["label"] = [f"{n:,} ({s:.0%})" for n, s in zip(frame["rows"], frame["share"], strict=True)]
+    base = alt.Chart(frame).encode(x=alt.X("decided:N", title="decided", axis=alt.Axis(labelAngle=0)), y=alt.Y("truth:N", title="in truth"))
+    boxes = base.mark_rect().encode(color=alt.Color("share:Q", scale=alt.Scale(range=["#eef2f6", BLUE], domain=[0, 1]), legend=None), tooltip=["truth", "decided", "rows", alt.Tooltip("share:Q", format=".1%")])
+    return boxes + base.mark_text(fontSize=15).encode(text="label:N", color=alt.condition("datum.share > 0.55", alt.value("white"), alt.value("#222")))
+
+
+def roc_chart(curves: dict) -> alt.LayerChart:
+    "True positives against false positives at every threshold."
+    lines = curves["roc"] if isinstance(curves["roc"], dict) else {"model": curves["roc"]}
+    frame = pd.DataFrame([{"class": k, "false": x, "true": y} for k, line in lines.items() for x, y in line])
+    colour = alt.Color("class:N", legend=alt.Legend(orient="bottom") if len(lines) > 1 else None, scale=alt.Scale(range=[BLUE]) if len(lines) == 1 else alt.Undefined)
+    line = alt.Chart(frame).mark_line(interpolate="step-after").encode(
+        x=alt.X("false:Q", title="false positive rate", scale=alt.Scale(domain=[0, 1])), y=alt.Y("true:Q", title="true positive rate", scale=alt.Scale(domain=[0, 1])), color=colour,
+        tooltip=[alt.Tooltip("false:Q", format=".3f"), alt.Tooltip("true:Q", format=".3f")],
+    )
+    guess = alt.Chart(pd.DataFrame({"false": [0, 1], "true": [0, 1]})).mark_line(color=GREY, strokeDash=[4, 4]).encode(x="false:Q", y="true:Q")
+    return guess + line
+
+
+def calibration_chart(curves: dict, unit: str) -> alt.LayerChart:
+    "Said against seen, with 95% intervals."
+    frame = pd.DataFrame(curves["calibration"]).rename(columns={"fraction_positive": "seen", "mean_true": "seen", "mean_predicted": "said"})
+    ends = [0.0, 1.0] if unit == "probability" else [float(frame[["said", "seen"]].min().min()), float(frame[["said", "seen"]].max().max())]
+    base = alt.Chart(frame).encode(x=alt.X("said:Q", title=f"said ({unit})", scale=alt.Scale(domain=ends)))
+    rules = base.mark_rule(color=BLUE).encode(y=alt.Y("low:Q", title="seen (95% interval)", scale=alt.Scale(domain=ends, clamp=True)), y2="high:Q")
+    points = base.mark_point(color=BLUE, filled=True, size=50).encode(y="seen:Q", tooltip=["n", alt.Tooltip("said:Q", format=".3f"), alt.Tooltip("seen:Q", format=".3f")])
+    honest = alt.Chart(pd.DataFrame({"said": ends, "seen": ends})).mark_line(color=GREY, strokeDash=[4, 4]).encode(x="said:Q", y="seen:Q")
+    return honest + rules + points
+
+
+def importance_chart(explanation: dict) -> alt.LayerChart:
+    "What moves the model's answers most."
+    frame = pd.DataFrame(explanation["global"]).head(10)
+    base = alt.Chart(frame).encode(y=alt.Y("feature:N", sort=None, title=None, axis=alt.Axis(labelLimit=220)))
+    bars = base.mark_bar(color=BLUE, size=14).encode(x=alt.X("mean_abs_shap:Q", title=f"mean absolute contribution ({explanation.get('units', 'model output')}), 95% interval", axis=alt.Axis(tickCount=6)))
+    return bars + base.mark_rule(color="#111").encode(x="low:Q", x2="high:Q")
+
+
+def lineage(version: Version, evidence: dict) -> pd.DataFrame:
+    "Where the version came from, as one table."
+    data, git, chosen_model = evidence["data"], evidence["git"], evidence["decision"]
+    code = "not in a checkout" if git["commit"] is None else git["commit"][:12] + (" with uncommitted changes" if git["dirty"] else "")
+    facts = {
+        "registered": version.created.replace("T", " ").replace("Z", " UTC"),
+        "pipeline run": version.pipeline_run or "by hand",
+        "model": f"{chosen_model.get('chosen')}: {chosen_model.get('why')}",
+        "decides from": number(chosen_model["threshold"]) if chosen_model.get("threshold") is not None else "the most probable class, or the value",
+        "data": f"{data.get('name') or problem['data']['source']}, sha256 {str(data.get('sha256', ''))[:12]}",
+        "rows": f"{data.get('rows', 0):,} read, {data['rows_train']:,} to learn from, {figures['n']:,} to test on",
+        "licence": problem["data"].get("licence") or "not said",
+        "code": code,
+        "libraries": ", ".join(f"{k} {v}" for k, v in evidence["libraries"].items()),
+        "model file": f"sha256 {version.model_digest[:12]}",
+        "evidence": f"sha256 {version.evidence_digest[:12]}, MLflow run {version.mlflow_run[:12]}",
+    }
+    return pd.DataFrame({"what": facts.values()}, index=facts.keys())
+
+
+st.title(problem.get("title") or version.name)
+badge(version)
+st.write(problem["goal"])
+standing(version, st.session_state["versions"])
+headline(figures, [problem["metric"], *(c["metric"] for c in figures["criteria"]), *problem["secondary"]], METRICS.get(problem["task"], {}))
+st.caption(f"On {figures['n']:,} test rows that nothing was chosen by.")
+
+st.subheader("Good enough?")
+criteria(figures)
+
+st.subheader("How it decides")
+curves = figures["curves"]
+columns = st.columns(3 if figures["confusion"] and "roc" in curves else 1)
+if figures["confusion"] and "roc" in curves:
+    columns[0].markdown("**Decisions** on the test rows", help="Each line adds up to 100%: the share of the rows of that class.")
+    columns[0].altair_chart(confusion_chart(figures, problem["positive"]).properties(height=300), width="stretch")
+    columns[1].markdown("**Ranking**: ROC curve", help="The further above the dashed line of guessing, the better it ranks.")
+    columns[1].altair_chart(roc_chart(curves).properties(height=300), width="stretch")
+columns[-1].markdown("**Honesty**: what it says, and what is so", help="On the dashed line, what the model says is what happens.")
+columns[-1].altair_chart(calibration_chart(curves, problem["target"] if problem["task"] == "regression" else "probability").properties(height=300), width="stretch")
+
+if evidence.get("explanation", {}).get("global"):
+    st.subheader("What it goes by")
+    st.altair_chart(importance_chart(evidence["explanation"]).properties(height=26 * min(10, len(evidence["explanation"]["global"])) + 20), width="stretch")
+
+st.subheader("Where it came from")
+st.table(lineage(version, evidence), border="horizontal", hide_header=True)
+
+st.subheader("All versions")
+history = [{"version": v.version, "when (UTC)": e.at[:19].replace("T", " "), "phase": e.phase, "what": e.action, "by": e.by, "why": e.reason} for v in st.session_state["versions"] for e in v.events]
+st.dataframe(pd.DataFrame(history).sort_values("when (UTC)", ascending=False), hide_index=True, width="stretch")
+st.caption("Reports of every run are in the folder `reports`; `mlops-nb models list` shows the same in a terminal.")

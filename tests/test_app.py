@@ -1,0 +1,233 @@
+"""The app's pages on real records: a model registered as the last stage does it, in a home of its own."""
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from importlib.resources import files
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.pipeline import Pipeline
+
+from mlops_nb.core import registry
+from mlops_nb.core.artifacts import Json
+from mlops_nb.core.settings import load_settings
+from mlops_nb.services.prediction import Predictor
+from mlops_nb.stages.evaluate import evaluate
+from mlops_nb.stages.explain import background_rows, explain
+from mlops_nb.stages.fairness import audit
+from mlops_nb.stages.features import make_recipe
+from mlops_nb.stages.problem import Problem
+from mlops_nb.stages.register import evidence_of, gate_list, phase_of, sample_rows
+from mlops_nb.stages.split import conform, learn_schema
+
+pytest.importorskip("streamlit")
+from streamlit.testing.v1 import AppTest
+
+ROOT = Path(__file__).parents[1]
+PEOPLE = pd.read_parquet(files("mlops_nb") / "data" / "income.parquet").head(2400)
+STATED = {
+    "name": "income", "title": "Who earns much?", "goal": "An example.", "task": "binary", "target": "income", "positive": ">50K", "metric": "roc_auc",
+    "secondary": ["recall"], "data": {"source": "package:income.parquet", "licence": "CC BY 4.0"}, "exclude": {"fnlwgt": "weight"},
+    "success": [{"metric": "roc_auc", "at_least": 0.8, "reason": "Worse isn't worth it."}],
+    "sensitive": [{"name": "sex", "column": "sex"}, {"name": "age_band", "column": "age", "bins": [25, 45]}],
+    "fairness": [
+        {"metric": "equal_opportunity_ratio", "by": "sex", "at_least": 0.2, "gate": True, "reason": "Found about equally often."},
+        {"metric": "demographic_parity_ratio", "by": "sex", "at_least": 0.99, "gate": False, "reason": "Said, no gate."},
+    ],
+    "rules": {"age": {"required": True}},
+}  # fmt: skip
+
+
+def registered(uri: str, stated: dict, estimator, kind: str = "tree") -> registry.Version:
+    """Register a small model with real evidence, made by the stages' own functions."""
+    problem, train, test = Problem.model_validate(stated), PEOPLE.head(1600), PEOPLE.tail(800)
+    form = learn_schema(train, problem)
+    known = conform(train, form)
+    model = Pipeline([("recipe", make_recipe(form, problem)[kind]), ("estimator", estimator)]).fit(known, train[problem.target])
+    threshold = 1 / 3 if problem.task == "binary" else None
+    parts = {
+        "problem": problem.model_dump(mode="json"), "schema": form.model_dump(mode="json"), "origin": {"name": "income.parquet", "rows": 2400, "sha256": "ab" * 32},
+        "decision": {"chosen": type(estimator).__name__, "why": "It is the only one.", "threshold": threshold, "params": {}}, "tuned": {},
+        "evaluation": evaluate(problem, model, test, threshold, resamples=100), "fairness_audit": audit(problem, model, test, threshold, resamples=200, min_group=5),
+        "explanation": explain(problem, model, known, conform(test, form), threshold, rows=20, background=20)[0],
+    }  # fmt: skip
+    background = registry.plain_rows(conform(background_rows(model, known, 20, positive=problem.positive), form))
+    sample = registry.sample_of(model, sample_rows(train, form, 4, 0))
+    gates = gate_list(parts["evaluation"], parts["fairness_audit"])
+    evidence = evidence_of(parts, {}, sample, background, len(train), {"commit": "c" * 40, "dirty": True})
+    return registry.register(uri, problem.name, model, Json.load(Json.dump(evidence)), phase_of(gates)[0], reason=phase_of(gates)[1], run="run-1")
+
+
+def boosted() -> HistGradientBoostingClassifier:
+    return HistGradientBoostingClassifier(max_iter=25, random_state=0)
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("MLOPS_NB_ROOT", str(ROOT))
+    monkeypatch.setenv("MLOPS_NB_HOME", str(tmp_path))
+    import streamlit as st
+
+    st.cache_data.clear()
+    st.cache_resource.clear()
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    """A home with one version in staging."""
+    folder = tmp_path_factory.mktemp("made")
+    assert registered(f"sqlite:///{folder}/mlflow.db", STATED, boosted()).phase == "staging"
+    return folder
+
+
+@pytest.fixture
+def staged(home, made) -> Path:
+    shutil.copytree(made, home, dirs_exist_ok=True)  # a registry may be moved, its files with it
+    return home
+
+
+def uri() -> str:
+    return load_settings().registry_uri
+
+
+def page(name: str = "") -> AppTest:
+    """The app opened at a page; no page may raise."""
+    at = AppTest.from_file(str(ROOT / "app" / "main.py"), default_timeout=60).run()
+    at = at.switch_page(f"views/{name}.py").run() if name else at
+    assert not at.exception, at.exception
+    return at
+
+
+def text(at: AppTest) -> str:
+    """Everything a person reads."""
+    kinds = ("title", "subheader", "markdown", "caption", "info", "warning", "error", "success", "code")
+    return "\n".join(str(e.value) for kind in kinds for e in getattr(at, kind))
+
+
+def test_without_a_model_each_page_says_what_to_run(home):
+    for name in ("", "predictions", "fairness"):
+        said = text(page(name))
+        assert "No model yet" in said and "mlops-nb run" in said
+    assert list(home.iterdir()) == []  # looking makes nothing
+
+
+def test_pages_of_a_version_in_staging_and_in_production(staged):
+    version = registry.released(uri(), "income")
+    overview = page()
+    said = text(overview)
+    assert "Who earns much?" in said and "staging: not yet approved" in said and "mlops-nb models promote income 1" in said
+    assert "On 800 test rows" in said and "uncommitted changes" in str(overview.table[0].value) and "run-1" in str(overview.table[0].value)
+    auc = registry.read_evidence(uri(), version)["evaluation"]["metrics"]["roc_auc"]
+    assert [(m.label, m.value) for m in overview.metric][0] == ("ROC AUC", f"{auc['value']:.3f}") and f"{auc['low']:.3f} to {auc['high']:.3f}" in said
+
+    fairness = page("fairness")
+    said = text(fairness)
+    assert "No gate failed; 1 warning" in said and "equal opportunity ratio by sex** · passed · gate" in said and "demographic parity ratio by sex** · warning" in said
+    assert list(fairness.dataframe[0].value["group"]) == ["Female", "Male"] and list(fairness.dataframe[1].value["group"]) == ["under 25", "25 to 44", "45 and over"]
+    assert [t.label for t in fairness.tabs] == ["sex", "age band"]
+
+    registry.promote(uri(), "income", 1, by="ada", reason="looks right")
+    import streamlit as st
+
+    st.cache_data.clear()  # five seconds later
+    said = text(page())
+    assert "in production" in said and "by ada: looks right" in said and "not yet approved" not in said
+
+
+def test_the_form_is_the_schema_and_answers_as_the_predictor(staged):
+    at, adviser = page("predictions"), Predictor.load(load_settings(), "income")
+    typical = {f.name: f.typical for f in adviser.schema.fields}
+    asked = {w.key.removeprefix("income/1:"): w.value for w in [*at.number_input, *at.selectbox] if w.key.startswith("income/1:")}
+    assert asked == typical
+    answer = adviser.predict([typical])[0]
+    assert at.metric[0].value == answer.decision and f"{answer.probability:.1%}" in text(at) and "Not approved" in text(at)
+
+    at.number_input(key="income/1:age").set_value(103)
+    at.selectbox(key="income/1:occupation").set_value(None)
+    at.button[0].click().run()
+    strange = adviser.predict([typical | {"age": 103, "occupation": None}])[0]
+    assert not at.exception and at.metric[0].value == strange.decision and f"{strange.probability:.1%}" in text(at)
+    assert "age = 103 is outside" in at.warning[0].value and "occupation is missing" in at.info[0].value
+
+    at.number_input(key="income/1:age").set_value(None)
+    at.button[0].click().run()
+    assert not at.exception and "field 'age'" in at.error[0].value and "required" in at.error[0].value
+
+
+def test_a_rejected_version_says_why_and_is_not_hidden(home):
+    strict = {**STATED, "fairness": [{**STATED["fairness"][0], "at_least": 0.999}], "success": [{"metric": "roc_auc", "at_least": 0.99, "reason": "A wish."}]}
+    version = registered(uri(), strict, boosted())
+    assert version.phase == "rejected"
+    said = text(page())
+    assert "rejected: a gate failed" in said and "failed a gate and can't be promoted. roc_auc: " in said and "promote income" not in said
+    assert "Not in use" in text(page("predictions"))
+
+
+def test_two_people_have_to_approve(staged):
+    registry.promote(uri(), "income", 1, by="ada", approval="two")
+    assert "ada asked for this version to go to production" in text(page())
+
+
+@pytest.mark.parametrize(
+    ("task", "target", "metric", "estimator", "kind"),
+    [("multiclass", "relationship", "f1_macro", LogisticRegression(max_iter=300), "linear"), ("regression", "hours_per_week", "mae", LinearRegression(), "linear")],
+)
+def test_other_tasks_have_pages_too(home, task, target, metric, estimator, kind):
+    stated = {**STATED, "task": task, "target": target, "positive": None, "metric": metric, "secondary": [], "success": [], "fairness": [], "exclude": {"fnlwgt": "weight", "marital_status": "says too much"}}
+    registered(uri(), stated, estimator, kind)
+    assert "The charter names no success criteria." in text(page())
+    assert page("predictions").metric[0].value
+    assert "no fairness rules" in text(page("fairness"))
+
+
+def test_a_damaged_model_is_one_sentence(staged):
+    file = next(staged.rglob("model.skops"))
+    file.write_bytes(file.read_bytes()[:-9])
+    at = page("predictions")
+    assert "isn't what was registered" in at.error[0].value and not at.number_input
+
+
+def test_nothing_is_fetched_from_elsewhere():
+    """Streamlit fetches emoji and Material icons of the browser tab from the internet, and counts visits unless told not to."""
+    source = "".join(f.read_text() for f in (ROOT / "app").rglob("*.py"))
+    assert not re.search(r"page_icon=\"|https?://", source) and "page_icon=str(FOLDER" in source
+    assert (ROOT / "app" / "icon.png").stat().st_size < 10_000
+    assert not re.search("import (sqlite3|mlflow|requests|sklearn)", source)  # pages only call mlops_nb
+
+
+def test_it_listens_on_this_machine_only(home):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "streamlit", "run", str(ROOT / "app" / "main.py"), "--server.port", str(port)]
+    server = subprocess.Popen(command, cwd=home, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ})
+    try:
+        for _ in range(100):
+            try:
+                assert urllib.request.urlopen(f"http://127.0.0.1:{port}/_stcore/health", timeout=2).read() == b"ok"
+                break
+            except OSError:
+                time.sleep(0.2)
+        address = socket.gethostbyname(socket.gethostname())
+        if not address.startswith("127."):
+            with socket.socket() as other:
+                other.settimeout(2)
+                assert other.connect_ex((address, port)) != 0
+    finally:
+        server.terminate()
+        said = server.communicate(timeout=20)[0]
+    assert f"http://127.0.0.1:{port}" in said and "statistics" not in said
+
+
+def test_evidence_is_small(staged):
+    assert next(staged.rglob("evidence.json")).stat().st_size < 200_000
