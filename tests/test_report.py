@@ -204,3 +204,18 @@ def test_images_stay_as_data_and_pictures_have_words():
     image = {"output_type": "display_data", "data": {"image/png": base64.b64encode(buffer.getvalue()).decode() + "\n"}}
     page = notebook_html({"cells": [code("plot", [image])]}, "train")
     assert re.search(r'<img class="plot" src="data:image/png;base64,iVBORw==" alt="Output 1 of train">', page)
+
+
+def test_a_failing_binding_cell_is_shown_and_prose_is_kept():
+    error = {"output_type": "error", "ename": "ImportError", "evalue": "no such module", "traceback": []}
+
+    def md(source):
+        return {"cell_type": "markdown", "metadata": {}, "source": source}
+
+    page = notebook_html({"cells": [
+        md("# Split\n\nWhy."), code("bind()", [error], ["bound"]), code("seed: int = 0  # state", tags=["parameters"]), code("seed = 1", tags=["injected-parameters"]),
+        md("## Method"), md("## Hashes\n\nBecause."), md("## The run\n\nNow."), code("run()", [shown("<b>result</b>")]), md("## After\n\nDone."),
+    ]}, "split").partition("<main>")[2]  # fmt: skip
+    assert "ImportError" in page and "bind()" not in page and "<strong>1</strong> (set)" in page
+    order = [page.index(t) for t in ("Why.", "ImportError", "(set)", "how it works", "Because.", "Now.", "result", "Done.")]
+    assert order == sorted(order) and "Method" not in page and page.count("<details class") == 1

@@ -409,7 +409,7 @@ def _parameters(declared: str, injected: str) -> str:
     ports_list = f"<dl>{''.join(lines)}</dl>" if lines else ""
     return f'<section class="parameters wide">{ports_list}{table}</section>' if lines or rows else ""
 
-# %% ../../nbs/core/50_report.ipynb #284cdfff
+# %% ../../nbs/core/50_report.ipynb #2edce615
 _STYLE = """
 :root{color-scheme:light dark;--ink:#1f2328;--soft:#59636e;--line:#d1d9e0;--paper:#fff;--wash:#f6f8fa;--link:#0b57a8;--good:#1a6e3c;--bad:#b3261e;--badwash:#fdf1f0}
 @media (prefers-color-scheme:dark){:root{--ink:#e6edf3;--soft:#9da7b3;--line:#363d47;--paper:#0d1117;--wash:#161b22;--link:#7ab7ff;--good:#6cc98b;--bad:#ff9b92;--badwash:#2a1517}}
@@ -435,6 +435,7 @@ table.dataframe td{text-align:right;white-space:nowrap}table.dataframe thead th{
 img.plot{display:block;max-width:100%;height:auto;background:#fff;border:1px solid var(--line);border-radius:8px;padding:.6rem;margin:1rem 0}
 .code>pre{display:none;margin-top:.2rem}.code>details[open]+pre,#show-code:checked~main .code>pre{display:block}
 summary{cursor:pointer;color:var(--soft);font-size:.8125rem;width:fit-content}#show-code:checked~main .code>details{display:none}
+.method{margin:1.4rem 0}.method[open]{border-left:3px solid var(--line);padding-left:1rem}.method>summary{font-size:.9rem}
 .k,.kn,.kc,.ow{font-weight:650}.c1,.cm{color:var(--soft);font-style:italic}.s1,.s2,.sd,.sa,.se,.si{color:var(--good)}
 .parameters{margin:1rem 0}.parameters dl,.facts{display:grid;grid-template-columns:max-content 1fr;gap:.15rem 1.2rem;margin:.6rem 0}dt{color:var(--soft)}dd{margin:0}
 .error{border:2px solid var(--bad);border-left-width:8px;border-radius:8px;background:var(--badwash);padding:.4rem 1.2rem .9rem;margin:1.4rem 0}
@@ -443,18 +444,30 @@ summary{cursor:pointer;color:var(--soft);font-size:.8125rem;width:fit-content}#s
 """
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 
-# %% ../../nbs/core/50_report.ipynb #9b09fcd6
+# %% ../../nbs/core/50_report.ipynb #69bd686c
 def _page(title: str, top: str, body: str, style: str = "") -> str:
     "A whole HTML page with the house's style and a policy that forbids everything from outside."
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
         f'<meta name="viewport" content="width=device-width,initial-scale=1"><meta name="referrer" content="no-referrer"><title>{html.escape(title)}</title>'
-        f"<style>{_STYLE}{style}@media print{{nav.top,.code>details{{display:none}}body{{font-size:11pt}}pre{{white-space:pre-wrap}}"
+        f"<style>{_STYLE}{style}@media print{{nav.top,.code>details{{display:none}}body{{font-size:11pt}}.method::details-content{{content-visibility:visible;block-size:auto}}pre{{white-space:pre-wrap}}"
         f"img,tr,section,figure,svg{{break-inside:avoid}}a{{color:inherit}}}}</style></head>\n<body>{top}\n<main>\n{body}\n</main>\n"
         "<footer>Made by mlops_nb from the run's own records. This page runs no script and asks no URL.</footer></body></html>\n"
     )
 
-# %% ../../nbs/core/50_report.ipynb #58c19eef
+# %% ../../nbs/core/50_report.ipynb #ef98414b
+def _settled(parts: list[str]) -> str:
+    "Prose without headings that nothing follows but another heading as high."
+    empty = re.compile(r"<h([1-6])>(?:(?!</h\1>).)*</h\1>\s*(?=<h([1-6])>)", re.DOTALL)
+    return empty.sub(lambda m: "" if m[2] <= m[1] else m[0], "\n".join(p for p in parts if p))
+
+
+def _folded(prose: str) -> str:
+    "Prose between the parameters and the run: its last section as it is, those before it folded."
+    last = max((m.start() for m in re.finditer(r"<h[1-6]>", prose)), default=0)
+    return f'<details class="method"><summary>how it works</summary>{prose[:last]}</details>\n{prose[last:]}' if prose[:last].strip() else prose
+
+# %% ../../nbs/core/50_report.ipynb #700c0676
 def notebook_html(
     nb: dict | Path | str,  # an executed notebook, or where it is
     title: str,
@@ -466,23 +479,30 @@ def notebook_html(
     cells = [c for c in book["cells"] if "papermill-error-cell-tag" not in c["metadata"].get("tags", [])]
     injected = next(("".join(c["source"]) for c in cells if "injected-parameters" in c["metadata"].get("tags", [])), "")
     declared = next(("".join(c["source"]) for c in cells if "parameters" in c["metadata"].get("tags", [])), "")
-    parts, n, told = [], 0, False
+    parts: list[str] = []
+    prose: list[str] = []
+    n, told = 0, 0  # outputs so far; 1 right behind the parameters, 2 later
     for cell in cells:
         source, tags = "".join(cell["source"]), cell["metadata"].get("tags", [])
         if cell["cell_type"] == "markdown":
-            parts.append(_prose(source, cell.get("attachments")))
+            prose.append(_prose(source, cell.get("attachments")))
         elif cell["cell_type"] == "code":
-            parts.append("" if {"injected-parameters", "bound"} & set(tags) else _code(source, any(o["output_type"] == "error" for o in cell.get("outputs", []))))
+            plumbing = bool({"injected-parameters", "bound"} & set(tags))
+            text = _settled(prose)
+            parts.append(_folded(text) if told == 1 else text)
+            prose, told = [], told if plumbing else min(told * 2, 2)
+            parts.append("" if plumbing else _code(source, any(o["output_type"] == "error" for o in cell.get("outputs", []))))
             if not told and {"parameters", "injected-parameters"} & set(tags):
-                told = True
+                told = 1
                 parts.append(_parameters(declared, injected))
             for output in cell.get("outputs", []):
                 n += 1
                 parts.append(_output(output, f"Output {n} of {title}", most))
+    parts.append(_settled(prose))
     box = '<input type="checkbox" id="show-code"><nav class="top">' + links + '<span class="grow"></span><label for="show-code">show all code</label></nav>'
     return _page(title, box, "\n".join(p for p in parts if p))
 
-# %% ../../nbs/core/50_report.ipynb #8e4daeeb
+# %% ../../nbs/core/50_report.ipynb #a8db7460
 def _number(value: Any) -> str:
     "A figure for people: thousands separated, about three decimals."
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -497,6 +517,11 @@ def _seconds(value: Any) -> str:
     if not isinstance(value, int | float):
         return ""
     return f"{value:.1f} s" if value < 10 else f"{value:.0f} s" if value < 120 else f"{value // 60:.0f} min {value % 60:.0f} s"
+
+
+def _utc(stamp: Any) -> str:
+    "A UTC time stamp for people: 2026-11-22 19:05 UTC."
+    return re.sub(r"^(\d{4}-\d\d-\d\d)T(\d\d:\d\d).*(?:Z|\+00:00)$", r"\1 \2 UTC", str(stamp))
 
 
 def _words(name: Any) -> str:
@@ -541,7 +566,7 @@ def _gates(gates: Any) -> str:
     body = "".join(f"<tr>{''.join(f'<td>{html.escape(c)}</td>' for c in row)}</tr>" for row in cells)
     return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
-# %% ../../nbs/core/50_report.ipynb #90ac5317
+# %% ../../nbs/core/50_report.ipynb #8c380fb4
 def _error_card(error: dict) -> str:
     "Where and why a stage failed, and how to repeat just that."
     facts = [(k, error.get(k)) for k in ("cell", "line")] + [(k, v) for k, v in (error.get("knobs") or {}).items()]
@@ -560,15 +585,16 @@ def _stage_rows(stages: dict[str, dict], pages: set[str]) -> str:
         label = f'<a href="{quote(name)}.html">{html.escape(name)}</a>' if name in pages else html.escape(name)
         key, value = next(iter((stage.get("metrics") or {}).items()), ("", None))
         figure = f'<span class="soft">{_words(key)}</span> {html.escape(_number(value))}' if key else ""
+        took = "" if stage.get("status") in ("skipped", "waiting") else _seconds(stage.get("seconds"))
         made = ", ".join(f'<code title="{html.escape(str(d))}">{html.escape(o)}</code>' for o, d in (stage.get("outputs") or {}).items())
         rows.append(
-            f'<tr><th scope="row">{label}</th><td>{_status(stage.get("status"))}</td><td class="num">{_seconds(stage.get("seconds"))}</td>'
+            f'<tr><th scope="row">{label}</th><td>{_status(stage.get("status"))}</td><td class="num">{took}</td>'
             f"<td>{figure}</td><td>{made}</td></tr>"
         )
     head = '<th scope="col">stage</th><th scope="col">status</th><th scope="col" class="num">took</th><th scope="col">key figure</th><th scope="col">wrote</th>'
     return f'<div class="wide"><table class="stages"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
 
-# %% ../../nbs/core/50_report.ipynb #0e577bbf
+# %% ../../nbs/core/50_report.ipynb #0f49c6e3
 _INDEX_STYLE = """
 main{padding-top:2rem}.eyebrow{color:var(--soft);font-size:.875rem;margin:0}
 .status{display:inline-block;white-space:nowrap;border:1px solid var(--line);border-radius:99px;padding:0 .6rem;font-size:.8125rem;line-height:1.6}
@@ -578,8 +604,8 @@ main{padding-top:2rem}.eyebrow{color:var(--soft);font-size:.875rem;margin:0}
 .tiles{display:grid;grid-template-columns:repeat(auto-fill,minmax(12.5rem,1fr));gap:.9rem}
 .tile{border:1px solid var(--line);border-radius:10px;padding:.8rem 1rem;background:var(--wash);font-size:.8125rem}.tile .big{font-size:1.85rem;font-weight:680;line-height:1.3;letter-spacing:-.01em}
 .tile svg{margin-top:.3rem;max-width:100%}.tile .axis{stroke:var(--soft);fill:none}.tile rect{fill:var(--soft);opacity:.45}.tile .at{stroke:var(--ink);stroke-width:2}.tile text{font-size:10px;fill:var(--soft)}
-.figures{display:grid;grid-template-columns:repeat(auto-fill,minmax(18rem,1fr));gap:1.1rem}
-figure{margin:0}figure img{width:100%;height:14rem;object-fit:contain;background:#fff;border:1px solid var(--line);border-radius:10px;padding:.5rem}
+.figures{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(26rem,100%),1fr));gap:1.3rem}
+figure{margin:0}figure img{width:100%;max-height:24rem;object-fit:contain;background:#fff;border:1px solid var(--line);border-radius:10px;padding:.5rem}
 figcaption{font-size:.8125rem;color:var(--soft);margin-top:.3rem}figure a{text-decoration:none}
 .graph{overflow-x:auto;margin:0 -1rem}.stages td,.stages th{vertical-align:middle}.stages{width:100%}
 """
@@ -591,7 +617,7 @@ def _index(summary: dict, nodes: dict, figures: list[dict], headline: dict, page
     if isinstance(git, dict):
         git = str(git.get("commit") or "")[:10] + (", with changes not committed" if git.get("dirty") else "")
     took = f"took {_seconds(summary.get('seconds'))}" if summary.get("seconds") is not None else ""
-    line = [f"run {summary.get('run', '')}", f"started {summary['started']}" if summary.get("started") else "", took, f"code {git}" if git else ""]
+    line = [f"run {summary.get('run', '')}", f"started {_utc(summary['started'])}" if summary.get("started") else "", took, f"code {git}" if git else ""]
     parts = [
         f'<p class="eyebrow">Run report</p><h1>{html.escape(str(summary.get("title") or summary.get("charter") or "run"))}</h1>',
         f'<div class="runline">{_status(summary.get("status"))}{"".join(f"<span>{html.escape(t)}</span>" for t in line if t)}</div>',
