@@ -4,7 +4,7 @@ BIN := .venv/bin
 DONE := .venv/.installed
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: help setup run test test-deep bench app lab prepare lint clean
+.PHONY: help setup run test test-deep bench app lab prepare notebooks readme lock lint clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -47,7 +47,18 @@ lab: $(DONE) ## JupyterLab
 prepare: $(DONE) ## after editing notebooks: export, clean, lint
 	@$(BIN)/nbdev-export
 	@$(BIN)/nbdev-clean
-	@$(MAKE) --no-print-directory lint
+	@$(MAKE) --no-print-directory readme lint
+
+notebooks: $(DONE) ## run the stage notebooks on the sample store and keep their outputs
+	@$(BIN)/nbdev-test nbs/stages --save --n-workers 2
+	@$(BIN)/nbdev-clean
+
+lock: $(DONE) ## renew requirements.lock from pyproject.toml
+	@$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --upgrade --no-header --no-annotate --no-emit-index-url --quiet -o requirements.lock
+
+readme: $(DONE) ## README.md from nbs/index.ipynb
+	@$(BIN)/jupyter nbconvert --log-level ERROR --to markdown nbs/index.ipynb --output-dir . --output README
+	@sed -i.old 's#](images/#](nbs/images/#' README.md && rm README.md.old
 
 lint: $(DONE) ## ruff and mypy on the generated package, the app and the tests
 	@$(BIN)/ruff check mlops_nb app tests scripts

@@ -161,7 +161,7 @@ def _known(graph: Graph, names: Iterable[str]) -> list[str]:
             raise MlopsError(f"no stage '{name}'{nearest(name, graph.stages)}")
     return list(names)
 
-# %% ../../nbs/core/47_runner.ipynb #70510efe
+# %% ../../nbs/core/47_runner.ipynb #d368b157
 Listener = Callable[..., None]  # called as listen(stage, status=..., ...), from the run's own thread and the stages' threads
 
 
@@ -303,7 +303,8 @@ class _Run:
             result = self.results.get(name)
             if "registry" in stage.targets and result and result.outputs and result.status in ("done", "cached"):
                 said = Json.load(self.store.get(result.outputs[stage.outputs[0].artifact]))
-                return {k: said.get(k) for k in ("name", "version", "phase", "gates")}
+                gates = [{k: gate.get(k) for k in ("name", "value", "bound", "passed", "reason")} for gate in said.get("gates") or ()]
+                return {"name": said["name"], "version": said["version"], "phase": said.get("phase"), "gates": gates}
         return None
 
     def save_view(self) -> None:
