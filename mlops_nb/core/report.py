@@ -40,7 +40,7 @@ def _arrows(
         above[name] = set(nodes[name]["needs"]).union(*(above[need] for need in nodes[name]["needs"]))
     return {name: [m for m in dict.fromkeys(nodes[name]["needs"]) if not any(m in above[o] for o in nodes[name]["needs"])] for name in order}
 
-# %% ../../nbs/core/50_report.ipynb #7431be34
+# %% ../../nbs/core/50_report.ipynb #30effa89
 def _columns(
     nodes: dict[str, dict],
 ) -> tuple[list[list[Any]], list[tuple[Any, Any]]]:  # columns of spots from top to bottom, arrows between neighbouring columns
@@ -52,15 +52,20 @@ def _columns(
     edges = []
     for name, needs in arrows.items():
         for need in needs:
-            way = [need, *((need, name, step) for step in range(level[need] + 1, level[name])), name]
+            steps = [need, *((need, name, step) for step in range(level[need] + 1, level[name])), name]
             level |= {(need, name, step): step for step in range(level[need] + 1, level[name])}
-            edges += list(zip(way, way[1:], strict=False))
+            edges += list(zip(steps, steps[1:], strict=False))
     columns = [[s for s in level if level[s] == c] for c in range(1 + max(level.values(), default=-1))]
     lane = {s: float(i) for column in columns for i, s in enumerate(column)}
-    for forward in (True, False, True):
-        for column in columns if forward else columns[::-1]:
-            beside = {s: [lane[a if forward else b] for a, b in edges if (b if forward else a) == s] for s in column}
-            column.sort(key=lambda s: sum(beside[s]) / len(beside[s]) if beside[s] else lane[s])  # noqa: B023
+    before: dict[Any, list] = {s: [] for s in level}
+    after: dict[Any, list] = {s: [] for s in level}
+    for a, b in edges:
+        before[b].append(a)
+        after[a].append(b)
+    for beside, way in ((before, columns), (after, columns[::-1]), (before, columns)):
+        for column in way:
+            middle = {s: sum(lane[n] for n in beside[s]) / len(beside[s]) if beside[s] else lane[s] for s in column}
+            column.sort(key=middle.__getitem__)
             lane |= {s: float(i) for i, s in enumerate(column)}
     return columns, edges
 
