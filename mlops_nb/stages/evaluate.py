@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['feature_rows', 'positive_probability', 'resample_counts', 'interval', 'wilson', 'binary_metrics',
-           'multiclass_metrics', 'regression_metrics', 'with_intervals', 'thin', 'roc_and_pr', 'calibration', 'bands',
+           'multiclass_metrics', 'regression_metrics', 'with_intervals', 'roc_and_pr', 'calibration', 'bands',
            'check_criteria', 'judge', 'evaluate_binary', 'evaluate_multiclass', 'evaluate_regression', 'evaluate',
            'plot_curves', 'plot_confusion', 'plot_multiclass', 'plot_regression']
 
@@ -172,7 +172,7 @@ def with_intervals(
     return {name: interval(values[name][0], np.concatenate([d[name] for d in draws])) for name in values}
 
 # %% ../../nbs/stages/90_evaluate.ipynb #f09b9341
-def thin(
+def _thin(
     x: np.ndarray,  # (n,)
     y: np.ndarray,  # (n,)
     points: int = 200,  # at most, >= 2
@@ -191,7 +191,7 @@ def roc_and_pr(
     tp, fp = (h[0] for h in _hits(truth, probability, np.ones((1, len(truth)))))
     recall, false = np.append(0, tp / max(tp[-1], 1)), np.append(0, fp / max(fp[-1], 1))
     precision = tp / (tp + fp)
-    return {"roc": thin(false, recall), "pr": thin(recall[1:], precision)}
+    return {"roc": _thin(false, recall), "pr": _thin(recall[1:], precision)}
 
 # %% ../../nbs/stages/90_evaluate.ipynb #5c012604
 def calibration(

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['RATES', 'sensitive_groups', 'group_rates', 'disparities', 'count_cells', 'disparity_intervals', 'audit_binary',
-           'in_words', 'check_rules', 'audit_means', 'audit', 'group_table', 'plot_audit']
+           'check_rules', 'audit_means', 'audit', 'group_table', 'plot_audit']
 
 # %% ../../nbs/stages/110_fairness.ipynb #1c443a21
 from typing import Annotated, Any
@@ -175,7 +175,7 @@ _WORDS = {
 }
 
 
-def in_words(
+def _in_words(
     found: dict[str, Any],  # one metric of an audit: value, rate, lowest, highest ...
     groups: dict[str, dict[str, Any]],  # of the same audit
     positive: Any,
@@ -207,7 +207,7 @@ def check_rules(
         span = {k: found[k] for k in ("value", "low", "high")}
         verdict = _verdict(rule, found, groups, sense, bound)
         effect = "" if verdict["passed"] is not False else " This is a gate: the version is rejected." if rule.gate else " This is a warning, no gate."
-        message = f"{rule.metric.replace('_', ' ')} by {rule.by}: {in_words(found, groups, positive)}. {verdict['message'][0].upper()}{verdict['message'][1:]}.{effect}"
+        message = f"{rule.metric.replace('_', ' ')} by {rule.by}: {_in_words(found, groups, positive)}. {verdict['message'][0].upper()}{verdict['message'][1:]}.{effect}"
         verdicts.append({"metric": rule.metric, "by": rule.by, "sense": sense, "bound": bound, **span, **verdict, "gate": rule.gate, "reason": rule.reason, "message": message})
     return verdicts
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PARTS', 'KINDS_OF_FIELD', 'value_bits', 'row_position', 'parts_by_position', 'parts_by_time', 'choose_strategy',
            'count_twins', 'prove_parts', 'class_gap', 'prove_chance', 'Division', 'split_rows', 'summary', 'Field',
-           'Schema', 'kind_of', 'learn_schema', 'schema_table', 'conform', 'flags', 'with_types']
+           'Schema', 'learn_schema', 'schema_table', 'conform', 'flags', 'with_types']
 
 # %% ../../nbs/stages/40_split.ipynb #e1a28632
 import math
@@ -286,7 +286,7 @@ class Schema(BaseModel):
         return [f.name for f in self.fields if f.kind in kinds]
 
 # %% ../../nbs/stages/40_split.ipynb #5a3ff248
-def kind_of(
+def _kind_of(
     values: pd.Series,  # one column
 ) -> KINDS_OF_FIELD:
     "What a column holds; whole numbers with gaps are integers though pandas reads them as floats."
@@ -334,7 +334,7 @@ def learn_schema(
     names = stated.feature_names(learnt_from.columns)
     if not names:
         raise MlopsError(f"no column is left for a model to read: all of {', '.join(map(str, learnt_from.columns))} are target, weight, id or excluded")
-    kinds = {c: kind_of((learnt_from if typed_by is None else typed_by)[c]) for c in names}
+    kinds = {c: _kind_of((learnt_from if typed_by is None else typed_by)[c]) for c in names}
     required = {c for c, rule in stated.rules.items() if rule.required}
     labels = learnt_from[stated.target].dropna()
     classes = None if stated.task == "regression" else [_plain(v) for v in sorted(labels.unique())]
