@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['single_models', 'final_estimator', 'make_ensemble', 'matrix_of', 'blend', 'fit_final', 'ensemble_scores', 'compare',
            'Calibration', 'check_calibration', 'needs_calibration', 'calibrated', 'threshold_costs', 'choose_threshold',
-           'Choice', 'fit_and_answer', 'choose_model', 'settle_calibration', 'refit', 'decision_of', 'decision_figure']
+           'fit_and_answer', 'settle_calibration', 'ensemble_answers', 'Contest', 'hold_contest', 'Choice',
+           'choose_model', 'refit', 'decision_of', 'decision_figure']
 
 # %% ../../nbs/stages/80_ensemble.ipynb #da656b90
 import math
@@ -53,7 +54,7 @@ def single_models(
     names = list(dict.fromkeys([*params, "random_forest", "gradient_boosting"]))
     return {name: make_model(name, made, task, seed, params.get(name)) for name in names}
 
-# %% ../../nbs/stages/80_ensemble.ipynb #aa6e0854
+# %% ../../nbs/stages/80_ensemble.ipynb #0766d3d7
 def final_estimator(
     task: str,  # binary, multiclass or regression
 ) -> Any:
@@ -63,7 +64,7 @@ def final_estimator(
     clip = FunctionTransformer(np.clip, kw_args={"a_min": 1e-6, "a_max": 1 - 1e-6})
     return Pipeline([("clip", clip), ("logit", FunctionTransformer(logit)), ("weigh", LogisticRegression())])
 
-
+# %% ../../nbs/stages/80_ensemble.ipynb #712490fb
 def make_ensemble(
     name: str,  # "voting" or "stacking"
     members: dict[str, Any],  # unfitted pipelines
@@ -76,7 +77,7 @@ def make_ensemble(
     stack = StackingRegressor if task == "regression" else StackingClassifier
     return stack(parts, final_estimator=final_estimator(task), cv=5)
 
-# %% ../../nbs/stages/80_ensemble.ipynb #5137d114
+# %% ../../nbs/stages/80_ensemble.ipynb #581b9e61
 def matrix_of(
     said: dict[str, Answers],  # by member
     task: str,  # binary, multiclass or regression
@@ -84,7 +85,7 @@ def matrix_of(
     "The members' answers side by side: what the final estimator reads."
     return np.column_stack([s.decision if task == "regression" else s.probability for s in said.values()])
 
-
+# %% ../../nbs/stages/80_ensemble.ipynb #2d58c191
 def blend(
     name: str,  # "voting" or "stacking"
     said: dict[str, Answers],  # the members' answers about n rows
@@ -105,7 +106,7 @@ def blend(
         return Answers(chances, chances >= cost_threshold(stated), some.classes)
     return Answers(chances, np.asarray(some.classes)[chances.argmax(axis=1)], some.classes)
 
-# %% ../../nbs/stages/80_ensemble.ipynb #3eb49396
+# %% ../../nbs/stages/80_ensemble.ipynb #00de97e2
 def fit_final(
     fits: dict[str, list[Fit]],  # the members', from cross_validate
     frame: pd.DataFrame,  # training rows
@@ -119,7 +120,7 @@ def fit_final(
     truth = np.concatenate([truth_of(frame[fold_of == f], stated) for f in used])
     return final_estimator(stated.task).fit(matrix, truth)
 
-
+# %% ../../nbs/stages/80_ensemble.ipynb #b8c89c45
 def ensemble_scores(
     name: str,  # "voting" or "stacking"
     fits: dict[str, list[Fit]],  # the members', from cross_validate
@@ -162,7 +163,7 @@ def compare(
         why += f"; {told['name']} gains {told['gain']:.4f} [{told['gain_low']:.4f}, {told['gain_high']:.4f}], {how}"
     return (winner or {"name": best})["name"], why, rows
 
-# %% ../../nbs/stages/80_ensemble.ipynb #b0442e20
+# %% ../../nbs/stages/80_ensemble.ipynb #9d686b0e
 class Calibration(NamedTuple):
     "How right probabilities are on rows that the model has not seen."
 
@@ -172,7 +173,7 @@ class Calibration(NamedTuple):
     intercept: float  # 0 is right, over 0 too low on the whole
     log_loss: float  # mean surprise in nats
 
-
+# %% ../../nbs/stages/80_ensemble.ipynb #f2ade491
 def check_calibration(
     truth: np.ndarray,  # n, bool
     probability: np.ndarray,  # n
@@ -191,14 +192,14 @@ def check_calibration(
     surprise = -np.mean(np.where(y == 1, np.log(expit(odds)), np.log(expit(-odds))))
     return Calibration(float(beta[1]), float(beta[1]) - reach, float(beta[1]) + reach, float(beta[0]), float(surprise))
 
-# %% ../../nbs/stages/80_ensemble.ipynb #3c3097cd
+# %% ../../nbs/stages/80_ensemble.ipynb #a4bdbcd5
 def needs_calibration(
     found: Calibration,
 ) -> bool:
     "Whether the slope is off by more than a tenth, and by more than noise."
     return abs(found.slope - 1) > 0.1 and not found.slope_low <= 1 <= found.slope_high
 
-
+# %% ../../nbs/stages/80_ensemble.ipynb #881e386f
 def calibrated(
     made: Any,  # unfitted pipeline or ensemble
     method: str,  # "sigmoid" or "isotonic"
@@ -208,7 +209,7 @@ def calibrated(
         return Pipeline([*made.steps[:-1], ("estimator", CalibratedClassifierCV(made.steps[-1][1], method=method, cv=5, ensemble=False))])
     return CalibratedClassifierCV(made, method=method, cv=5, ensemble=False)
 
-# %% ../../nbs/stages/80_ensemble.ipynb #611e3bdd
+# %% ../../nbs/stages/80_ensemble.ipynb #a7f065fe
 def threshold_costs(
     truth: np.ndarray,  # n, bool
     probability: np.ndarray,  # n
@@ -224,7 +225,7 @@ def threshold_costs(
         rows.append({"threshold": threshold, "cost": loss[threshold].mean(), "saved": saved.mean(), "noise": saved.std(ddof=1) / math.sqrt(len(saved))})
     return pd.DataFrame(rows)
 
-
+# %% ../../nbs/stages/80_ensemble.ipynb #15053338
 def choose_threshold(
     table: pd.DataFrame,  # from threshold_costs
     stated: Problem,  # says the costs
@@ -239,22 +240,7 @@ def choose_threshold(
         return round(float(found["threshold"]), 4), f"{lowest} against {usual:.3f}, which the costs alone would say: more than noise"
     return round(usual, 4), f"{usual:.3f} follows from the costs; {lowest}, which is within the noise"
 
-# %% ../../nbs/stages/80_ensemble.ipynb #20c4a591
-class Choice(NamedTuple):
-    "What is shipped."
-
-    model: Any  # unfitted
-    name: str
-    why: str
-    threshold: float | None  # None but for binary tasks
-    threshold_why: str
-    candidates: list[dict[str, Any]]  # best first
-    calibration: Any  # a Calibration, on the validation rows; None but for binary tasks
-    method: str  # none, sigmoid or isotonic
-    valid_scores: dict[str, float]  # of the chosen, fitted on the training rows
-    said: Answers  # about the validation rows
-
-
+# %% ../../nbs/stages/80_ensemble.ipynb #d737be50
 def fit_and_answer(
     made: dict[str, Any],  # unfitted models by name
     frame: pd.DataFrame,  # rows to fit on
@@ -268,41 +254,7 @@ def fit_and_answer(
 
     return dict(zip(made, side_by_side(one, [(n,) for n in made]), strict=True))
 
-# %% ../../nbs/stages/80_ensemble.ipynb #1485757e
-def choose_model(
-    result: dict[str, Any],  # the tuned artifact
-    frame: pd.DataFrame,  # training rows
-    others: pd.DataFrame,  # validation rows
-    stated: Problem,  # the checked problem
-    made: dict[str, Any],  # {"linear": ..., "tree": ...}
-    *,
-    min_gain: float = 0.001,
-    calibrate: str = "auto",
-    seed: int = 0,
-) -> Choice:
-    "Compare on folds, then settle calibration and threshold on the validation rows."
-    singles = single_models(result, made, stated.task, seed)
-    names = [m["name"] for m in result["models"]]
-    members = {n: singles[n] for n in (names if len(names) > 1 else singles)}
-    fold_of = make_folds(frame, stated, result["folds"], result["seed"])
-    fits = cross_validate(singles, frame, stated, fold_of)
-    inner = {n: fits[n] for n in members}
-    scores = {n: [f.scores[stated.metric] for f in done] for n, done in fits.items()}
-    scores |= {n: ensemble_scores(n, inner, frame, stated, fold_of) for n in ("voting", "stacking")}
-    name, why, rows = compare(scores, list(singles), stated, min_gain)
-    chosen = singles[name] if name in singles else make_ensemble(name, members, stated.task)
-    said = fit_and_answer({name: chosen} if name in singles else members, frame, others, stated)
-    final = fit_final(inner, frame, stated, fold_of) if name == "stacking" else None
-    answers = said[name] if name in singles else blend(name, said, stated, final)
-    truth = truth_of(others, stated)
-    if stated.task != "binary":
-        return Choice(chosen, name, why, None, "", rows, None, "none", judge(answers, truth, stated), answers)
-    chosen, answers, method = settle_calibration(chosen, answers, frame, others, stated, calibrate)
-    threshold, threshold_why = choose_threshold(threshold_costs(truth, answers.probability, stated), stated)
-    answers = answers._replace(decision=answers.probability >= threshold)
-    return Choice(chosen, name, why, threshold, threshold_why, rows, check_calibration(truth, answers.probability), method, judge(answers, truth, stated), answers)
-
-
+# %% ../../nbs/stages/80_ensemble.ipynb #43d35345
 def settle_calibration(
     chosen: Any,  # unfitted
     answers: Answers,  # of the chosen about the validation rows
@@ -323,7 +275,91 @@ def settle_calibration(
         return chosen, answers, "none"
     return better, after, method
 
-# %% ../../nbs/stages/80_ensemble.ipynb #89c7423c
+# %% ../../nbs/stages/80_ensemble.ipynb #b1f60ef7
+def ensemble_answers(
+    name: str,  # "voting" or "stacking"
+    members: dict[str, Any],  # unfitted pipelines
+    fits: dict[str, list[Fit]],  # the members', from cross_validate
+    fold_of: np.ndarray,  # from make_folds
+    frame: pd.DataFrame,  # training rows
+    others: pd.DataFrame,  # rows to answer for
+    stated: Problem,  # the checked problem
+) -> Answers:
+    "What an ensemble fitted on the training rows says about other rows; its members are fitted once."
+    final = fit_final(fits, frame, stated, fold_of) if name == "stacking" else None
+    return blend(name, fit_and_answer(members, frame, others, stated), stated, final)
+
+# %% ../../nbs/stages/80_ensemble.ipynb #ce2715a0
+class Contest(NamedTuple):
+    "All candidates on the training folds, and what the winner says about the validation rows."
+
+    model: Any  # the winner, unfitted
+    name: str
+    why: str
+    candidates: list[dict[str, Any]]  # best first
+    answers: Answers  # of the winner, fitted on the training rows, about the validation rows
+
+# %% ../../nbs/stages/80_ensemble.ipynb #82a2243b
+def hold_contest(
+    result: dict[str, Any],  # the tuned artifact
+    frame: pd.DataFrame,  # training rows
+    others: pd.DataFrame,  # validation rows
+    stated: Problem,  # the checked problem
+    made: dict[str, Any],  # {"linear": ..., "tree": ...}
+    min_gain: float = 0.001,  # see compare
+    seed: int = 0,
+) -> Contest:
+    "Compare single models and ensembles on the folds of the leaderboard."
+    singles = single_models(result, made, stated.task, seed)
+    tuned_names = [m["name"] for m in result["models"]]
+    members = {n: singles[n] for n in (tuned_names if len(tuned_names) > 1 else singles)}
+    fold_of = make_folds(frame, stated, result["folds"], result["seed"])
+    fits = cross_validate(singles, frame, stated, fold_of)
+    inner = {n: fits[n] for n in members}
+    scores = {n: [f.scores[stated.metric] for f in done] for n, done in fits.items()}
+    scores |= {n: ensemble_scores(n, inner, frame, stated, fold_of) for n in ("voting", "stacking")}
+    name, why, rows = compare(scores, list(singles), stated, min_gain)
+    if name in singles:
+        return Contest(singles[name], name, why, rows, fit_and_answer({name: singles[name]}, frame, others, stated)[name])
+    answers = ensemble_answers(name, members, inner, fold_of, frame, others, stated)
+    return Contest(make_ensemble(name, members, stated.task), name, why, rows, answers)
+
+# %% ../../nbs/stages/80_ensemble.ipynb #6b76a4c5
+class Choice(NamedTuple):
+    "What is shipped."
+
+    model: Any  # unfitted
+    name: str
+    why: str
+    threshold: float | None  # None but for binary tasks
+    threshold_why: str
+    candidates: list[dict[str, Any]]  # best first
+    calibration: Any  # a Calibration, on the validation rows; None but for binary tasks
+    method: str  # none, sigmoid or isotonic
+    valid_scores: dict[str, float]  # of the chosen, fitted on the training rows
+    said: Answers  # about the validation rows
+
+# %% ../../nbs/stages/80_ensemble.ipynb #e264484b
+def choose_model(
+    contest: Contest,  # from hold_contest
+    frame: pd.DataFrame,  # training rows
+    others: pd.DataFrame,  # validation rows
+    stated: Problem,  # the checked problem
+    calibrate: str = "auto",  # auto, never, sigmoid or isotonic
+) -> Choice:
+    "The winner, with calibration and threshold settled on the validation rows."
+    truth = truth_of(others, stated)
+    shared = {"name": contest.name, "why": contest.why, "candidates": contest.candidates}
+    if stated.task != "binary":
+        nothing = {"threshold": None, "threshold_why": "", "calibration": None, "method": "none"}
+        return Choice(contest.model, **shared, **nothing, valid_scores=judge(contest.answers, truth, stated), said=contest.answers)
+    model, answers, method = settle_calibration(contest.model, contest.answers, frame, others, stated, calibrate)
+    threshold, why = choose_threshold(threshold_costs(truth, answers.probability, stated), stated)
+    answers = answers._replace(decision=answers.probability >= threshold)
+    settled = {"threshold": threshold, "threshold_why": why, "calibration": check_calibration(truth, answers.probability), "method": method}
+    return Choice(model, **shared, **settled, valid_scores=judge(answers, truth, stated), said=answers)
+
+# %% ../../nbs/stages/80_ensemble.ipynb #da512bab
 def refit(
     choice: Choice,
     frames: list[pd.DataFrame],  # training and validation rows
@@ -333,7 +369,7 @@ def refit(
     frame = pd.concat(frames, ignore_index=True)
     return side_by_side(clone(choice.model).fit, [(features_of(frame, stated), frame[stated.target])])[0]
 
-
+# %% ../../nbs/stages/80_ensemble.ipynb #f23e6aec
 def decision_of(
     choice: Choice,
     stated: Problem,  # the checked problem

@@ -6,8 +6,9 @@
 __all__ = ['SPACES', 'FIXED', 'STARTS', 'Range', 'choose_models', 'Fold', 'prepare_folds', 'score_params', 'Search',
            'start_search', 'tune_models', 'param_importance', 'tuned_result', 'tuning_figure']
 
-# %% ../../nbs/stages/70_tune.ipynb #d12f1bd2
+# %% ../../nbs/stages/70_tune.ipynb #b88fa31d
 import time
+import warnings
 from dataclasses import dataclass, field
 from typing import Annotated, Any, NamedTuple
 
@@ -67,7 +68,7 @@ def choose_models(
         raise MlopsError(f"none of the candidates {', '.join(names)} can be tuned; add one of {', '.join(SPACES)} to train.candidates")
     return able[:count]
 
-# %% ../../nbs/stages/70_tune.ipynb #ac542b03
+# %% ../../nbs/stages/70_tune.ipynb #5b32a14c
 class Fold(NamedTuple):
     "One fold's rows as the estimator reads them."
 
@@ -76,7 +77,7 @@ class Fold(NamedTuple):
     outside: Any  # matrix to judge on
     truth: np.ndarray
 
-
+# %% ../../nbs/stages/70_tune.ipynb #1bc50f98
 def prepare_folds(
     families: set[str],  # recipes that are needed
     frame: pd.DataFrame,  # training rows
@@ -96,7 +97,7 @@ def prepare_folds(
     done = dict(zip(jobs, side_by_side(one, jobs), strict=True))
     return {family: [done[family, fold] for fold in range(fold_of.max() + 1)] for family in sorted(families)}
 
-
+# %% ../../nbs/stages/70_tune.ipynb #5f1dd676
 def score_params(
     estimator: Any,  # unfitted
     fold: Fold,  # from prepare_folds
@@ -106,7 +107,23 @@ def score_params(
     fitted = clone(estimator).fit(fold.inside, fold.target)
     return judge(answers_of(fitted, fold.outside, stated), fold.truth, stated)[stated.metric]
 
-# %% ../../nbs/stages/70_tune.ipynb #65fc2de8
+# %% ../../nbs/stages/70_tune.ipynb #466e15d9
+def _optuna() -> Any:
+    "Optuna, without its chatter: its progress bar would warn about a missing notebook widget."
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import optuna
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna
+
+
+def _distributions(space: dict[str, Range]) -> dict[str, Any]:
+    "A space in Optuna's words."
+    optuna = _optuna()
+    kinds: dict[bool, Any] = {True: optuna.distributions.IntDistribution, False: optuna.distributions.FloatDistribution}
+    return {name: kinds[isinstance(r.low, int)](r.low, r.high, log=r.log) for name, r in space.items()}
+
+# %% ../../nbs/stages/70_tune.ipynb #c9d58d61
 @dataclass
 class Search:
     "The search for one model's parameters."
@@ -130,25 +147,15 @@ class Search:
 
     def tell(self, params: dict[str, Any], scores: list[float]) -> None:
         "Take in the scores of what was asked: of all folds, or of the first if it was stopped there."
-        import optuna
-
         whole = len(scores) == len(self.best["scores"])
         value = float(np.mean(scores)) if whole else self.best["mean"] + scores[0] - self.best["scores"][0]
         self.asked.report(value, step=len(scores))
-        self.study.tell(self.asked, value if whole else None, None if whole else optuna.trial.TrialState.PRUNED)
+        self.study.tell(self.asked, value if whole else None, None if whole else _optuna().trial.TrialState.PRUNED)
         self.history.append({"model": self.name, "trial": len(self.history), "value": value, "folds": len(scores), "params": dict(self.asked.params)})
         if whole and self.better * (value - self.best["mean"]) > 0:
             self.best = {"params": params, "scores": scores, "mean": value}
 
-
-def _distributions(space: dict[str, Range]) -> dict[str, Any]:
-    "A space in Optuna's words."
-    import optuna
-
-    kinds: dict[bool, Any] = {True: optuna.distributions.IntDistribution, False: optuna.distributions.FloatDistribution}
-    return {name: kinds[isinstance(r.low, int)](r.low, r.high, log=r.log) for name, r in space.items()}
-
-# %% ../../nbs/stages/70_tune.ipynb #f934957b
+# %% ../../nbs/stages/70_tune.ipynb #ce4dc5f5
 def start_search(
     entry: dict[str, Any],  # the leaderboard's entry: the defaults and their scores
     known: set[str],  # the estimator's parameters
@@ -156,9 +163,7 @@ def start_search(
     seed: int = 0,
 ) -> Search:
     "A seeded search that begins with the defaults, whose scores are on the leaderboard already."
-    import optuna
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna = _optuna()
     name, space = entry["name"], {k: r for k, r in SPACES[entry["name"]].items() if k in known}
     sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=4)
     study = optuna.create_study(direction="maximize" if greater_is_better else "minimize", sampler=sampler)
@@ -202,14 +207,13 @@ def tune_models(
             s.tell(asked[s.name], [first[s.name], *(value for (name, _, _), value in more if name == s.name)])
     return searches, False
 
-# %% ../../nbs/stages/70_tune.ipynb #645758dc
+# %% ../../nbs/stages/70_tune.ipynb #43574dd4
 def param_importance(
     search: Search,  # finished
     seed: int = 0,
 ) -> dict[str, float]:  # parameter: share of the variance between trials, largest first
     "How much of the difference between trials each parameter explains (fANOVA: Hutter, Hoos & Leyton-Brown, 2014)."
-    import optuna
-
+    optuna = _optuna()
     values = [h["value"] for h in search.history]
     if len(values) < 4 or np.ptp(values) == 0:
         return {}

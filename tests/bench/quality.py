@@ -23,7 +23,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 
 from mlops_nb.core.charter import Charter, load_charter, source_file
 from mlops_nb.core.signatures import read_stage
-from mlops_nb.stages.ensemble import choose_model, refit
+from mlops_nb.stages.ensemble import choose_model, hold_contest, refit
 from mlops_nb.stages.features import make_recipe
 from mlops_nb.stages.problem import Problem, check_problem, metric_value
 from mlops_nb.stages.split import learn_schema, split_rows
@@ -53,7 +53,8 @@ def ours(charter: Charter, stated: Problem, train: pd.DataFrame, valid: pd.DataF
     searched = choose_models(board, k["tune"]["n_models"])
     searches, capped = tune_models(searched, train, stated, recipe, fold_of, trials=k["tune"]["trials"], seconds=float("inf"), seed=k["tune"]["seed"])
     result = tuned_result(searches, capped, board, stated, k["tune"]["seed"])
-    choice = choose_model(result, train, valid, stated, recipe, **k["ensemble"])
+    contest = hold_contest(result, train, valid, stated, recipe, k["ensemble"]["min_gain"], k["ensemble"]["seed"])
+    choice = choose_model(contest, train, valid, stated, k["ensemble"]["calibrate"])
     return refit(choice, [train, valid], stated), choice.name
 
 
