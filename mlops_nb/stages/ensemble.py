@@ -339,7 +339,7 @@ class Choice(NamedTuple):
     valid_scores: dict[str, float]  # of the chosen, fitted on the training rows
     said: Answers  # about the validation rows
 
-# %% ../../nbs/stages/80_ensemble.ipynb #e264484b
+# %% ../../nbs/stages/80_ensemble.ipynb #2258f96e
 def choose_model(
     contest: Contest,  # from hold_contest
     frame: pd.DataFrame,  # training rows
@@ -349,14 +349,14 @@ def choose_model(
 ) -> Choice:
     "The winner, with calibration and threshold settled on the validation rows."
     truth = truth_of(others, stated)
-    shared = {"name": contest.name, "why": contest.why, "candidates": contest.candidates}
+    shared: dict[str, Any] = {"name": contest.name, "why": contest.why, "candidates": contest.candidates}
     if stated.task != "binary":
-        nothing = {"threshold": None, "threshold_why": "", "calibration": None, "method": "none"}
+        nothing: dict[str, Any] = {"threshold": None, "threshold_why": "", "calibration": None, "method": "none"}
         return Choice(contest.model, **shared, **nothing, valid_scores=judge(contest.answers, truth, stated), said=contest.answers)
     model, answers, method = settle_calibration(contest.model, contest.answers, frame, others, stated, calibrate)
     threshold, why = choose_threshold(threshold_costs(truth, answers.probability, stated), stated)
     answers = answers._replace(decision=answers.probability >= threshold)
-    settled = {"threshold": threshold, "threshold_why": why, "calibration": check_calibration(truth, answers.probability), "method": method}
+    settled: dict[str, Any] = {"threshold": threshold, "threshold_why": why, "calibration": check_calibration(truth, answers.probability), "method": method}
     return Choice(model, **shared, **settled, valid_scores=judge(answers, truth, stated), said=answers)
 
 # %% ../../nbs/stages/80_ensemble.ipynb #da512bab
