@@ -15,6 +15,7 @@ problem, figures = evidence["problem"], evidence["evaluation"]
 def standing(version: Version, others: list[Version]) -> None:
     "What the phase means, and what to do next."
     last = version.events[-1] if version.events else None
+    gates = version.events[0].reason if version.events else "No gate failed"
     promote = f"mlops-nb models promote {version.name} {version.version} --reason '...'"
     if version.phase == "rejected":
         st.error(f"This version failed a gate and can't be promoted. {last.reason if last else ''}", icon=":material/block:")
@@ -24,7 +25,7 @@ def standing(version: Version, others: list[Version]) -> None:
     elif version.phase == "staging":
         live = next((v for v in others if v.phase == "production"), None)
         now = f"Version {live.version} stays in production until then." if live else "Nothing is in production yet."
-        st.info(f"Every gate is passed; a person has to approve it. {now} Look at the figures and at **Fairness**, try it under **Predictions**, then:", icon=":material/how_to_reg:")
+        st.info(f"{gates}; a person has to approve it. {now} Look at the figures and at **Fairness**, try it under **Predictions**, then:", icon=":material/how_to_reg:")
         st.code(promote, language="bash")
     elif version.phase == "production" and last:
         newer = [v for v in others if v.phase == "staging" and v.version > version.version]
@@ -109,10 +110,10 @@ def lineage(version: Version, evidence: dict) -> pd.DataFrame:
     facts = {
         "registered": version.created.replace("T", " ").replace("Z", " UTC"),
         "pipeline run": version.pipeline_run or "by hand",
-        "model": f"{chosen_model.get('chosen')}: {chosen_model.get('why')}",
+        "model": chosen_model.get("why") or chosen_model.get("chosen"),
         "decides from": number(chosen_model["threshold"]) if chosen_model.get("threshold") is not None else "the most probable class, or the value",
         "data": f"{data.get('name') or problem['data']['source']}, sha256 {str(data.get('sha256', ''))[:12]}",
-        "rows": f"{data.get('rows', 0):,} read, {data['rows_train']:,} to learn from, {figures['n']:,} to test on",
+        "rows": f"{data.get('rows', 0):,} read, {data['rows_train']:,} to train on, {figures['n']:,} to test on",
         "licence": problem["data"].get("licence") or "not said",
         "code": code,
         "libraries": ", ".join(f"{k} {v}" for k, v in evidence["libraries"].items()),

@@ -118,17 +118,17 @@ def evidence_of(
         "digests": digests,
     }
 
-# %% ../../nbs/stages/120_register.ipynb #67d1669b
+# %% ../../nbs/stages/120_register.ipynb #ee9b76f7
 def headline(
     done: Version,  # what was registered
     gates: list[dict],  # from gate_list
 ) -> str:
     "One sentence: which version, where it stands, why, and what to do next."
-    passed = sum(g["passed"] is True for g in gates)
+    why = phase_of(gates)[1]
     if done.phase == "rejected":
-        return f"{done.name} version {done.version} is registered as rejected: " + phase_of(gates)[1]
+        return f"{done.name} version {done.version} is registered as rejected: {why}"
     step = {"staging": f"; to put it into production: mlops-nb models promote {done.name} {done.version}"}.get(done.phase, "")
-    return f"{done.name} version {done.version} is in {done.phase}: {passed} of {len(gates)} gates passed{step}"
+    return f"{done.name} version {done.version} is in {done.phase}: {why}{step}"
 
 # %% ../../nbs/stages/120_register.ipynb #38769df3
 def outcome(
