@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['Source', 'view_file', 'roots', 'view', 'Input', 'Output', 'Target', 'log', 'facts', 'bind']
 
-# %% ../../nbs/core/43_stage.ipynb #bd2b5256
+# %% ../../nbs/core/43_stage.ipynb #ac808833
 import functools
 import importlib
 import json
 import os
+import sys
 import tempfile
 import time
 from dataclasses import dataclass
@@ -149,20 +150,25 @@ class _Lab:
     def log(self, name: str, value: Any) -> None:
         self.logged[name] = value
 
-# %% ../../nbs/core/43_stage.ipynb #c811be17
+# %% ../../nbs/core/43_stage.ipynb #c3f51fe8
+def _shell() -> Any:
+    "The IPython session that this code runs in, None outside one."
+    return sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+
+
 @functools.cache
-def _context() -> Any:
-    "The run that this kernel belongs to, or the lab."
-    file = os.environ.get("MLOPS_NB_CONTEXT")
+def _context_of(shell: Any, file: str | None) -> Any:
     return _Headless(file) if file else _Lab()
 
-# %% ../../nbs/core/43_stage.ipynb #265227c4
-@functools.cache
-def _show_figures() -> None:
-    "In a kernel: a matplotlib Figure that a cell ends with is shown as a picture, without pyplot."
-    import sys
 
-    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+def _context() -> Any:
+    "The run that this kernel belongs to, or the lab: one for each session, as nbdev-test opens several in one process."
+    return _context_of(_shell(), os.environ.get("MLOPS_NB_CONTEXT"))
+
+# %% ../../nbs/core/43_stage.ipynb #e7666b44
+def _show_figures() -> None:
+    "In a session: a matplotlib Figure that a cell ends with is shown as a picture, without pyplot."
+    shell = _shell()
     if shell is not None:
         shell.display_formatter.formatters["image/png"].for_type_by_name("matplotlib.figure", "Figure", Figure.dump)
 
