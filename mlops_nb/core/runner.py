@@ -6,7 +6,7 @@
 __all__ = ['Listener', 'Job', 'sample_settings', 'prepare', 'Result', 'Step', 'plan', 'last_results', 'run', 'git_state',
            'nodes_of', 'sample_store']
 
-# %% ../../nbs/core/47_runner.ipynb #4adf412e
+# %% ../../nbs/core/47_runner.ipynb #d029a290
 import json
 import os
 import secrets
@@ -21,7 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from .artifacts import CorruptObject, Json, Store, write_atomic
+from .artifacts import CorruptObject, Json, Store, Table, write_atomic
 from .charter import Charter, load_charter
 from .errors import MlopsError, nearest
 from .execute import Failure, Kernels, execute
@@ -373,7 +373,7 @@ def _drive(this: _Run, records: Any) -> None:
             this.kernels.stop()
             raise
 
-# %% ../../nbs/core/47_runner.ipynb #dd5d19a7
+# %% ../../nbs/core/47_runner.ipynb #d18b71f2
 def git_state(root: Path) -> dict[str, Any] | None:
     "Commit of the project's checkout and whether files differ from it; None outside a checkout."
     def ask(*words: str) -> str:
@@ -419,6 +419,8 @@ class _Records:
             self.tracker.artifact(name, artifact, kinds[artifact], digest, result.inputs, this.store.path(digest))
             if kinds[artifact] == "Figure":
                 self.tracker.figure(name, artifact, this.store.get(digest))
+            elif kinds[artifact] == "Table" and "tables" in this.job.settings.upload:
+                self.tracker.table(name, artifact, Table.load(this.store.get(digest)))
 
     def close(self, summary: dict[str, Any]) -> None:
         "Write everything that is still to be written."
@@ -448,19 +450,35 @@ class _Records:
     def _pages(self, summary: dict[str, Any]) -> None:
         from mlops_nb.core.report import write_report
 
-        this, figures = self.this, []
-        for name, result in this.results.items():
+        this, figures, headline = self.this, [], {}
+        for name in (n for n in this.stages if n in this.results):
+            result = this.results[name]
             if result.status == "cached":
                 write_atomic(this.folder / f"{name}.ipynb", this.store.get(result.notebook))
             for port in this.job.graph.stages[name].outputs:
                 if port.kind == "Figure" and port.artifact in result.outputs:
                     figures.append({"stage": name, "name": port.artifact, "png": this.store.get(result.outputs[port.artifact])})
-        write_report(this.folder, summary, nodes_of(this.job.graph, summary["stages"]), figures, {})
+                elif port.kind == "Json" and port.artifact in result.outputs:
+                    headline |= _headline(Json.load(this.store.get(result.outputs[port.artifact])))
+        write_report(this.folder, summary, nodes_of(this.job.graph, summary["stages"]), figures, headline)
+
+
+def _headline(value: Any) -> dict[str, dict]:
+    "The figures of an evaluation: a Json artifact with `metrics` {name: {value, low, high}}, marked by its `criteria`."
+    metrics = value.get("metrics") if isinstance(value, dict) else None
+    if not isinstance(metrics, dict):
+        return {}
+    passed = {c["metric"]: {"passed": c["passed"]} for c in value.get("criteria", ())}
+    return {name: m | passed.get(name, {}) for name, m in metrics.items() if isinstance(m, dict) and "value" in m}
 
 
 def nodes_of(graph: Graph, stages: dict[str, dict]) -> dict[str, dict]:
     "The pipeline as core.report draws it."
-    return {name: {"needs": graph.needs(name), "status": stages.get(name, {}).get("status"), "note": None} for name in graph.stages}
+    def node(name: str) -> dict:
+        said = stages.get(name, {})
+        return {"needs": graph.needs(name), "status": said.get("status"), "note": f"{said['seconds']:.0f} s" if said.get("seconds") else None}
+
+    return {name: node(name) for name in graph.stages}
 
 # %% ../../nbs/core/47_runner.ipynb #60799b64
 def sample_store(

@@ -59,7 +59,7 @@ def find_root(start: Path | None = None) -> Path:
         "go to your project's folder, or copy settings.ini from the mlops_nb repository into it"
     )
 
-# %% ../../nbs/core/10_settings.ipynb #72fc836e
+# %% ../../nbs/core/10_settings.ipynb #2507a247
 def load_settings(
     start: Path | None = None,  # where to look from; default: the current folder
     **overrides: object,  # keys that win over file and environment
@@ -78,6 +78,8 @@ def load_settings(
         if key not in known:
             raise MlopsError(f"settings.ini: unknown key '{key}'{nearest(key, known)}")
     values |= {k: os.environ[f"MLOPS_NB_{k.upper()}"] for k in known if f"MLOPS_NB_{k.upper()}" in os.environ}
+    if os.environ.get("WANDB_MODE") and values.get("tracking") != "disabled":  # W&B's own variable chooses among its modes
+        values["tracking"] = os.environ["WANDB_MODE"].lower()
     values |= {k: v for k, v in overrides.items() if v is not None}
     try:
         return Settings(root=root, **values)  # type: ignore[arg-type]
