@@ -182,7 +182,7 @@ def test_two_people_have_to_approve(staged):
     ("task", "target", "metric", "estimator", "kind"),
     [("multiclass", "relationship", "f1_macro", LogisticRegression(max_iter=300), "linear"), ("regression", "hours_per_week", "mae", LinearRegression(), "linear")],
 )
-def test_other_tasks_have_pages_too(home, task, target, metric, estimator, kind):
+def test_other_tasks_have_pages_too(staged, task, target, metric, estimator, kind):
     stated = {**STATED, "task": task, "target": target, "positive": None, "metric": metric, "secondary": [], "success": [], "fairness": [], "exclude": {"fnlwgt": "weight", "marital_status": "says too much"}}
     registered(uri(), stated, estimator, kind)
     assert "The charter names no success criteria." in text(page())
