@@ -269,7 +269,7 @@ def runs_compare(one: str, other: str, sample: Annotated[bool, typer.Option("--s
                 if left.get(key) != right.get(key):
                     print(f"{name + '.' + key:<44} {_number(left.get(key, '-')):>22} {_number(right.get(key, '-')):>22}")
 
-# %% ../../nbs/core/80_cli.ipynb #a33d543a
+# %% ../../nbs/core/80_cli.ipynb #9bb7e354
 def _registry(sample: bool) -> tuple[Any, str]:
     settings = _settings(sample)
     return settings, settings.registry_uri
@@ -311,7 +311,8 @@ def models_promote(
     settings, uri = _registry(sample)
     done = registry.promote(uri, name, version, to=to,  # type: ignore[arg-type]
                              by=by or "", reason=reason, approval=settings.approval)
-    print(f"{done.name} version {done.version}: {done.phase}" + (f", promotion asked for by {done.requested_by}" if done.requested_by else ""))
+    asked = f"; recorded for {done.requested_by}: a second person must approve with the same command" if done.requested_by else ""
+    print(f"{done.name} version {done.version}: {done.phase}{asked}")
 
 
 @models_app.command("rollback")

@@ -94,8 +94,8 @@ class Kernels:
             if pid:
                 os.kill(pid, signal.SIGKILL)
 
-# %% ../../nbs/core/45_execute.ipynb #6d869d8d
-def _engine(kernels: Kernels, env: dict[str, str], on_cell: Callable[[int, int], None]) -> Any:
+# %% ../../nbs/core/45_execute.ipynb #7faca75f
+def _engine(kernels: Kernels, env: dict[str, str], said: Path, on_cell: Callable[[int, int], None]) -> Any:
     "papermill's engine with our environment, progress, and a list of running kernels."
     from papermill.clientwrap import PapermillNotebookClient
     from papermill.engines import Engine
@@ -118,14 +118,15 @@ def _engine(kernels: Kernels, env: dict[str, str], on_cell: Callable[[int, int],
             nb_man.cell_start = cell_start
             kernels.enter(client)
             try:
-                return client.execute(env=env)
+                with open(said, "wb") as file:  # what the kernel's process itself writes, beside the cells' outputs
+                    return client.execute(env=env, stdout=file, stderr=file)
             finally:
                 kernels.leave(client)
                 sockets.cleanup()
 
     return StageEngine
 
-# %% ../../nbs/core/45_execute.ipynb #4a32955b
+# %% ../../nbs/core/45_execute.ipynb #37328f5d
 def execute(
     stage: Stage,
     knobs: dict[str, Any],
@@ -150,7 +151,14 @@ def execute(
     prepared = work / "headless.ipynb"
     write_atomic(prepared, json.dumps(headless(read_notebook(stage.path), stage.module)).encode())
     engine = f"mlops-nb-{work.parent.name}-{stage.name}"
-    papermill_engines.register(engine, _engine(kernels, kernel_environment(threads, settled), on_cell))
+    at = 0
+
+    def note(cell: int, cells: int) -> None:
+        nonlocal at
+        at = cell
+        on_cell(cell, cells)
+
+    papermill_engines.register(engine, _engine(kernels, kernel_environment(threads, settled), work / "kernel.log", note))
     failure = None
     try:
         papermill.execute_notebook(
@@ -158,26 +166,26 @@ def execute(
             timeout=timeout, resources={"metadata": {"path": str(root)}},
         )
     except Exception as error:  # whatever went wrong belongs to this stage, not to the run
-        failure = _failure(error, out)
+        failure = _failure(error, out, at, work / "kernel.log")
     _tidy(out, prepared, failure)
     return failure
 
-# %% ../../nbs/core/45_execute.ipynb #75e1c148
+# %% ../../nbs/core/45_execute.ipynb #0d89bd6c
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
-def _failure(error: Exception, out: Path) -> Failure:
+def _failure(error: Exception, out: Path, at: int, said: Path) -> Failure:
     "The failure that papermill's error, or a dead or silent kernel's, stands for."
-    cells = read_notebook(out)["cells"] if out.is_file() else []
+    cells = [c for c in read_notebook(out)["cells"] if "papermill-error-cell-tag" not in c["metadata"].get("tags", [])] if out.is_file() else []
+    cell = cells[at].get("id", "") if at < len(cells) else ""
     if hasattr(error, "exec_count"):  # papermill's own error
-        number = getattr(error, "exec_count", None)
-        cell = next((c.get("id", "") for c in cells if number and c.get("execution_count") == number and c["cell_type"] == "code" and "raise" not in c["metadata"].get("tags", [])), "")
         lines = re.findall(r"Cell In\[\d+\], line (\d+)", _ANSI.sub("", "\n".join(error.traceback or [])))  # type: ignore[attr-defined]
         return Failure(cell, int(lines[0]) if lines else None, str(error.ename), _ANSI.sub("", str(error.evalue)))  # type: ignore[attr-defined]
-    running = next((c for c in cells if c["cell_type"] == "code" and c["execution_count"] is None and c["source"]), None)
     meaning = {"DeadKernelError": "the kernel died: killed, out of memory, or crashed in native code", "CellTimeoutError": "the cell took longer than `timeout` in settings.ini allows"}
     name = type(error).__name__
-    return Failure(running.get("id", "") if running else "", None, name, meaning.get(name, f"{error}"))
+    if name == "DeadKernelError" and said.is_file():
+        meaning[name] += "".join(f"\n{line}" for line in said.read_text(errors="replace").splitlines()[-5:])
+    return Failure(cell, None, name, meaning.get(name, f"{error}"))
 
 # %% ../../nbs/core/45_execute.ipynb #de6940b9
 def _tidy(out: Path, prepared: Path, failure: Failure | None) -> None:

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from .errors import MlopsError, nearest
 
-# %% ../../nbs/core/10_settings.ipynb #2f33fd39
+# %% ../../nbs/core/10_settings.ipynb #72741afa
 class Settings(BaseModel):
     "Where and how a project runs; all paths absolute."
 
@@ -43,7 +43,9 @@ class Settings(BaseModel):
     def model_post_init(self, _context) -> None:
         for key in ("charter", "home", "reports"):
             object.__setattr__(self, key, (self.root / getattr(self, key)).resolve())
-        object.__setattr__(self, "registry_uri", self.registry_uri or f"sqlite:///{self.home / 'mlflow.db'}")
+        file = self.registry_uri.removeprefix("sqlite:///") if self.registry_uri.startswith("sqlite:///") else ""
+        if file or not self.registry_uri:
+            object.__setattr__(self, "registry_uri", f"sqlite:///{self.root / (file or self.home / 'mlflow.db')}")
         object.__setattr__(self, "threads", self.threads or os.cpu_count() or 1)
 
 # %% ../../nbs/core/10_settings.ipynb #60ce3acb
