@@ -6,7 +6,7 @@
 __all__ = ['feature_groups', 'as_float', 'number_steps', 'linear_recipe', 'tree_recipe', 'make_recipe', 'recipe_effects',
            'project_rows', 'projection_plot']
 
-# %% ../../nbs/stages/50_features.ipynb #015b683b
+# %% ../../nbs/stages/50_features.ipynb #5e1aebfa
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -28,6 +28,7 @@ from sklearn.preprocessing import (
     StandardScaler,
     TargetEncoder,
 )
+from threadpoolctl import threadpool_limits
 
 from ..core.errors import MlopsError
 from ..core.stage import Figure, Input, Json, Model, Output, Table, log
@@ -160,7 +161,7 @@ def _origin(column: str, features: list[str]) -> str | None:
     found = [f for f in features if bare == f or bare.startswith((f"{f}_", f"{f} ", f"{f}^"))]
     return max(found, key=len, default=None)
 
-# %% ../../nbs/stages/50_features.ipynb #86a2d992
+# %% ../../nbs/stages/50_features.ipynb #8d534d72
 def project_rows(
     made: dict[str, Any],  # from make_recipe
     frame: pd.DataFrame,  # training rows
@@ -176,9 +177,10 @@ def project_rows(
     if "columns__number__products" in linear.get_params():
         linear.set_params(columns__number__products="passthrough")  # they would drown everything else
     matrix = linear.fit_transform(some, answers)
-    pca = PCA(min(20, *matrix.shape), random_state=seed).fit(matrix)
-    flat = pca.transform(matrix)
-    tsne = TSNE(2, perplexity=min(30, (len(some) - 1) / 3), init="pca", max_iter=500, random_state=seed).fit_transform(flat)
+    with threadpool_limits(1):  # the same picture on any number of cores
+        pca = PCA(min(20, *matrix.shape), random_state=seed).fit(matrix)
+        flat = pca.transform(matrix)
+        tsne = TSNE(2, perplexity=min(30, (len(some) - 1) / 3), init="pca", max_iter=500, random_state=seed).fit_transform(flat)
     return {"pca": flat[:, :2], "tsne": tsne, "share": pca.explained_variance_ratio_[:2], "target": answers.reset_index(drop=True)}
 
 # %% ../../nbs/stages/50_features.ipynb #815e92fe

@@ -22,7 +22,7 @@ from ..core.stage import Figure, Input, Json, Model, Output, Table, log
 from .problem import Problem
 from .train import CANDIDATES, answers_of, bounds_of, features_of, fold_interval, judge, make_estimator, make_folds, side_by_side, truth_of
 
-# %% ../../nbs/stages/70_tune.ipynb #17ce2dba
+# %% ../../nbs/stages/70_tune.ipynb #8dd66b94
 class Range(NamedTuple):
     "What one parameter may be; whole numbers if `low` is one."
 
@@ -44,17 +44,17 @@ SPACES: dict[str, dict[str, Range]] = {
     "extra_trees": {k: v for k, v in _FOREST.items() if k != "max_samples"},
     "gradient_boosting": {
         "learning_rate": Range(0.03, 0.2, 0.1, True),
-        "max_iter": Range(100, 300, 100, True),
+        "max_iter": Range(100, 400, 100, True),
         "max_leaf_nodes": Range(8, 48, 31, True),
-        "min_samples_leaf": Range(5, 100, 20, True),
+        "min_samples_leaf": Range(2, 100, 20, True),
         "l2_regularization": Range(0.0, 10.0, 0.0),
         "max_features": Range(0.3, 1.0, 1.0),
     },
 }
 #: Set in every trial but the default: boosting stops by max_iter, and no rows are held back to stop it earlier.
 FIXED: dict[str, dict[str, Any]] = {"gradient_boosting": {"early_stopping": False}}
-#: Tried right after the defaults: slower and longer boosting is nearly always worth a try.
-STARTS: dict[str, dict[str, float]] = {"gradient_boosting": {"learning_rate": 0.05, "max_iter": 250, "max_leaf_nodes": 20}}
+#: Tried right after the defaults: slower and longer boosting with smaller leaves is nearly always worth a try.
+STARTS: dict[str, dict[str, float]] = {"gradient_boosting": {"learning_rate": 0.05, "max_iter": 350, "max_leaf_nodes": 20, "min_samples_leaf": 5}}
 
 # %% ../../nbs/stages/70_tune.ipynb #18b24ec4
 def choose_models(
