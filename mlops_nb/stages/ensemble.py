@@ -395,7 +395,7 @@ def _bare(estimator: Any) -> Any:
     "The estimator inside a calibration."
     return estimator.estimator if isinstance(estimator, CalibratedClassifierCV) else estimator
 
-# %% ../../nbs/stages/80_ensemble.ipynb #04dc1ae4
+# %% ../../nbs/stages/80_ensemble.ipynb #b8708b1a
 def decision_figure(
     choice: Choice,
     others: pd.DataFrame,  # validation rows
@@ -430,7 +430,7 @@ def _cost_panel(ax: Any, choice: Choice, others: pd.DataFrame, stated: Problem) 
     ax.fill_between(table["threshold"], table["cost"] - 1.96 * table["noise"], table["cost"] + 1.96 * table["noise"], color="#08519c", alpha=0.15, linewidth=0, label="difference, 95%")
     ax.axvline(choice.threshold, color="0.2", linestyle="--", label=f"chosen: {choice.threshold:.3f}")
     ax.set(xlabel="say yes from this probability on", ylabel="cost per row", title=f"Cost on {len(others):,} validation rows")
-    ax.legend(frameon=False, fontsize=8)
+    ax.legend(loc="upper center", fontsize=8, edgecolor="none")
 
 
 def _calibration_panel(ax: Any, choice: Choice, others: pd.DataFrame, stated: Problem) -> None:
