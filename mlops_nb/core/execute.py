@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['headless', 'kernel_environment', 'Failure', 'Kernels', 'execute']
 
-# %% ../../nbs/core/45_execute.ipynb #fb75e42b
+# %% ../../nbs/core/45_execute.ipynb #31cd921f
 import json
 import logging
 import os
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from .artifacts import write_atomic
+from .guard import Flood, mask_notebook
 from .signatures import Cell, Stage, code_cells, read_notebook
 
 # %% ../../nbs/core/45_execute.ipynb #5748b737
@@ -94,28 +95,44 @@ class Kernels:
             if pid:
                 os.kill(pid, signal.SIGKILL)
 
-# %% ../../nbs/core/45_execute.ipynb #7faca75f
-def _engine(kernels: Kernels, env: dict[str, str], said: Path, on_cell: Callable[[int, int], None]) -> Any:
-    "papermill's engine with our environment, progress, and a list of running kernels."
+# %% ../../nbs/core/45_execute.ipynb #82c5910e
+def _engine(kernels: Kernels, env: dict[str, str], said: Path, flood: Flood, on_cell: Callable[[int, int], None]) -> Any:
+    "papermill's engine with our environment, progress, guard, and a list of running kernels."
+    from nbformat.v4 import new_output
     from papermill.clientwrap import PapermillNotebookClient
     from papermill.engines import Engine
     from traitlets.config import Config
+
+    class Client(PapermillNotebookClient):
+        def output(self, outs, msg, display_id, cell_index):
+            "Keep what a cell shows, up to the budget, and its error in any case."
+            text = msg["content"].get("text") or json.dumps(msg["content"].get("data", ""))
+            return None if msg["msg_type"] != "error" and flood.takes(self.nb.cells[cell_index].id, text) else super().output(outs, msg, display_id, cell_index)
 
     class StageEngine(Engine):
         @classmethod
         def execute_managed_notebook(cls, nb_man, kernel_name, timeout=None, start_timeout=60, resources=None, **_):
             sockets = tempfile.TemporaryDirectory(prefix="nb-", ignore_cleanup_errors=True)  # short: a socket's path has at most about 100 bytes
             ipc = {"KernelManager": {"transport": "ipc", "ip": f"{sockets.name}/k"}}  # no port that another user could reach
-            client = PapermillNotebookClient(
+            client = Client(
                 nb_man, kernel_name=kernel_name, timeout=timeout, startup_timeout=start_timeout, resources=resources, config=Config(ipc)
             )
-            start = nb_man.cell_start
+            start, complete, save = nb_man.cell_start, nb_man.cell_complete, nb_man.save
 
             def cell_start(cell, cell_index=None, **more):
                 on_cell(cell_index or 0, len(nb_man.nb.cells))
                 start(cell, cell_index, **more)
 
-            nb_man.cell_start = cell_start
+            def cell_complete(cell, cell_index=None, **more):
+                if notice := flood.notice(cell.id):
+                    cell.outputs.append(new_output("stream", name="stderr", text=notice))
+                complete(cell, cell_index, **more)
+
+            def masked_save(**more):
+                mask_notebook(nb_man.nb, flood.mask)
+                save(**more)
+
+            nb_man.cell_start, nb_man.cell_complete, nb_man.save = cell_start, cell_complete, masked_save
             kernels.enter(client)
             try:
                 with open(said, "wb") as file:  # what the kernel's process itself writes, beside the cells' outputs
@@ -126,7 +143,7 @@ def _engine(kernels: Kernels, env: dict[str, str], said: Path, on_cell: Callable
 
     return StageEngine
 
-# %% ../../nbs/core/45_execute.ipynb #37328f5d
+# %% ../../nbs/core/45_execute.ipynb #c2ae08e8
 def execute(
     stage: Stage,
     knobs: dict[str, Any],
@@ -139,6 +156,7 @@ def execute(
     timeout: int,  # seconds a cell may take
     root: Path,  # the kernel's current folder
     kernels: Kernels,
+    flood: Flood,  # what becomes of a cell's output
     on_cell: Callable[[int, int], None] = lambda at, of: None,
 ) -> Failure | None:
     "Run the stage's notebook in a kernel of its own; None when it went through."
@@ -158,7 +176,7 @@ def execute(
         at = cell
         on_cell(cell, cells)
 
-    papermill_engines.register(engine, _engine(kernels, kernel_environment(threads, settled), work / "kernel.log", note))
+    papermill_engines.register(engine, _engine(kernels, kernel_environment(threads, settled), work / "kernel.log", flood, note))
     failure = None
     try:
         papermill.execute_notebook(
@@ -166,29 +184,29 @@ def execute(
             timeout=timeout, resources={"metadata": {"path": str(root)}},
         )
     except Exception as error:  # whatever went wrong belongs to this stage, not to the run
-        failure = _failure(error, out, at, work / "kernel.log")
-    _tidy(out, prepared, failure)
+        failure = _failure(error, out, at, work / "kernel.log", flood.mask)
+    _tidy(out, prepared, failure, flood.mask)
     return failure
 
-# %% ../../nbs/core/45_execute.ipynb #0d89bd6c
+# %% ../../nbs/core/45_execute.ipynb #1c283ff0
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
-def _failure(error: Exception, out: Path, at: int, said: Path) -> Failure:
+def _failure(error: Exception, out: Path, at: int, said: Path, mask: Callable[[Any], Any]) -> Failure:
     "The failure that papermill's error, or a dead or silent kernel's, stands for."
     cells = [c for c in read_notebook(out)["cells"] if "papermill-error-cell-tag" not in c["metadata"].get("tags", [])] if out.is_file() else []
     cell = cells[at].get("id", "") if at < len(cells) else ""
     if hasattr(error, "exec_count"):  # papermill's own error
         lines = re.findall(r"Cell In\[\d+\], line (\d+)", _ANSI.sub("", "\n".join(error.traceback or [])))  # type: ignore[attr-defined]
-        return Failure(cell, int(lines[0]) if lines else None, str(error.ename), _ANSI.sub("", str(error.evalue)))  # type: ignore[attr-defined]
+        return Failure(cell, int(lines[0]) if lines else None, str(error.ename), mask(_ANSI.sub("", str(error.evalue))))  # type: ignore[attr-defined]
     meaning = {"DeadKernelError": "the kernel died: killed, out of memory, or crashed in native code", "CellTimeoutError": "the cell took longer than `timeout` in settings.ini allows"}
     name = type(error).__name__
     if name == "DeadKernelError" and said.is_file():
         meaning[name] += "".join(f"\n{line}" for line in said.read_text(errors="replace").splitlines()[-5:])
-    return Failure(cell, None, name, meaning.get(name, f"{error}"))
+    return Failure(cell, None, name, mask(meaning.get(name, f"{error}")))
 
-# %% ../../nbs/core/45_execute.ipynb #de6940b9
-def _tidy(out: Path, prepared: Path, failure: Failure | None) -> None:
+# %% ../../nbs/core/45_execute.ipynb #14601336
+def _tidy(out: Path, prepared: Path, failure: Failure | None, mask: Callable[[Any], Any]) -> None:
     "Take paths and papermill's bookkeeping out of the executed notebook; note an error that no cell shows."
     notebook = read_notebook(out if out.is_file() else prepared)
     notebook["metadata"].pop("papermill", None)
@@ -197,4 +215,5 @@ def _tidy(out: Path, prepared: Path, failure: Failure | None) -> None:
         cell["metadata"] = {k: v for k, v in cell["metadata"].items() if k == "tags"}
         if failure and cell.get("id") == failure.cell and not any(o["output_type"] == "error" for o in cell.get("outputs", [])):
             cell["outputs"].append({"output_type": "error", "ename": failure.ename, "evalue": failure.evalue, "traceback": [f"{failure.ename}: {failure.evalue}"]})
+    mask_notebook(notebook, mask)  # papermill writes once more after its last save
     write_atomic(out, json.dumps(notebook, indent=1, ensure_ascii=False).encode())

@@ -6,7 +6,7 @@
 __all__ = ['Listener', 'Job', 'sample_settings', 'prepare', 'Result', 'Step', 'plan', 'last_results', 'run', 'git_state',
            'nodes_of', 'sample_store']
 
-# %% ../../nbs/core/47_runner.ipynb #d029a290
+# %% ../../nbs/core/47_runner.ipynb #b30b269d
 import json
 import os
 import secrets
@@ -25,6 +25,7 @@ from .artifacts import CorruptObject, Json, Store, Table, write_atomic
 from .charter import Charter, load_charter
 from .errors import MlopsError, nearest
 from .execute import Failure, Kernels, execute
+from .guard import BUDGET, Flood, masker, secrets_of
 from .pipeline import Graph, changes, check, ingredients, key_of, knob_values, load_graph, parse_knobs
 from .settings import Settings, load_settings
 from .signatures import Stage
@@ -70,7 +71,7 @@ def prepare(
         said += ["--charter", str(charter)]
     return Job(settings, aim, graph, knob_values(graph, *layers, parse_knobs(graph, words)), tuple(said))
 
-# %% ../../nbs/core/47_runner.ipynb #ed77f3be
+# %% ../../nbs/core/47_runner.ipynb #f86380a0
 @dataclass
 class Result:
     "How one stage went in one run."
@@ -83,6 +84,7 @@ class Result:
     outputs: dict[str, str] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
     notebook: str = ""  # digest of the executed notebook
+    cut: dict[str, str] = field(default_factory=dict)  # cell: digest of its whole output, where the notebook holds a part
     error: dict[str, Any] | None = None
 
 
@@ -161,7 +163,7 @@ def _known(graph: Graph, names: Iterable[str]) -> list[str]:
             raise MlopsError(f"no stage '{name}'{nearest(name, graph.stages)}")
     return list(names)
 
-# %% ../../nbs/core/47_runner.ipynb #d368b157
+# %% ../../nbs/core/47_runner.ipynb #b3d21cb0
 Listener = Callable[..., None]  # called as listen(stage, status=..., ...), from the run's own thread and the stages' threads
 
 
@@ -186,6 +188,7 @@ class _Run:
         self.mended: set[str] = set()
         self.kernels = Kernels()
         self.git = git_state(job.settings.root)
+        self.mask = masker(secrets_of(os.environ, (job.settings.registry_uri,)))
 
     def _source(self) -> str:
         from mlops_nb.core.charter import source_file
@@ -222,15 +225,16 @@ class _Run:
             "run": self.id, "stage": name, "home": str(job.settings.home), "inputs": parts["inputs"], "record": str(record),
             "source": self.source, "targets": parts["targets"],
         }
-        out = self.folder / f"{name}.ipynb"
+        out, flood = self.folder / f"{name}.ipynb", Flood(work, BUDGET, self.mask)
         failure = execute(
             stage, job.knobs[name], context, work, out, kernel=job.settings.kernel, threads=job.settings.threads, timeout=job.settings.timeout,
-            root=job.settings.root, kernels=self.kernels, on_cell=lambda at, of: self.listen(name, status="running", cell=at, cells=of),
+            root=job.settings.root, kernels=self.kernels, flood=flood, on_cell=lambda at, of: self.listen(name, status="running", cell=at, cells=of),
         )
-        lines = [json.loads(line) for line in record.read_text(encoding="utf-8").splitlines()] if record.is_file() else []
+        lines = [self.mask(json.loads(line)) for line in record.read_text(encoding="utf-8").splitlines()] if record.is_file() else []
         result = Result("done", key_of(parts), round(time.monotonic() - begun, 2), why, parts["inputs"])
         result.outputs = {line["output"]: line["digest"] for line in lines if "output" in line}
         result.metrics = {line["metric"]: line["value"] for line in lines if "metric" in line}
+        result.cut = {cell: self.store.put(file.read_bytes()) for cell, file in flood.files.items()}
         lost = [p.artifact for p in stage.outputs if p.artifact not in result.outputs]
         if not failure and lost:
             failure = Failure("", None, "MissingOutput", f"the notebook ran, but wrote no {', '.join(lost)}; add {lost[0]}.write(...) to its run cell")
@@ -250,7 +254,7 @@ class _Run:
         result.notebook = self.store.put(notebook)
         record = {
             "stage": name, "key": result.key, "ingredients": self.parts[name], "outputs": result.outputs, "metrics": result.metrics,
-            "notebook": result.notebook, "seconds": result.seconds, "run": self.id,
+            "notebook": result.notebook, "cut": result.cut, "seconds": result.seconds, "run": self.id,
         }
         write_atomic(_record_file(self.job.settings.home, name, result.key), json.dumps(record).encode())
 
@@ -292,10 +296,12 @@ class _Run:
             stages[name] = {"status": r.status, "seconds": r.seconds, "key": r.key, "why": r.why, "knobs": self.job.knobs[name], "metrics": r.metrics, "outputs": r.outputs}
             if r.error:
                 stages[name]["error"] = r.error
-        return {
+            if r.cut:
+                stages[name]["cut"] = r.cut
+        return self.mask({
             "format": 1, "run": self.id, "charter": self.job.charter.name, "status": status, "seconds": round(time.monotonic() - self.clock, 2),
             "started": self.started, "git": self.git, "stages": stages, "model": self._model(),
-        }
+        })
 
     def _model(self) -> dict[str, Any] | None:
         "The version that the stage with the registry as its target wrote, if it did."
@@ -373,7 +379,7 @@ def _drive(this: _Run, records: Any) -> None:
             this.kernels.stop()
             raise
 
-# %% ../../nbs/core/47_runner.ipynb #d18b71f2
+# %% ../../nbs/core/47_runner.ipynb #f90514eb
 def git_state(root: Path) -> dict[str, Any] | None:
     "Commit of the project's checkout and whether files differ from it; None outside a checkout."
     def ask(*words: str) -> str:
@@ -405,7 +411,7 @@ class _Records:
         if self.tracker is None:
             from mlops_nb.core.tracking import Tracker
 
-            self.tracker = Tracker.open(job.settings, self.this.id, job.charter.statement(), job.knobs)
+            self.tracker = Tracker.open(job.settings, self.this.id, self.this.mask(job.charter.statement()), self.this.mask(job.knobs))
             late = [n for n, r in self.this.results.items() if r.status == "cached"]
         for each in [*late, name]:
             self._send(each)
@@ -444,13 +450,14 @@ class _Records:
             from mlops_nb.core import registry  # a version that this run made: its MLflow run is this run's
 
             model = model | {"mlflow_run": registry.get(job.settings.registry_uri, model["name"], model["version"]).mlflow_run}
-        warnings = [record_mlflow(job.settings, summary | {"model": model}, job.charter.statement(), job.knobs)]
+        warnings = [record_mlflow(job.settings, summary | {"model": model}, self.this.mask(job.charter.statement()), self.this.mask(job.knobs))]
         return [w for w in [*warnings, *(self.tracker.finish(summary) if self.tracker else [])] if w]
 
     def _pages(self, summary: dict[str, Any]) -> None:
         from mlops_nb.core.report import write_report
 
-        this, figures, headline = self.this, [], {}
+        this, figures = self.this, []
+        headline: dict[str, dict] = {}
         for name in (n for n in this.stages if n in this.results):
             result = this.results[name]
             if result.status == "cached":
