@@ -341,7 +341,7 @@ def learning_curve(
         points.append({"n": round(float(np.mean(n))), "train_mean": float(np.mean(seen)), "valid_mean": mean, "valid_low": low, "valid_high": high})
     return points
 
-# %% ../../nbs/stages/60_train.ipynb #a1636195
+# %% ../../nbs/stages/60_train.ipynb #cbaa181a
 def leaderboard_figure(
     board: dict[str, Any],  # the leaderboard artifact
 ) -> Any:  # matplotlib Figure
@@ -363,7 +363,7 @@ def leaderboard_figure(
         left.annotate(f"{entry['mean']:.3f}", (entry["mean"], i), xytext=(0, 6), textcoords="offset points", ha="center", fontsize=8)
     left.set_yticks(range(len(ranked)), [e["name"] for e in reversed(ranked)])
     left.set(xlabel=f"{board['metric']}, {'more' if board['greater_is_better'] else 'less'} is better", title="Mean, 95% interval, and each fold")
-    left.margins(y=0.12)
+    left.set_ylim(-0.6, len(ranked) - 0.3)
     curve = pd.DataFrame(board["learning_curve"])
     right.plot(curve["n"], curve["train_mean"], "s--", color="0.5", label="rows it has seen")
     right.plot(curve["n"], curve["valid_mean"], "o-", color="#08519c", label="rows it has not seen")
