@@ -93,24 +93,33 @@ class Table:
 
         return pq.read_table(io.BytesIO(data)).to_pandas()
 
-# %% ../../nbs/core/20_artifacts.ipynb #1d08b03f
+# %% ../../nbs/core/20_artifacts.ipynb #7aa413f9
 #: Types beyond those that skops trusts by itself. Each was reviewed: it holds data only and runs nothing when it is built.
 TRUSTED = (
     "functools.partial",  # HistGradientBoosting keeps one of check_array; what a partial calls is checked like any other function
+    "numpy.clip",
     "numpy.dtype",
-    "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
-    "sklearn._loss.link.Interval",
     "sklearn._loss.link.IdentityLink",
+    "sklearn._loss.link.Interval",
     "sklearn._loss.link.LogitLink",
     "sklearn._loss.link.MultinomialLogit",
     "sklearn._loss.loss.HalfBinomialLoss",
     "sklearn._loss.loss.HalfMultinomialLoss",
     "sklearn._loss.loss.HalfSquaredError",
+    "sklearn.calibration._CalibratedClassifier",
+    "sklearn.calibration._SigmoidCalibration",
+    "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",  # see _check_trees
+    "sklearn.feature_selection._univariate_selection.f_classif",
+    "sklearn.feature_selection._univariate_selection.f_regression",
+    "sklearn.model_selection._split.KFold",
+    "sklearn.model_selection._split.StratifiedKFold",
+    "sklearn.tree._tree.Tree",  # see _check_trees
+    "sklearn.utils._bunch.Bunch",
     "sklearn.utils.validation.check_array",
 )
 _MAX_UNPACKED = 4 << 30  # bytes; a larger archive is refused before anything is read
 
-# %% ../../nbs/core/20_artifacts.ipynb #3f8028da
+# %% ../../nbs/core/20_artifacts.ipynb #c4bf6f4c
 class Model:
     "A scikit-learn object (or a dict or list of them), as a skops archive with trusted types only."
 
@@ -132,7 +141,9 @@ class Model:
         import skops.io
 
         _refuse_unknown(data)
-        return skops.io.loads(data, trusted=list(TRUSTED))
+        value = skops.io.loads(data, trusted=list(TRUSTED))
+        _check_trees(value)
+        return value
 
 # %% ../../nbs/core/20_artifacts.ipynb #f8d4a9d4
 def _refuse_unknown(data: bytes) -> None:
@@ -155,6 +166,43 @@ def _refuse_unknown(data: bytes) -> None:
         )
     if unknown:
         raise MlopsError(f"model refused: untrusted types {', '.join(unknown)}; only reviewed types are loaded (mlops_nb.core.artifacts.TRUSTED)")
+
+# %% ../../nbs/core/20_artifacts.ipynb #a0f62cd5
+def _check_trees(value: Any) -> None:
+    "Raise if a tree in the model, wherever it is, has a child or feature outside its own arrays."
+    import numpy as np
+
+    seen, stack = set(), [value]
+    while stack:
+        item = stack.pop()
+        if id(item) in seen or isinstance(item, str | bytes | int | float | type(None)):
+            continue
+        seen.add(id(item))
+        name = type(item).__name__
+        if name == "Tree":
+            left, right, leaf = item.children_left, item.children_right, item.children_left == -1
+            good = _inside(left[~leaf], item.node_count) and _inside(right[~leaf], item.node_count) and _inside(item.feature[~leaf], item.n_features)
+        elif name == "TreePredictor":
+            inner = item.nodes[item.nodes["is_leaf"] == 0]
+            sets = inner["bitset_idx"][inner["is_categorical"] == 1]
+            good = all(_inside(inner[side], len(item.nodes)) for side in ("left", "right")) and _inside(sets, len(item.raw_left_cat_bitsets))
+        elif hasattr(item, "_predictors"):  # HistGradientBoosting: its trees don't know the number of features, it does
+            trees = [tree for group in item._predictors for tree in group]
+            good = all(_inside(t.nodes["feature_idx"][t.nodes["is_leaf"] == 0], item._n_features) for t in trees)
+        else:
+            good = True
+        if not good:
+            raise MlopsError(f"model refused: a {name} points outside its own nodes; the file is damaged or was made to do harm")
+        if isinstance(item, dict):
+            stack.extend(item.values())
+        elif isinstance(item, list | tuple | set) or (isinstance(item, np.ndarray) and item.dtype == object):
+            stack.extend(item.flat if isinstance(item, np.ndarray) else item)
+        elif hasattr(item, "__dict__"):
+            stack.extend(vars(item).values())
+
+
+def _inside(indices: Any, size: int) -> bool:
+    return len(indices) == 0 or (int(indices.min()) >= 0 and int(indices.max()) < size)
 
 # %% ../../nbs/core/20_artifacts.ipynb #8d357a04
 def _canonical(data: bytes) -> bytes:

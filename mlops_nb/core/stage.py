@@ -165,12 +165,16 @@ def _context() -> Any:
     "The run that this kernel belongs to, or the lab: one for each session, as nbdev-test opens several in one process."
     return _context_of(_shell(), os.environ.get("MLOPS_NB_CONTEXT"))
 
-# %% ../../nbs/core/43_stage.ipynb #e7666b44
+# %% ../../nbs/core/43_stage.ipynb #797c396f
 def _show_figures() -> None:
     "In a session: a matplotlib Figure that a cell ends with is shown as a picture, without pyplot."
     shell = _shell()
     if shell is not None:
-        shell.display_formatter.formatters["image/png"].for_type_by_name("matplotlib.figure", "Figure", Figure.dump)
+        pictures = shell.display_formatter.formatters["image/png"]
+        if "matplotlib.figure" in sys.modules:  # a session that has set formats of its own (larger pictures)
+            pictures.for_type(sys.modules["matplotlib.figure"].Figure, Figure.dump)
+        else:
+            pictures.for_type_by_name("matplotlib.figure", "Figure", Figure.dump)
 
 
 @dataclass(frozen=True)
