@@ -4,12 +4,14 @@
 
 # %% auto #0
 __all__ = ['app', 'runs_app', 'models_app', 'CharterOption', 'KnobOption', 'SampleOption', 'SampleFlag', 'main', 'run',
-           'run_stage', 'check', 'graph', 'status', 'runs_list', 'runs_show', 'runs_compare', 'models_list',
-           'models_show', 'models_promote', 'models_rollback', 'sync', 'lab', 'app_command', 'doctor']
+           'run_stage', 'junit_xml', 'check', 'graph', 'status', 'runs_list', 'runs_show', 'runs_compare',
+           'models_list', 'models_show', 'models_promote', 'models_rollback', 'sync', 'lab', 'app_command',
+           'init_command', 'new_stage_command', 'diff', 'doctor']
 
-# %% ../../nbs/core/80_cli.ipynb #775eb9c3
+# %% ../../nbs/core/80_cli.ipynb #13ce6da3
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -117,27 +119,31 @@ class _Progress:
         if not self.live and what["status"] not in ("running", "waiting"):
             self.console.print(f"{stage:<12} {_MARKS[what['status']]:<22}[/] {what.get('seconds') or 0:7.1f} s  {self._note(row)}")
 
-# %% ../../nbs/core/80_cli.ipynb #4a32df01
+# %% ../../nbs/core/80_cli.ipynb #326d8362
 @app.command()
 def run(
-    stages: Annotated[list[str] | None, typer.Argument(help="Run up to these stages; default: register.")] = None,
+    stages: Annotated[list[str] | None, typer.Argument(help="Run up to these stages; default: all.")] = None,
     charter: CharterOption = None,
     p: KnobOption = None,
     force: Annotated[list[str] | None, typer.Option(help="Run this stage though its result is cached; repeatable.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run, and why.")] = False,
     sample: SampleOption = None,
+    junit: Annotated[Path | None, typer.Option(help="Write the outcome here too, as JUnit XML for a CI server.")] = None,
 ) -> None:
     "Run the pipeline: what is cached is taken, the rest runs."
     from mlops_nb.core import runner
 
     job = runner.prepare(_settings(), charter=charter, words=p or (), sample=sample)
-    wanted = stages or ["register"]
+    wanted = stages or list(job.graph.stages)
     if dry_run:
         for step in runner.plan(job, wanted, force or ()):
             print(f"{step.stage:<12} {step.status:<8} {step.why}")
         return
     with _Progress(job.graph.upto(wanted)) as progress:
         summary = runner.run(job, wanted, force=force or (), listen=progress)
+    if junit:
+        junit.parent.mkdir(parents=True, exist_ok=True)
+        junit.write_bytes(junit_xml(summary))
     _closing(job.settings, summary, bool(sample))
 
 
@@ -151,7 +157,7 @@ def run_stage(stage: str, charter: CharterOption = None, p: KnobOption = None, s
         summary = runner.run(job, [stage], only=stage, listen=progress)
     _closing(job.settings, summary, bool(sample))
 
-# %% ../../nbs/core/80_cli.ipynb #7d164419
+# %% ../../nbs/core/80_cli.ipynb #65c1ff9d
 def _closing(settings: Any, summary: dict[str, Any], sample: bool) -> None:
     "The end of a run: headline figures, where the report is, what to do next; exits 1 when the run failed."
     folder = settings.reports / summary["run"]
@@ -176,7 +182,8 @@ def _closing(settings: Any, summary: dict[str, Any], sample: bool) -> None:
         sys.exit(130 if summary["status"] == "interrupted" else 1)
     if model and not sample:
         promote = f"mlops-nb models promote {model['name']} {model['version']}" if model["phase"] == "staging" else "mlops-nb models list"
-        print(f"next: make app    make lab    {promote}")
+        tool = "make" if (settings.root / "Makefile").is_file() else "mlops-nb"
+        print(f"next: {tool} app    {tool} lab    {promote}")
 
 
 def _bound(gate: dict[str, Any]) -> str:
@@ -185,15 +192,50 @@ def _bound(gate: dict[str, Any]) -> str:
         return ", ".join(f"{k.replace('_', ' ')} {_number(v)}" for k, v in bound.items() if v is not None)
     return f"bound {_number(bound)}"
 
-# %% ../../nbs/core/80_cli.ipynb #f26adfff
+# %% ../../nbs/core/80_cli.ipynb #2917df1c
+def junit_xml(summary: dict[str, Any]) -> bytes:
+    "A run's record as JUnit XML: a test case a stage, and one a gate of the model."
+    from xml.etree import ElementTree as xml
+
+    where, suites = _plain_text(summary["charter"]), xml.Element("testsuites")
+    stages = xml.SubElement(suites, "testsuite", name="stages", timestamp=summary["started"], id=summary["run"], time=f"{summary['seconds']:.2f}")
+    for name, stage in summary["stages"].items():
+        case = xml.SubElement(stages, "testcase", classname=where, name=name, time=f"{stage['seconds']:.2f}")
+        if error := stage.get("error"):
+            what = xml.SubElement(case, "failure", type=_plain_text(error["ename"]), message=_plain_text(error["evalue"]))
+            what.text = _plain_text(f"cell {error['cell']}, line {error['line']}; knobs {error['knobs']}; repeat with: {error['repeat']}")
+        elif stage["status"] not in ("done", "cached"):
+            xml.SubElement(case, "skipped", message=_plain_text(stage["why"]))
+    if summary["model"]:
+        gates = xml.SubElement(suites, "testsuite", name="gates")
+        for gate in summary["model"]["gates"] or ():
+            case = xml.SubElement(gates, "testcase", classname=f"{where}.gates", name=_plain_text(gate["name"]))
+            if gate["passed"] is not True:
+                said = _plain_text(f"{_number(gate['value'])} ({_bound(gate)}) {gate.get('reason') or ''}")
+                xml.SubElement(case, "failure" if gate["passed"] is False else "skipped", message=said)
+    for suite in suites:
+        suite.set("tests", str(len(suite)))
+        for word, tag in (("failures", "failure"), ("skipped", "skipped")):
+            suite.set(word, str(len(suite.findall(f"testcase/{tag}"))))
+    return xml.tostring(suites, encoding="utf-8", xml_declaration=True)
+
+
+def _plain_text(text: Any) -> str:
+    "Text without the control characters that XML has no place for."
+    return re.sub(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "\ufffd", str(text))
+
+# %% ../../nbs/core/80_cli.ipynb #fbf76df9
 @app.command()
 def check(charter: CharterOption = None) -> None:
     "Prove that the pipeline, the charter and the notebooks are sound; no kernel is started."
     from mlops_nb.core import runner
+    from mlops_nb.core.pipeline import override_notes
 
     job = runner.prepare(_settings(), charter=charter)
     knobs = sum(len(s) for s in job.knobs.values())
     print(f"sound: {len(job.graph.stages)} stages, {len(job.graph.producer)} artifacts, {knobs} knobs, charter {job.charter.name}")
+    for note in override_notes(job.graph, job.settings):
+        print(f"note: {note}")
 
 
 @app.command()
@@ -332,7 +374,7 @@ def sync() -> None:
     for said in tracking.sync(_settings()):
         print(said)
 
-# %% ../../nbs/core/80_cli.ipynb #a81f9f18
+# %% ../../nbs/core/80_cli.ipynb #80fdfe37
 def _start(*words: str) -> None:
     "Run a program in the foreground until it ends; its exit code is ours."
     try:
@@ -341,58 +383,89 @@ def _start(*words: str) -> None:
         sys.exit(130)
 
 
+def _own_code_importable() -> Path:
+    "The project's folder; programs started from here find the project's package in it, whatever folder they run in."
+    root = _settings().root
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))
+    os.environ["MLOPS_NB_ROOT"] = str(root)
+    return root
+
+
 @app.command()
 def lab() -> None:
     "Open the notebooks in JupyterLab."
-    root = str(_settings().root)
-    _start("jupyter", "lab", "--ip", "127.0.0.1", "--notebook-dir", root, "--LabApp.default_url=/lab/tree/nbs/index.ipynb")
+    root = _own_code_importable()
+    page = next((f"nbs/{p}" for p in ("index.ipynb", "stages") if (root / "nbs" / p).exists()), "nbs")
+    _start("jupyter", "lab", "--ip", "127.0.0.1", "--notebook-dir", str(root), f"--LabApp.default_url=/lab/tree/{page}")
 
 
 @app.command("app")
 def app_command(port: Annotated[int | None, typer.Option(min=1, max=65535)] = None) -> None:
     "Start the Streamlit app for people who don't code."
-    settings = _settings()
-    main_page = settings.root / "app" / "main.py"
-    _start("streamlit", "run", str(main_page), "--server.address", "127.0.0.1", "--server.port", str(port or settings.app_port), "--server.headless", "true")
+    from mlops_nb.core.settings import stock
 
-# %% ../../nbs/core/80_cli.ipynb #a3c5394f
+    settings, own = _settings(), _own_code_importable() / "app" / "main.py"
+    page = own if own.is_file() else stock("app") / "main.py"
+    _start("streamlit", "run", str(page), "--server.address", "127.0.0.1", "--server.port", str(port or settings.app_port), "--server.headless", "true")
+
+# %% ../../nbs/core/80_cli.ipynb #cec304f4
+@app.command("init")
+def init_command(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the project goes; its name is the project's.")],
+    data: Annotated[Path | None, typer.Option(help="CSV or Parquet file; without one the example project is made.")] = None,
+    target: Annotated[str | None, typer.Option(help="Column to be learnt; default: a guess, which is said.")] = None,
+) -> None:
+    "Make a project: charter, settings, CI script; the stages ship with mlops_nb."
+    from mlops_nb.core import project
+
+    if data is None:
+        if target:
+            raise MlopsError("--target needs --data FILE, the table that it is a column of")
+        print(f"the example project, whose data ship with mlops_nb, is in {project.init_example(folder)}\nnext: cd {folder}    mlops-nb run --sample 2000")
+        return
+    made = project.init(folder, data, target)
+    roles = {made.target: "target"} | {s["column"]: "sensitive?" for s in made.sensitive} | {c: f"left out: {why}" for c, why in made.left_out.items()}
+    print(f"{'column':<32} {'type':<12} {'different':>9} {'missing':>8}")
+    for c in made.columns:
+        print(f"{c.name[:32]:<32} {c.kind:<12} {c.distinct:>9,} {c.missing:>8,}  {roles.get(c.name, '')}".rstrip())
+    positive = f", looking for {made.task.positive!r} ({made.task.positive_why})" if made.task.name == "binary" else ""
+    print(f"\ntarget: {made.target}" + (f" (a guess: {made.target_why}; another: --target COLUMN)" if made.target_why else ""))
+    print(f"task: {made.task.name} ({made.task.why}){positive}" + (f"\nbeware: {made.task.note}" if made.task.note else ""))
+    if made.sensitive:
+        print(f"sensitive, by their names: {', '.join(s['column'] for s in made.sensitive)}; every report compares their groups, no gate depends on them yet")
+    if made.kept:
+        print(f"left as they were: {', '.join(made.kept)}")
+    print(f"\nproject {made.name} is in {made.root}\nnext: cd {made.root}    read nbs/charters/{made.name}.yaml    mlops-nb check    mlops-nb run --sample 2000    mlops-nb run")
+
+# %% ../../nbs/core/80_cli.ipynb #7b4a71ad
+@app.command("new-stage")
+def new_stage_command(
+    name: Annotated[str, typer.Argument(help="Lower case, e.g. seasons; with --override a stock stage's.")],
+    override: Annotated[bool, typer.Option("--override", help="Copy the stock stage into the project; the copy takes its place.")] = False,
+) -> None:
+    "Add a notebook to the pipeline that keeps the contract from its first minute."
+    from mlops_nb.core import project
+
+    settings = _settings()
+    made = project.override_stage(settings, name) if override else project.new_stage(settings, name)
+    print(f"written: {made.relative_to(settings.root)}, exported to {settings.package}.stages.{name}\nnext: edit it (mlops-nb lab)    nbdev-export    mlops-nb check    mlops-nb run {name} --sample 2000")
+
+
+@app.command()
+def diff(stage: Annotated[str, typer.Argument(help="A stage of the project that takes a stock one's place.")]) -> None:
+    "How a notebook of the project differs from the stock one that it takes the place of."
+    from mlops_nb.core import project
+
+    print(project.difference(_settings(), stage) or "no difference\n", end="")
+
+# %% ../../nbs/core/80_cli.ipynb #8827a00c
 @app.command()
 def doctor() -> None:
     "Look at what a run needs, and say how to mend what is not well."
-    import shutil
-    from importlib import metadata
+    from mlops_nb.core.doctor import look
 
-    settings = _settings()
     wrong = 0
-
-    def tell(good: bool, what: str, way_out: str = "") -> None:
-        nonlocal wrong
-        wrong += not good
-        print(f"{'ok ' if good else 'BAD'}  {what}" + (f"; {way_out}" if not good else ""))
-
-    tell(sys.version_info >= (3, 11), f"Python {sys.version.split()[0]}", "install Python 3.11 or newer")
-    for name in ("pandas", "scikit-learn", "papermill", "ipykernel", "mlflow", "wandb", "shap", "fairlearn", "streamlit", "nbdev"):
-        try:
-            tell(True, f"{name} {metadata.version(name)}")
-        except metadata.PackageNotFoundError:
-            tell(False, f"{name} is not installed", "pip install 'mlops-nb[all]'")
-    from jupyter_client.kernelspec import KernelSpecManager
-
-    known = KernelSpecManager().find_kernel_specs()
-    tell(settings.kernel in known, f"kernel {settings.kernel}", f"known: {', '.join(known)}; set `kernel` in settings.ini")
-    settings.home.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(settings.home).free / 1e9
-    tell(free > 1, f"{free:.1f} GB free for the store", "free some disk, or set `home` in settings.ini")
-    tell(os.access(settings.home, os.W_OK), "the store can be written", "mend its permissions")
-    import socket
-
-    with socket.socket() as probe:
-        tell(probe.connect_ex(("127.0.0.1", settings.app_port)) != 0, f"port {settings.app_port} for the app is free", "set `app_port` in settings.ini, or end what uses it")
-    tell(settings.tracking != "online" or bool(os.environ.get("WANDB_API_KEY")), f"W&B {settings.tracking}", "set WANDB_API_KEY, or tracking = offline")
-    from mlops_nb.core import registry
-
-    try:
-        tell(True, f"registry answers: {len(registry.versions(settings.registry_uri))} versions")
-    except MlopsError as error:
-        tell(False, "registry", str(error))
+    for finding in look():
+        wrong += not finding.well
+        print(f"{'ok ' if finding.well else 'BAD'}  {finding.what}" + (f"; {finding.mend}" if finding.mend and not finding.well else ""), flush=True)
     sys.exit(1 if wrong else 0)
