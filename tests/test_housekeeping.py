@@ -53,12 +53,12 @@ def test_every_notebook_is_light_and_names_the_plain_kernel():
 
 def test_core_knows_no_stage_and_nothing_imports_the_app():
     for file in (ROOT / "mlops_nb" / "core").glob("*.py"):
-        assert not re.search(r"(from|import) [\w.]*\b(stages|services|app)\b", file.read_text()), file.name
+        assert not re.search(r"^\s*(from|import) [\w.]*\b(stages|services|app)\b", file.read_text(), re.MULTILINE), file.name
     for folder in ("stages", "services"):
         for file in (ROOT / "mlops_nb" / folder).glob("*.py"):
             assert not re.search(r"^\s*(from|import) (\.+)?app\b", file.read_text(), re.MULTILINE), file.name
     for file in (ROOT / "mlops_nb" / "stages").glob("*.py"):
-        assert not re.search(r"(from|import) [\w.]*\bservices\b", file.read_text()), file.name
+        assert not re.search(r"^\s*(from|import) [\w.]*\bservices\b", file.read_text(), re.MULTILINE), file.name
 
 
 @pytest.mark.parametrize("words", [["--help"], ["check"]])
@@ -95,3 +95,13 @@ def test_no_machine_in_the_repository():
             continue
         text = file.read_text(encoding="utf-8", errors="replace")
         assert not re.search(r"--index-url|extra-index|https?://[^ \"')]+/simple/", text) or name.startswith("tests/"), name
+
+
+def test_readme_is_the_index_notebook():
+    """README.md is made from nbs/index.ipynb (make readme)."""
+    import nbformat
+    from nbconvert import MarkdownExporter
+
+    text, _ = MarkdownExporter().from_notebook_node(nbformat.read(ROOT / "nbs" / "index.ipynb", as_version=4))
+    assert (ROOT / "README.md").read_text() == text.replace("](images/", "](nbs/images/").rstrip("\n") + "\n"
+    assert "make test" in text and "make test" in (ROOT / ".ci" / "run").read_text()
