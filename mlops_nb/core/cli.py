@@ -6,7 +6,7 @@
 __all__ = ['app', 'runs_app', 'models_app', 'CharterOption', 'KnobOption', 'SampleOption', 'SampleFlag', 'main', 'run',
            'run_stage', 'junit_xml', 'check', 'graph', 'status', 'runs_list', 'runs_show', 'runs_compare',
            'models_list', 'models_show', 'models_promote', 'models_rollback', 'sync', 'lab', 'app_command',
-           'init_command', 'new_stage_command', 'diff', 'doctor']
+           'init_command', 'new_stage_command', 'diff', 'gc_command', 'doctor']
 
 # %% ../../nbs/core/80_cli.ipynb #13ce6da3
 import json
@@ -458,7 +458,23 @@ def diff(stage: Annotated[str, typer.Argument(help="A stage of the project that 
 
     print(project.difference(_settings(), stage) or "no difference\n", end="")
 
-# %% ../../nbs/core/80_cli.ipynb #8827a00c
+# %% ../../nbs/core/80_cli.ipynb #e29f35bb
+@app.command("gc")
+def gc_command(
+    keep: Annotated[int, typer.Option(min=1, help="Newest runs of each charter that stay.")] = 20,
+    older_than: Annotated[float, typer.Option(min=0, help="Days; younger runs stay too.")] = 0.0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go, and remove nothing.")] = False,
+    sample: SampleFlag = False,
+) -> None:
+    "Remove what old runs left; never what a registered version, the view or a stage run by hand cites."
+    from mlops_nb.core import gc
+
+    done = gc.collect(_settings(sample), keep, older_than, dry_run)
+    for kind, n, size in gc.account(done):
+        print(f"{kind:<16} {n:>7,}  {size:>10}")
+    print(f"{'would free' if dry_run else 'freed'} {gc.spoken(done.bytes)}: {len(done.runs)} runs go, {done.stayed} stay")
+
+
 @app.command()
 def doctor() -> None:
     "Look at what a run needs, and say how to mend what is not well."
