@@ -171,6 +171,14 @@ def test_joblib_leaves_nothing_in_shared_memory():
     assert not {name for name in set(os.listdir("/dev/shm")) - before if "joblib" in name or "loky" in name}
 
 
+def test_what_the_process_itself_says_goes_where_it_was_sent(tmp_path):
+    code = "import os, sys; os.system('echo shown'); os.write(sys.stderr._original_stdstream_copy, b'said')"
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
+    with open(tmp_path / "said", "wb") as file:
+        NotebookClient(notebook, kernel_name=kernel.NAME, kernel_manager_class=kernel.PromptManager).execute(env=ENV, stdout=file, stderr=file)
+    assert notebook.cells[0].outputs[0]["text"] == "shown\n" and (tmp_path / "said").read_text().endswith("said")
+
+
 def test_a_killed_kernel_is_noticed():
     since = time.monotonic()
     with pytest.raises(DeadKernelError):
@@ -235,5 +243,5 @@ def test_without_a_fork_an_ordinary_kernel_and_one_line(how, monkeypatch, capfd,
 
 def test_other_kernels_are_left_alone():
     assert "not this Python's ipykernel" in kernel._unusual(["R", "--slave"], {})
-    assert "stdout" in kernel._unusual([sys.executable, "-m", "ipykernel_launcher"], {"stdout": 1})
+    assert "stdout" in kernel._unusual([sys.executable, "-m", "ipykernel_launcher"], {"stdout": subprocess.PIPE})
     assert not kernel._unusual([sys.executable, "-m", "ipykernel_launcher", "-f", "x"], {"env": {}})

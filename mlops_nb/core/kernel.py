@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PRELOAD', 'NAME', 'warm_up', 'WarmProvisioner', 'PromptClient', 'PromptManager', 'install_kernelspec']
 
-# %% ../../nbs/core/44_kernel.ipynb #6e574cdd
+# %% ../../nbs/core/44_kernel.ipynb #94c971e9
 import asyncio
 import atexit
 import contextlib
@@ -13,6 +13,7 @@ import ctypes
 import functools
 import gc
 import importlib
+import inspect
 import json
 import os
 import re
@@ -40,9 +41,10 @@ from jupyter_client.manager import AsyncKernelManager
 from jupyter_client.provisioning import KernelProvisionerFactory, LocalProvisioner
 from traitlets import default
 
-# %% ../../nbs/core/44_kernel.ipynb #e1da0025
+# %% ../../nbs/core/44_kernel.ipynb #b805aadb
 PRELOAD = (
-    *("ipykernel.kernelapp", "ipykernel.debugger", "IPython.core.completerlib", "IPython.core.debugger", "IPython.core.oinspect", "IPython.extensions.storemagic"),
+    *("ipykernel.kernelapp", "ipykernel.debugger", "IPython.core.completerlib", "IPython.core.debugger", "IPython.core.oinspect"),
+    *("IPython.core.logger", "IPython.extensions.storemagic", "tornado.platform.asyncio", "sqlite3"),
     *("numpy", "pandas", "pyarrow.parquet", "pyarrow.dataset", "scipy.stats", "matplotlib.pyplot", "matplotlib.figure", "pydantic.main", "pydantic.type_adapter", "yaml"),
     *(f"sklearn.{part}" for part in ("calibration", "compose", "ensemble", "impute", "inspection", "linear_model", "metrics", "model_selection")),
     *(f"sklearn.{part}" for part in ("naive_bayes", "neighbors", "pipeline", "preprocessing", "tree", "dummy", "manifold")),
@@ -67,7 +69,7 @@ def _preload() -> Any:
     gc.freeze()  # a collection in a kernel leaves the shared pages alone
     return pools
 
-# %% ../../nbs/core/44_kernel.ipynb #968fd82f
+# %% ../../nbs/core/44_kernel.ipynb #331661ff
 _NOTE = struct.Struct("=ci")  # b"p", process id: the kernel listens.  b"e", exit code: it has ended
 
 
@@ -90,18 +92,20 @@ def _serve(
             os.read(woken, 4096)
             _reap(kernels)
         if control in ready:
-            said, fds, _, _ = socket.recv_fds(client, 1, 1)
-            for fd in fds:
-                link = socket.socket(fileno=fd)
-                if pid := _fork(link, pools, [control, woken, wake, *(other.fileno() for other in kernels.values())]):
+            said, fds, _, _ = socket.recv_fds(client, 1, 3)
+            if fds:
+                link = socket.socket(fileno=fds[0])
+                if pid := _fork(link, fds[1:], pools, [control, woken, wake, *(other.fileno() for other in kernels.values())]):
                     kernels[pid] = link
+                for fd in fds[1:]:
+                    os.close(fd)
         if not said:  # the client is gone
             _end(list(kernels))
             shutil.rmtree(folder, ignore_errors=True)
             break
     os._exit(0)
 
-# %% ../../nbs/core/44_kernel.ipynb #02970acf
+# %% ../../nbs/core/44_kernel.ipynb #15d11458
 def _reap(kernels: dict[int, socket.socket]) -> None:
     "Report the kernels that have ended, and ask what they left running to end too."
     while kernels and (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)):
@@ -113,24 +117,25 @@ def _reap(kernels: dict[int, socket.socket]) -> None:
 
 def _end(kernels: list[int]) -> None:
     "End the kernels now, and what they started within half a second."
+    ctypes.CDLL(None).prctl(36, 1)  # PR_SET_CHILD_SUBREAPER: what they started becomes our child, so we see it end
     for pid in kernels:
         os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
         _signal_group(pid, signal.SIGTERM)
     until = time.monotonic() + 0.5
-    while any(_signal_group(pid, signal.SIGKILL if time.monotonic() > until else 0) for pid in kernels):
-        time.sleep(0.02)
+    with contextlib.suppress(ChildProcessError):  # none is left
+        while time.monotonic() < until:
+            if os.waitpid(-1, os.WNOHANG)[0] == 0:
+                time.sleep(0.01)
+    for pid in kernels:
+        _signal_group(pid, signal.SIGKILL)
 
 
-def _signal_group(pid: int, signum: int) -> bool:
-    "Whether there was somebody in the process group to signal."
+def _signal_group(pid: int, signum: int) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(pid, signum)
-        return True
-    return False
 
-# %% ../../nbs/core/44_kernel.ipynb #54251b05
-def _fork(link: socket.socket, pools: Any, private: list[int]) -> int:
+# %% ../../nbs/core/44_kernel.ipynb #cda81c39
+def _fork(link: socket.socket, files: list[int], pools: Any, private: list[int]) -> int:
     "A new kernel's process id; 0 when there is none."
     with link.makefile("rb") as lines:
         request = json.loads(lines.readline() or "null")
@@ -143,11 +148,11 @@ def _fork(link: socket.socket, pools: Any, private: list[int]) -> int:
         link.close()
         return 0
     if not pid:
-        os._exit(_kernel(request, link, pools, private, parent))
+        os._exit(_kernel(request, link, files, pools, private, parent))
     return pid
 
-# %% ../../nbs/core/44_kernel.ipynb #7bb36837
-def _kernel(request: dict[str, Any], link: socket.socket, pools: Any, private: list[int], parent: int) -> int:
+# %% ../../nbs/core/44_kernel.ipynb #bbeb5d9b
+def _kernel(request: dict[str, Any], link: socket.socket, files: list[int], pools: Any, private: list[int], parent: int) -> int:
     "In the child: be a fresh process, then an ipykernel until it is shut down; the exit code."
     code = 1
     try:
@@ -157,7 +162,9 @@ def _kernel(request: dict[str, Any], link: socket.socket, pools: Any, private: l
             return code
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        for fd in private:
+        for at, fd in enumerate(files, start=1):
+            os.dup2(fd, at)
+        for fd in (*private, *files):
             os.close(fd)
         _settle(request["env"], request["cwd"], pools)
         _run(request["argv"], link)
@@ -167,7 +174,7 @@ def _kernel(request: dict[str, Any], link: socket.socket, pools: Any, private: l
     except BaseException:
         traceback.print_exc(file=sys.__stderr__)
     finally:
-        for finish in (threading._shutdown, atexit._run_exitfuncs):  # type: ignore[attr-defined]
+        for finish in (threading._shutdown, atexit._run_exitfuncs, sys.__stdout__.flush):  # type: ignore[attr-defined, union-attr]
             with contextlib.suppress(Exception):
                 finish()  # without it joblib leaves files in /dev/shm
     return code
@@ -310,15 +317,15 @@ class _Forked:
             if self.poll() is None:
                 os.kill(self.pid, signum)
 
-# %% ../../nbs/core/44_kernel.ipynb #7d266e6c
-async def _start(argv: list[str], env: dict[str, str], cwd: str) -> _Forked:
+# %% ../../nbs/core/44_kernel.ipynb #6bf38e88
+async def _start(argv: list[str], env: dict[str, str], cwd: str, files: list[int]) -> _Forked:
     "A kernel that listens, forked from the parent for this environment."
     loop, parent = asyncio.get_running_loop(), _parent(env)
     link, theirs = socket.socketpair()
     link.setblocking(False)
     try:
         with theirs:
-            socket.send_fds(parent.link, [b"+"], [theirs.fileno()])
+            socket.send_fds(parent.link, [b"+"], [theirs.fileno(), *files])
         await loop.sock_sendall(link, json.dumps({"argv": argv, "env": env, "cwd": cwd}).encode() + b"\n")
         kind, number = _NOTE.unpack(await asyncio.wait_for(loop.sock_recv(link, _NOTE.size), timeout=120) or _NOTE.pack(b"e", 1))
         if kind != b"p":
@@ -338,7 +345,7 @@ async def _why(parent: _Parent) -> str:
         return "a library starts threads when it is imported" if code == _THREADS else f"the process it is forked from ended with exit code {code}"
     return "the forked process ended before it listened"
 
-# %% ../../nbs/core/44_kernel.ipynb #3ccc09f3
+# %% ../../nbs/core/44_kernel.ipynb #6f3e99f9
 NAME = "mlops-nb"  # of the kernelspec and of the provisioner
 
 
@@ -358,7 +365,8 @@ class WarmProvisioner(LocalProvisioner):
         reason = _no_fork() or _unusual(cmd, kwargs)
         if not reason:
             try:
-                self.process = await _start(cmd[3:], kwargs["env"], str(kwargs.get("cwd") or os.getcwd()))
+                files = [default if file is None else file if isinstance(file, int) else file.fileno() for default, file in ((1, kwargs.get("stdout")), (2, kwargs.get("stderr")))]
+                self.process = await _start(cmd[3:], kwargs["env"], str(kwargs.get("cwd") or os.getcwd()), files)
             except OSError as error:
                 reason = str(error) or type(error).__name__
             else:
@@ -373,7 +381,8 @@ def _unusual(cmd: list[str], kwargs: dict[str, Any]) -> str:
     "What a fork cannot give; empty when there is nothing."
     if cmd[:3] != [sys.executable, "-m", "ipykernel_launcher"]:
         return f"{' '.join(cmd[:3])} is not this Python's ipykernel"
-    given = [name for name in ("stdin", "stdout", "stderr", "independent") if kwargs.get(name)]
+    given = [name for name in ("stdin", "independent") if kwargs.get(name)]
+    given += [name for name in ("stdout", "stderr") if isinstance(kwargs.get(name), int) and kwargs[name] < 0]  # subprocess.PIPE and the like
     return f"it was asked for with {', '.join(given)}" if given else ""
 
 
@@ -382,7 +391,7 @@ def _say(line: str) -> None:
     "The line on stderr, once per process."
     print(line, file=sys.stderr)
 
-# %% ../../nbs/core/44_kernel.ipynb #3607127a
+# %% ../../nbs/core/44_kernel.ipynb #b807658a
 class PromptClient(AsyncKernelClient):
     "A client that is ready as soon as the kernel has answered and its output arrives."
 
@@ -440,6 +449,8 @@ class PromptManager(AsyncKernelManager):
             await self._async_signal_kernel(signal.SIGINT)
         await super()._async_finish_shutdown(*args, **kwargs)
 
+    start_kernel = inspect.unwrap(AsyncKernelManager._async_start_kernel)
+    shutdown_kernel = inspect.unwrap(AsyncKernelManager._async_shutdown_kernel)
     interrupt_kernel = _async_interrupt_kernel
     finish_shutdown = _async_finish_shutdown
 

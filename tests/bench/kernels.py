@@ -17,11 +17,15 @@ from papermill.engines import Engine, papermill_engines
 from mlops_nb.core.kernel import NAME, PromptManager, warm_up
 
 ENV = {**os.environ, "OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "2", "OMP_WAIT_POLICY": "PASSIVE"}
-CELL = """import os
-import numpy, pandas, sklearn, sklearn.ensemble, matplotlib.pyplot
-def pss(pid):
-    return sum(int(line.split()[1]) for line in open(f"/proc/{pid}/smaps_rollup") if line.startswith("Pss:")) / 1024
+STACK = "import numpy, pandas, sklearn, matplotlib.pyplot"
+MEMORY = """import os
+pss = lambda pid: sum(int(line.split()[1]) for line in open(f"/proc/{pid}/smaps_rollup") if line.startswith("Pss:")) / 1024
 print(os.getppid(), pss("self"), pss(os.getppid()))"""
+
+
+def pss(pid: int) -> float:
+    "MB of a process, shared pages divided among those who share them."
+    return sum(int(line.split()[1]) for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines() if line.startswith("Pss:")) / 1024
 
 
 class Bench(Engine):
@@ -33,48 +37,36 @@ class Bench(Engine):
         return PapermillNotebookClient(nb_man, kernel_name=kernel_name, kernel_manager_class=manager, timeout=120).execute(env=ENV)
 
 
-def parent_pss() -> float:
-    "MB of the parent before it has forked."
-    from mlops_nb.core.kernel import _parent
-
-    file = Path(f"/proc/{_parent(ENV).process.pid}/smaps_rollup")
-    return sum(int(line.split()[1]) for line in file.read_text().splitlines() if line.startswith("Pss:")) / 1024
-
-
 def main(rounds: int = 5) -> None:
     logging.getLogger("papermill").setLevel(logging.CRITICAL)
     papermill_engines.register("bench", Bench)
     taken: dict[str, list[float]] = {NAME: [], "python3": []}
-    grown, alone, plain = [], [], []
     with tempfile.TemporaryDirectory() as folder:
-        notebook = Path(folder, "imports.ipynb")
-        kernelspec = {"name": "python3", "display_name": "python3", "language": "python"}
-        nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(CELL)], metadata={"kernelspec": kernelspec}), notebook)
+        file = Path(folder, "notebook.ipynb")
 
-        def once(kernel: str) -> list[float]:
+        def once(kernel: str, *cells: str) -> tuple[float, list[float]]:
+            "Seconds, and the numbers that the last cell prints."
+            kernelspec = {"name": "python3", "display_name": "python3", "language": "python"}
+            nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in cells], metadata={"kernelspec": kernelspec}), file)
             since = time.perf_counter()
-            done = papermill.execute_notebook(notebook, Path(folder, "out.ipynb"), engine_name="bench", kernel_name=kernel, progress_bar=False)
-            taken[kernel].append(time.perf_counter() - since)
-            return [float(x) for x in done.cells[-1].outputs[0].text.split()]
+            done = papermill.execute_notebook(file, Path(folder, "out.ipynb"), engine_name="bench", kernel_name=kernel, progress_bar=False)
+            seconds = time.perf_counter() - since
+            return seconds, [float(number) for output in done.cells[-1].outputs for number in output.text.split()]
 
-        since = time.perf_counter()
         warm_up(ENV)
-        once(NAME)
-        once("python3")
-        first = time.perf_counter() - since - taken["python3"][0]
-        for runs in taken.values():
-            runs.clear()
+        first, _ = once(NAME, STACK)
+        once("python3", STACK)  # files are in the page cache now
         for _ in range(rounds):
-            before = parent_pss()
-            _, own, after = once(NAME)
-            grown.append(own + after - before)
-            alone.append(before)
-            plain.append(once("python3")[1])
+            for kernel, runs in taken.items():
+                runs.append(once(kernel, STACK)[0])
+        pid, own, parent = once(NAME, STACK, MEMORY)[1]
+        alone = pss(int(pid))
+        plain = once("python3", STACK, MEMORY)[1][1]
     warm, ordinary = statistics.median(taken[NAME]), statistics.median(taken["python3"])
-    print(f"an import-only notebook: forked {warm:.2f} s, ordinary {ordinary:.2f} s, medians of {rounds}; the first forked one with its parent {first:.2f} s")
-    print(f"memory: a forked kernel adds {statistics.median(grown):.0f} MB to its parent's {statistics.median(alone):.0f} MB; an ordinary kernel has {statistics.median(plain):.0f} MB (PSS)")
+    print(f"an import-only notebook: forked {warm:.2f} s, ordinary {ordinary:.2f} s, medians of {rounds}; the first forked one, with its parent's start, {first:.2f} s")
+    print(f"memory (PSS): a forked kernel adds {own + parent - alone:.0f} MB to its parent's {alone:.0f} MB; an ordinary kernel has {plain:.0f} MB")
     print(f"bench kernel_import_ratio {warm / ordinary:.3f} <=0.08 {'holds' if warm / ordinary <= 0.08 else 'short'}")
-    print(f"bench kernel_pss_mb {statistics.median(grown):.1f} - holds")
+    print(f"bench kernel_pss_mb {own + parent - alone:.1f} - holds")
 
 
 if __name__ == "__main__":
