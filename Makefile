@@ -16,6 +16,7 @@ $(DONE): pyproject.toml requirements.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode -r requirements.lock
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .
+	@$(BIN)/python -c "from mlops_nb.core.kernel import install_kernelspec; install_kernelspec()"
 	@$(BIN)/python -m compileall -q mlops_nb
 	@if git rev-parse --git-dir >/dev/null 2>&1; then HOME=$(CURDIR)/.venv $(BIN)/nbdev-install-hooks >/dev/null && sed -i.old 's#= nbdev-#= .venv/bin/nbdev-#' .gitconfig && rm -f .gitconfig.old; fi
 	@touch $(DONE)
