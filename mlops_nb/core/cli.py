@@ -36,13 +36,18 @@ CharterOption = Annotated[Path | None, typer.Option("--charter", help="Charter f
 KnobOption = Annotated[list[str] | None, typer.Option("-p", help="Set a knob, e.g. -p split.test_size=0.25; repeatable.")]
 SampleOption = Annotated[int | None, typer.Option("--sample", min=50, help="Run on few rows, in a store and registry of its own.")]
 
-# %% ../../nbs/core/80_cli.ipynb #ddba9431
+# %% ../../nbs/core/80_cli.ipynb #123aac49
 def main() -> None:
     "The command's entry: errors for people go to stderr without a traceback, exit code 1."
     try:
         app()
     except MlopsError as error:
         print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except ModuleNotFoundError as error:
+        if not error.name or error.name.partition(".")[0] == "mlops_nb":
+            raise
+        print(f"error: this needs {error.name}, which is not installed; install it: pip install 'mlops-nb[lab]'", file=sys.stderr)
         sys.exit(1)
 
 
@@ -374,7 +379,7 @@ def sync() -> None:
     for said in tracking.sync(_settings()):
         print(said)
 
-# %% ../../nbs/core/80_cli.ipynb #80fdfe37
+# %% ../../nbs/core/80_cli.ipynb #bf077121
 def _start(*words: str) -> None:
     "Run a program in the foreground until it ends; its exit code is ours."
     try:
@@ -387,7 +392,6 @@ def _own_code_importable() -> Path:
     "The project's folder; programs started from here find the project's package in it, whatever folder they run in."
     root = _settings().root
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))
-    os.environ["MLOPS_NB_ROOT"] = str(root)
     return root
 
 

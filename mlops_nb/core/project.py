@@ -169,7 +169,7 @@ def _guess_binary(counts: Any, note: str) -> Task:
     plain = chosen if not isinstance(chosen, float) else int(chosen) if chosen.is_integer() else str(chosen)
     return Task("binary", "two different values", plain, why, 2, rate, note)
 
-# %% ../../nbs/core/85_project.ipynb #c4ca276a
+# %% ../../nbs/core/85_project.ipynb #c71ee609
 _SENSITIVE = {
     "sex", "gender", "race", "racial", "ethnic", "ethnicity", "religion", "religious", "faith", "disability", "disabled", "handicap", "nationality",
     "citizenship", "citizen", "immigrant", "immigration", "marital", "pregnant", "pregnancy", "orientation", "caste", "skin", "veteran", "origin", "birth", "dob",
@@ -198,7 +198,7 @@ def sensitive_columns(
 def _bins(column: Column, values: Any) -> list[float]:
     "Cut points: the usual ages where they divide the rows, else thirds."
     low, high = values.quantile(0.05), values.quantile(0.95)
-    ages = [float(a) for a in (25, 45, 65) if low < a < high] if "age" in _tokens(column.name) else []
+    ages: list[float] = [a for a in (25, 45, 65) if low < a < high] if "age" in _tokens(column.name) else []
     thirds = sorted({float(f"{values.quantile(q):.3g}") for q in (1 / 3, 2 / 3)})
     return ages or [t for t in thirds if values.min() < t <= values.max()]
 
@@ -225,7 +225,7 @@ def columns_to_leave_out(
             why[c.name] = "Dates written as text. Save the data as Parquet with a type for times, or take their parts out in a stage of your own."
     return row_id, why
 
-# %% ../../nbs/core/85_project.ipynb #0d8f79b7
+# %% ../../nbs/core/85_project.ipynb #4c85c844
 _METRICS: dict[str, list[str]] = {  # the first one is what models are compared by
     "binary": ["roc_auc", "average_precision", "log_loss", "brier", "accuracy", "balanced_accuracy", "precision", "recall", "f1"],
     "multiclass": ["balanced_accuracy", "accuracy", "f1_macro", "roc_auc_ovr", "log_loss"],
@@ -237,9 +237,14 @@ _SAMPLE: dict[str, dict[str, Any]] = {"train": {"folds": 3}, "tune": {"trials": 
 def _text(value: Any) -> str:
     "A value as YAML reads it back, whatever signs are in it."
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{_text(k)}: {_text(v)}" for k, v in value.items()) + "}"
+        return "{" + ", ".join(f"{k}: {_text(v)}" for k, v in value.items()) + "}"  # our own keys
     signs = json.dumps(value, ensure_ascii=False)
     return "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in signs)
+
+
+def _short(number: float | None) -> float | int | None:
+    "7 for 7.0."
+    return int(number) if number is not None and float(number).is_integer() else number
 
 
 def _success(task: Task) -> list[tuple[str, str, float, str]]:  # metric, at_least or at_most, value, reason
@@ -293,7 +298,7 @@ def charter_text(
     lines += [f"id: {_text(row_id)}  # GUESS: identifies a row" if row_id else "# id: the column that identifies a row", "# weight: the column of survey weights", ""]
     return "\n".join([*lines, *_rules(columns), "", *_knobs(graph)]) + "\n"
 
-# %% ../../nbs/core/85_project.ipynb #b2d54fda
+# %% ../../nbs/core/85_project.ipynb #4abb8230
 def _costs_and_fairness(task: Task, sensitive: list[dict[str, Any]]) -> list[str]:
     "What errors cost, and by what groups figures are compared."
     lines = []
@@ -314,7 +319,7 @@ def _rules(columns: list[Column]) -> list[str]:
     "What was seen in each column, ready to become a rule."
     lines = ["# Rows that break a rule go to quarantine with the reason. None to begin with; this is what was seen, take a # away to demand it.", "rules: {}"]
     for c in columns:
-        rule: dict[str, Any] = {"min": c.low, "max": c.high} if c.numeric else {"allowed": list(c.values)} if c.kind == "category" and c.values else {}
+        rule: dict[str, Any] = {"min": _short(c.low), "max": _short(c.high)} if c.numeric else {"allowed": list(c.values)} if c.kind == "category" and c.values else {}
         rule |= {} if c.missing else {"required": True}
         gaps = f", {c.missing:,} missing" if c.missing else ""
         lines.append(f"#  {_text(c.name)}: {_text(rule)}  # {c.kind}, {c.distinct:,} different{gaps}")
@@ -344,7 +349,7 @@ def project_name(folder: Path) -> str:
     own = spec is not None and spec.origin is not None and folder.resolve() in Path(spec.origin).parents
     return f"{name}_project" if taken or (spec is not None and not own) else name
 
-# %% ../../nbs/core/85_project.ipynb #ec425369
+# %% ../../nbs/core/85_project.ipynb #ceb79704
 _FILES = {
     "settings.ini": """\
 # Where and how this project runs. Every key can be overridden by an environment variable, e.g. MLOPS_NB_JOBS=1.
@@ -418,7 +423,7 @@ mlops-nb run --junit reports/junit.xml "$@"
     "README.md": """\
 # {name}
 
-A machine-learning project that runs on [mlops_nb](https://pypi.org/project/mlops-nb/): notebooks are the pipeline.
+A machine-learning project that runs on mlops_nb: notebooks are the pipeline.
 
 | | |
 |---|---|
