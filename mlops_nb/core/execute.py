@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['WARM', 'headless', 'kernel_environment', 'Failure', 'Kernels', 'execute']
 
-# %% ../../nbs/core/45_execute.ipynb #58ee69fa
+# %% ../../nbs/core/45_execute.ipynb #21583f68
 import json
 import logging
 import os
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from .artifacts import write_atomic
-from .guard import Flood, mask_notebook
+from .guard import Flood, Masker, mask_notebook
 from .signatures import Cell, Stage, code_cells, read_notebook
 
 # %% ../../nbs/core/45_execute.ipynb #5748b737
@@ -193,11 +193,11 @@ def execute(
     _tidy(out, prepared, failure, flood.mask)
     return failure
 
-# %% ../../nbs/core/45_execute.ipynb #1c283ff0
+# %% ../../nbs/core/45_execute.ipynb #20722604
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
-def _failure(error: Exception, out: Path, at: int, said: Path, mask: Callable[[Any], Any]) -> Failure:
+def _failure(error: Exception, out: Path, at: int, said: Path, mask: Masker) -> Failure:
     "The failure that papermill's error, or a dead or silent kernel's, stands for."
     cells = [c for c in read_notebook(out)["cells"] if "papermill-error-cell-tag" not in c["metadata"].get("tags", [])] if out.is_file() else []
     cell = cells[at].get("id", "") if at < len(cells) else ""
@@ -210,8 +210,8 @@ def _failure(error: Exception, out: Path, at: int, said: Path, mask: Callable[[A
         meaning[name] += "".join(f"\n{line}" for line in said.read_text(errors="replace").splitlines()[-5:])
     return Failure(cell, None, name, mask(meaning.get(name, f"{error}")))
 
-# %% ../../nbs/core/45_execute.ipynb #14601336
-def _tidy(out: Path, prepared: Path, failure: Failure | None, mask: Callable[[Any], Any]) -> None:
+# %% ../../nbs/core/45_execute.ipynb #07e78c25
+def _tidy(out: Path, prepared: Path, failure: Failure | None, mask: Masker) -> None:
     "Take paths and papermill's bookkeeping out of the executed notebook; note an error that no cell shows."
     notebook = read_notebook(out if out.is_file() else prepared)
     notebook["metadata"].pop("papermill", None)
