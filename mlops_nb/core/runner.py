@@ -6,18 +6,24 @@
 __all__ = ['Listener', 'Job', 'sample_settings', 'prepare', 'Result', 'Step', 'plan', 'last_results', 'run', 'git_state',
            'nodes_of', 'sample_store']
 
-# %% ../../nbs/core/47_runner.ipynb #b30b269d
+# %% ../../nbs/core/47_runner.ipynb #aa1a3888
+import contextlib
+import errno
+import fcntl
+import hashlib
 import json
 import os
+import re
 import secrets
 import shlex
 import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +31,7 @@ from .artifacts import CorruptObject, Json, Store, Table, write_atomic
 from .charter import Charter, load_charter
 from .errors import MlopsError, nearest
 from .execute import Failure, Kernels, execute
-from .guard import BUDGET, Flood, masker, secrets_of
+from .guard import BUDGET, Flood, Masker, masker, secrets_of
 from .pipeline import Graph, changes, check, ingredients, key_of, knob_values, load_graph, parse_knobs
 from .settings import Settings, load_settings
 from .signatures import Stage
@@ -120,7 +126,7 @@ def _target_has(settings: Settings, target: str, stage: Stage, record: dict[str,
                 return False
     return True
 
-# %% ../../nbs/core/47_runner.ipynb #2195a12c
+# %% ../../nbs/core/47_runner.ipynb #8a47c960
 @dataclass(frozen=True)
 class Step:
     "What a run would do with a stage, and why."
@@ -132,7 +138,7 @@ class Step:
 
 def plan(job: Job, wanted: Iterable[str], force: Iterable[str] = ()) -> list[Step]:
     "What a run would do now."
-    store, force = Store(job.settings.home), set(_known(job.graph, force))
+    store, force, mask = Store(job.settings.home), set(_known(job.graph, force)), _mask(job.settings)
     digests, last = roots(job.settings, store), last_results(job.settings, job.charter.name)
     steps: list[Step] = []
     for name in job.graph.upto(wanted):
@@ -147,8 +153,13 @@ def plan(job: Job, wanted: Iterable[str], force: Iterable[str] = ()) -> list[Ste
             digests |= record["outputs"]
             steps.append(Step(name, "cached", ""))
         else:
-            steps.append(Step(name, "run", "forced" if name in force else changes(last.get(name, {}).get("ingredients"), parts)))
+            steps.append(Step(name, "run", "forced" if name in force else changes(last.get(name, {}).get("ingredients"), mask(parts))))
     return steps
+
+
+def _mask(settings: Settings) -> Masker:
+    "Masks what is secret in this process: in what is saved, and in what is said."
+    return masker(secrets_of(os.environ, (settings.registry_uri,)))
 
 
 def last_results(settings: Settings, charter: str) -> dict[str, dict[str, Any]]:
@@ -163,7 +174,62 @@ def _known(graph: Graph, names: Iterable[str]) -> list[str]:
             raise MlopsError(f"no stage '{name}'{nearest(name, graph.stages)}")
     return list(names)
 
-# %% ../../nbs/core/47_runner.ipynb #b3d21cb0
+# %% ../../nbs/core/47_runner.ipynb #6d87824f
+def _claim(work: Path) -> int:
+    "Make a run's working folder, locked for as long as this process lives; the lock, a file descriptor."
+    work.parent.mkdir(parents=True, exist_ok=True)
+    new = tempfile.mkdtemp(prefix=".", dir=work.parent)  # for this user only: what a stage logs is masked later
+    lock = os.open(new, os.O_RDONLY)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    os.rename(new, work)
+    return lock
+
+
+def _tidy_up(settings: Settings) -> list[str]:
+    "Clear away what runs were working on that are no more; those that had not ended are marked as killed."
+    killed = []
+    for work in (settings.home / "work").glob("[0-9]*"):
+        with contextlib.suppress(OSError, ValueError):  # still at work, or somebody else's
+            lock = os.open(work, os.O_RDONLY)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                file = settings.reports / work.name / "summary.json"
+                if file.is_file() and (summary := json.loads(file.read_text(encoding="utf-8")))["status"] == "running":
+                    write_atomic(file, json.dumps(summary | {"status": "killed"}, indent=1).encode())
+                    killed.append(work.name)
+                shutil.rmtree(work)
+            finally:
+                os.close(lock)
+    return killed
+
+# %% ../../nbs/core/47_runner.ipynb #337269cf
+_ID = re.compile(r"\d{8}-\d{6}-[0-9a-f]{4}")
+
+
+def _next_id(reports: Path, now: datetime) -> str:
+    "An id for a run that starts now: the time and four random digits, later than the ids that are there."
+    newest = max((f.name for f in reports.glob("*") if _ID.fullmatch(f.name)), default="")
+    if newest[:15] >= f"{now:%Y%m%d-%H%M%S}":
+        with contextlib.suppress(ValueError, OverflowError):  # no date at all: a folder that only looks like a run's
+            now = datetime.strptime(newest[:15], "%Y%m%d-%H%M%S") + timedelta(seconds=1)
+    return f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+
+# %% ../../nbs/core/47_runner.ipynb #5f3ed42e
+def _refused(
+    settings: Settings,
+    error: OSError,
+) -> str:  # empty when the error is about something else
+    "What can't be written, why, and the way on."
+    places = {"reports": settings.reports, "home": settings.home}
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        free = {name: shutil.disk_usage(next(f for f in (place, *place.parents) if f.exists())).free for name, place in places.items()}
+        said = ", ".join(f"{size / 1e6:,.1f} MB for `{name}`" for name, size in free.items())
+        return f"{error.strerror} (free: {said}); make room, then run again: what is done stays"
+    key = next((name for name, place in places.items() if error.filename and Path(error.filename).is_relative_to(place)), "")
+    what = {"reports": "reports", "home": "the store"}.get(key)
+    return f"{what} can't be written: {error.strerror}; set `{key}` in settings.ini to a folder you may write" if what else ""
+
+# %% ../../nbs/core/47_runner.ipynb #64e800f3
 Listener = Callable[..., None]  # called as listen(stage, status=..., ...), from the run's own thread and the stages' threads
 
 
@@ -175,20 +241,22 @@ class _Run:
         self.todo = job.graph.upto(wanted)
         self.stages = list(self.todo)
         now = datetime.now(UTC)
-        self.id = f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+        self.killed = _tidy_up(job.settings)
+        self.id = _next_id(job.settings.reports, now)
         self.started, self.clock = now.isoformat(timespec="seconds"), time.monotonic()
         self.folder = job.settings.reports / self.id
         self.work = job.settings.home / "work" / self.id
         self.store = Store(job.settings.home)
         self.digests = roots(job.settings, self.store)
         self.source = self._source()
+        self.mask = _mask(job.settings)
         self.last = last_results(job.settings, job.charter.name)
         self.results: dict[str, Result] = {}
         self.parts: dict[str, dict[str, Any]] = {}
         self.mended: set[str] = set()
         self.kernels = Kernels()
         self.git = git_state(job.settings.root)
-        self.mask = masker(secrets_of(os.environ, (job.settings.registry_uri,)))
+        self.lock = _claim(self.work)
 
     def _source(self) -> str:
         from mlops_nb.core.charter import source_file
@@ -214,8 +282,15 @@ class _Run:
 
     def execute(self, name: str) -> Result:
         "Run the stage in a kernel (in a thread of its own)."
+        try:
+            return self._execute(name)
+        except OSError as error:  # no room for what the stage leaves
+            failure = Failure("", None, type(error).__name__, _refused(self.job.settings, error) or str(error))
+            return Result("failed", inputs=self.parts[name]["inputs"], error=self._card(name, failure))
+
+    def _execute(self, name: str) -> Result:
         job, stage, parts = self.job, self.job.graph.stages[name], self.parts[name]
-        why = "forced" if name in self.force else changes(self.last.get(name, {}).get("ingredients"), parts)
+        why = "forced" if name in self.force else changes(self.last.get(name, {}).get("ingredients"), self.mask(parts))
         self.listen(name, status="running", why=why)
         work, begun = self.work / name, time.monotonic()
         work.mkdir(parents=True, exist_ok=True)
@@ -228,13 +303,13 @@ class _Run:
         out, flood = self.folder / f"{name}.ipynb", Flood(work, BUDGET, self.mask)
         failure = execute(
             stage, job.knobs[name], context, work, out, kernel=job.settings.kernel, threads=job.settings.threads, timeout=job.settings.timeout,
-            root=job.settings.root, kernels=self.kernels, flood=flood, on_cell=lambda at, of: self.listen(name, status="running", cell=at, cells=of),
+            root=job.settings.root, kernels=self.kernels, flood=flood, on_cell=lambda at, of: self._at(name, at, of),
         )
         lines = [self.mask(json.loads(line)) for line in record.read_text(encoding="utf-8").splitlines()] if record.is_file() else []
         result = Result("done", key_of(parts), round(time.monotonic() - begun, 2), why, parts["inputs"])
         result.outputs = {line["output"]: line["digest"] for line in lines if "output" in line}
         result.metrics = {line["metric"]: line["value"] for line in lines if "metric" in line}
-        result.cut = {cell: self.store.put(file.read_bytes()) for cell, file in flood.files.items()}
+        result.cut = {cell: self._keep(file) for cell, file in flood.close().items()}
         lost = [p.artifact for p in stage.outputs if p.artifact not in result.outputs]
         if not failure and lost:
             failure = Failure("", None, "MissingOutput", f"the notebook ran, but wrote no {', '.join(lost)}; add {lost[0]}.write(...) to its run cell")
@@ -244,16 +319,29 @@ class _Run:
             self._remember(name, result, out.read_bytes())
         return result
 
+    def _at(self, name: str, cell: int, cells: int) -> None:
+        "A cell begins; not in a run that was interrupted while the kernel started."
+        if self.kernels.stopped:
+            raise MlopsError("the run was interrupted")
+        self.listen(name, status="running", cell=cell, cells=cells)
+
+    def _keep(self, file: Path) -> str:
+        "Move a file of any size into the store; its digest."
+        with open(file, "rb") as content:
+            digest = hashlib.file_digest(content, "sha256").hexdigest()
+        self.store.path(digest).parent.mkdir(parents=True, exist_ok=True)
+        os.replace(file, self.store.path(digest))
+        return digest
+
     def _card(self, name: str, failure: Failure) -> dict[str, Any]:
         "The error card: what failed where, and the command to repeat just that."
         repeat = shlex.join(["mlops-nb", "run", name, *self.job.words])
-        evalue = failure.evalue if not self.kernels.stopped else "the run was interrupted"
-        return {"stage": name, "cell": failure.cell, "line": failure.line, "ename": failure.ename, "evalue": evalue, "knobs": self.job.knobs[name], "repeat": repeat}
+        return {"stage": name, "cell": failure.cell, "line": failure.line, "ename": failure.ename, "evalue": failure.evalue, "knobs": self.job.knobs[name], "repeat": repeat}
 
     def _remember(self, name: str, result: Result, notebook: bytes) -> None:
         result.notebook = self.store.put(notebook)
         record = {
-            "stage": name, "key": result.key, "ingredients": self.parts[name], "outputs": result.outputs, "metrics": result.metrics,
+            "stage": name, "key": result.key, "ingredients": self.mask(self.parts[name]), "outputs": result.outputs, "metrics": result.metrics,
             "notebook": result.notebook, "cut": result.cut, "seconds": result.seconds, "run": self.id,
         }
         write_atomic(_record_file(self.job.settings.home, name, result.key), json.dumps(record).encode())
@@ -315,14 +403,14 @@ class _Run:
 
     def save_view(self) -> None:
         "What was done comes into view for exploring by hand; older results of the same stages leave it."
-        stages = dict(self.last)
+        stages = last_results(self.job.settings, self.job.charter.name)  # as they are now: another run may have ended
         for name, r in self.results.items():
             if r.status in ("done", "cached"):
-                stages[name] = {"key": r.key, "ingredients": self.parts[name], "inputs": r.inputs, "outputs": r.outputs}
+                stages[name] = {"key": r.key, "ingredients": self.mask(self.parts[name]), "inputs": r.inputs, "outputs": r.outputs}
                 (self.job.settings.home / "lab" / self.job.charter.name / f"{name}.json").unlink(missing_ok=True)
         write_atomic(view_file(self.job.settings.home, self.job.charter.name), json.dumps({"run": self.id, "stages": stages}).encode())
 
-# %% ../../nbs/core/47_runner.ipynb #e7c5f44e
+# %% ../../nbs/core/47_runner.ipynb #618c98ab
 def run(
     job: Job,
     wanted: Iterable[str] = ("register",),
@@ -332,21 +420,30 @@ def run(
     listen: Listener = lambda stage, **what: None,
 ) -> dict[str, Any]:
     "Run the pipeline up to the wanted stages; the run's summary."
-    this = _Run(job, list(wanted), set(_known(job.graph, force)), only, listen)
     try:
-        this.folder.mkdir(parents=True)
+        this = _Run(job, list(wanted), set(_known(job.graph, force)), only, listen)
+        try:
+            return _conduct(this)
+        finally:
+            os.close(this.lock)
     except OSError as error:
-        raise MlopsError(f"reports can't be written: {error.strerror}: {this.folder.parent}; set `reports` in settings.ini to a folder you may write") from error
-    records = _Records(this)
-    status = "failed"
+        if said := _refused(job.settings, error):
+            raise MlopsError(said) from error
+        raise
+
+
+def _conduct(this: _Run) -> dict[str, Any]:
+    "From the first record to the last."
+    this.folder.mkdir(parents=True)
+    records, status = _Records(this), "failed"
     try:
         _drive(this, records)
         status = "failed" if any(r.status == "failed" for r in this.results.values()) else "done"
     except KeyboardInterrupt:
         status = "interrupted"
     finally:
-        for name in this.todo:
-            this.results.setdefault(name, Result("skipped", why="the run ended"))
+        for name in this.stages:
+            this.results.setdefault(name, Result("skipped", why="the run was interrupted" if status == "interrupted" else "the run ended"))
         this.save_view()
         summary = this.summary(status)
         records.close(summary)
@@ -379,7 +476,7 @@ def _drive(this: _Run, records: Any) -> None:
             this.kernels.stop()
             raise
 
-# %% ../../nbs/core/47_runner.ipynb #f90514eb
+# %% ../../nbs/core/47_runner.ipynb #639d7b74
 def git_state(root: Path) -> dict[str, Any] | None:
     "Commit of the project's checkout and whether files differ from it; None outside a checkout."
     def ask(*words: str) -> str:
@@ -392,7 +489,7 @@ def git_state(root: Path) -> dict[str, Any] | None:
 
 
 class _Records:
-    "Writes what a run leaves behind: summary, pages, W&B and MLflow. A run in which nothing executed leaves its summary only."
+    "Writes what a run leaves behind: summary, pages, W&B and MLflow. A run in which nothing executed leaves its summary only, unless it goes on where another was killed."
 
     def __init__(self, this: _Run):
         self.this = this
@@ -431,9 +528,9 @@ class _Records:
     def close(self, summary: dict[str, Any]) -> None:
         "Write everything that is still to be written."
         this = self.this
-        if any(r.status in ("done", "failed") for r in this.results.values()):
+        if this.killed or any(r.status in ("done", "failed") for r in this.results.values()):  # a killed run may have left results, but no pages
             self._pages(summary)
-            summary["warnings"] = self._mirror(summary)
+            summary["warnings"] = this.mask(self._mirror(summary))
         self._write(summary)
         write_atomic(this.job.settings.reports / "latest", (this.id + "\n").encode())
         shutil.rmtree(this.work, ignore_errors=True)
@@ -449,7 +546,8 @@ class _Records:
         if model and any(summary["stages"][n]["status"] == "done" for n, s in job.graph.stages.items() if s.targets and n in summary["stages"]):
             from mlops_nb.core import registry  # a version that this run made: its MLflow run is this run's
 
-            model = model | {"mlflow_run": registry.get(job.settings.registry_uri, model["name"], model["version"]).mlflow_run}
+            with contextlib.suppress(MlopsError):  # away by now: record_mlflow says so
+                model = model | {"mlflow_run": registry.get(job.settings.registry_uri, model["name"], model["version"]).mlflow_run}
         warnings = [record_mlflow(job.settings, summary | {"model": model}, self.this.mask(job.charter.statement()), self.this.mask(job.knobs))]
         return [w for w in [*warnings, *(self.tracker.finish(summary) if self.tracker else [])] if w]
 
