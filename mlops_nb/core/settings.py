@@ -27,7 +27,7 @@ class Settings(BaseModel):
     stock: bool = False  # the stages that ship with mlops_nb are part of the pipeline
     home: Path = Path(".mlops")  # store, registry and tracking files
     reports: Path = Path("reports")
-    kernel: str = "python3"
+    kernel: str = "mlops-nb"
     jobs: int = Field(2, ge=1, le=64)  # stages side by side
     threads: int = Field(0, ge=0, le=1024)  # threads a stage may use; 0 means all cores
     timeout: int = Field(1800, ge=1)  # seconds a single cell may take
