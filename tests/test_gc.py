@@ -3,6 +3,9 @@
 import json
 import os
 import random
+import re
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -89,19 +92,24 @@ def test_young_runs_and_new_files_stay(tmp_path):
     assert collect(settings, 1, older_than=10**5).items == []
 
 
-def test_a_run_in_progress_stops_it(tmp_path):
-    settings = Settings(root=tmp_path, timeout=1800)
-    made_up_run(settings, 0, {"fit": b"a"})
-    made_up_run(settings, 1, {"fit": b"b"}, status="running")
-    with pytest.raises(MlopsError, match="20260101-010000-0001 is in progress, so nothing was removed"):
-        collect(settings, 1)
-    aged(tmp_path)  # killed yesterday: it counts as ended, and its unfinished work goes
-    write_atomic(settings.home / "work" / "20260101-010000-0001" / "fit" / "record.jsonl", b"{}")
-    with pytest.raises(MlopsError, match="in progress"):
-        collect(settings, 1)
-    aged(tmp_path)
-    assert "unfinished work" in {kind for kind, _, _ in account(collect(settings, 1))}
-    assert not list((settings.home / "work").iterdir())
+def test_a_run_in_progress_stops_it(project):
+    """A real run, seen at work, and then killed: what it left unfinished goes."""
+    tool = Path(sys.executable).with_name("mlops-nb")
+    project.edit("stages/30_total.ipynb", "total.write(", "import time; time.sleep(60)\ntotal.write(")
+    with subprocess.Popen([tool, "run", "total"], cwd=project.root, stdout=subprocess.PIPE, text=True) as running:
+        for line in running.stdout:
+            if line.startswith("scale"):
+                break
+        before = everything(Settings(root=project.root))
+        said = project.call("gc", "--keep", "1")
+        assert said.returncode == 1 and re.search(r"error: run \d{8}-\d{6}-\w{4} is in progress, so nothing was removed", said.stderr), said
+        assert before <= everything(Settings(root=project.root))
+        running.kill()
+    aged(project.root / ".mlops")
+    done = project.call("gc", "--keep", "1")
+    assert done.returncode == 0 and "unfinished work" in done.stdout, done
+    assert not list((project.root / ".mlops" / "work").iterdir())
+    assert project.call("run", "--dry-run", "scale").stdout.split()[1::2] == ["cached", "cached"]
 
 
 def test_a_damaged_summary_and_strange_files(tmp_path):

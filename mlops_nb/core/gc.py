@@ -6,9 +6,11 @@
 __all__ = ['runs_of', 'in_progress', 'to_remove', 'Cited', 'cited_by_versions', 'cited_by_hand', 'cited_by_runs', 'Item',
            'Collected', 'collect', 'spoken', 'account']
 
-# %% ../../nbs/core/87_gc.ipynb #98fd5fbd
+# %% ../../nbs/core/87_gc.ipynb #d77156c2
 import contextlib
+import fcntl
 import json
+import os
 import re
 import shutil
 import sqlite3
@@ -23,7 +25,7 @@ from . import registry
 from .errors import MlopsError
 from .settings import Settings
 
-# %% ../../nbs/core/87_gc.ipynb #cc5b276b
+# %% ../../nbs/core/87_gc.ipynb #8fe8cc57
 _RUN = re.compile(r"\d{8}-\d{6}-[0-9a-f]{4}")  # a run's id begins with its start in UTC
 
 
@@ -38,21 +40,19 @@ def runs_of(settings: Settings) -> dict[str, dict[str, Any]]:  # newest first
     return found
 
 
-def in_progress(settings: Settings, runs: dict[str, dict[str, Any]]) -> list[str]:
-    "Runs that have not ended and did something lately: within twice the time that a cell may take, an hour at least."
-    works = settings.home / "work"
-    open_ended = {r for r, said in runs.items() if said.get("status", "running") == "running"} | {f.name for f in works.glob("*") if f.is_dir()}
-    lately = time.time() - max(3600, 2 * settings.timeout)
-    return sorted(r for r in open_ended if any(_touched(folder) > lately for folder in (settings.reports / r, works / r)))
-
-
-def _touched(folder: Path) -> float:
-    "When anything in a folder was last written; 0 when there is no such folder."
-    times = []
-    for path in (folder, *folder.rglob("*")):
-        with contextlib.suppress(OSError):
-            times.append(path.stat().st_mtime)
-    return max(times, default=0.0)
+def in_progress(settings: Settings) -> list[str]:
+    "The runs at work now: each holds a lock on its working folder for as long as its process lives."
+    busy = []
+    for work in sorted((settings.home / "work").glob("[0-9]*")):
+        with contextlib.suppress(FileNotFoundError):  # it has just ended
+            lock = os.open(work, os.O_RDONLY)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                busy.append(work.name)
+            finally:
+                os.close(lock)
+    return busy
 
 # %% ../../nbs/core/87_gc.ipynb #b45f10d2
 def to_remove(
@@ -119,7 +119,7 @@ def cited_by_runs(settings: Settings, runs: Iterable[dict[str, Any]]) -> Cited:
         found.digests |= _digests(said.get("stages", {}))
     return found
 
-# %% ../../nbs/core/87_gc.ipynb #b38382d0
+# %% ../../nbs/core/87_gc.ipynb #0c6043f6
 class Item(NamedTuple):
     "A file or folder that may go."
 
@@ -163,7 +163,7 @@ def _run_items(settings: Settings, gone: set[str], keep: Cited, before: float) -
                 yield _item("W&B", folder)
     for run in _mlflow_runs(settings, gone) - keep.mlflow_runs:
         yield _item("MLflow", _mlflow_folder(settings, run))
-    for folder in sorted(f for f in (settings.home / "work").glob("*") if f.is_dir() and _touched(f) < before):
+    for folder in sorted(f for f in (settings.home / "work").glob("*") if f.is_dir() and f.stat().st_mtime < before):
         yield _item("unfinished work", folder)
     for run in sorted(gone):
         yield _item("reports", settings.reports / run)
@@ -186,7 +186,7 @@ def _mlflow_folder(settings: Settings, run: str) -> Path:
     file = registry.registry_file(settings.registry_uri)
     return (file.parent if file else settings.home) / "mlartifacts" / run
 
-# %% ../../nbs/core/87_gc.ipynb #759c6572
+# %% ../../nbs/core/87_gc.ipynb #1d10236e
 @dataclass(frozen=True)
 class Collected:
     "What went, or would go."
@@ -207,8 +207,8 @@ def collect(
     if keep < 1:
         raise MlopsError(f"keep = {keep}: expected 1 or more; the newest run is what the notebooks read")
     before, runs = time.time() - 60, runs_of(settings)
-    if busy := in_progress(settings, runs):
-        raise MlopsError(f"run {busy[0]} is in progress, so nothing was removed; wait for its end (a run that was killed counts as ended {max(60, settings.timeout // 30)} minutes after its last sign of life)")
+    if busy := in_progress(settings):
+        raise MlopsError(f"run {busy[0]} is in progress, so nothing was removed; wait for its end")
     versions, by_hand = cited_by_versions(settings), cited_by_hand(settings)
     gone = to_remove(runs, keep, older_than, versions.runs | by_hand.runs)
     by_runs = cited_by_runs(settings, (said for run, said in runs.items() if run not in gone))
