@@ -205,7 +205,7 @@ class Input:
             return source_file(context.charter, context.settings.root)
         return model.model_validate(value) if model else value
 
-# %% ../../nbs/core/43_stage.ipynb #2f85e8bf
+# %% ../../nbs/core/43_stage.ipynb #837d9a86
 @dataclass(frozen=True)
 class Output:
     "An artifact that the stage writes."
@@ -215,7 +215,12 @@ class Output:
 
     def write(self, value: Any) -> None:
         "Keep the value under the artifact's name."
-        _context().put(self.artifact, self.kind.__name__, self.kind.dump(value))
+        data = self.kind.dump(value)
+        try:
+            _context().put(self.artifact, self.kind.__name__, data)
+        except OSError as error:
+            said = f"'{self.artifact}' ({len(data) / 1e6:,.1f} MB) can't be written to the store: {error.strerror}; make room or mend the folder `home`, then run again: what is done stays"
+            raise MlopsError(said) from None
 
 # %% ../../nbs/core/43_stage.ipynb #bd316d25
 @dataclass(frozen=True)
