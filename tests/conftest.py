@@ -79,7 +79,7 @@ class Project:
         (root / "rows.csv").write_text("y\n1\n2\n3\n")
         (root / "tiny.yaml").write_text(CHARTER)
         (root / "settings.ini").write_text(
-            "[mlops_nb]\ncharter = tiny.yaml\npackage = tiny\njobs = 2\nthreads = 1\ntracking = disabled\n"
+            "[mlops_nb]\ncharter = tiny.yaml\npackage = tiny\njobs = 2\nthreads = 1\nkernel = python3\ntracking = disabled\n"
         )
         (root / "pyproject.toml").write_text(
             '[project]\nname = "tiny"\nversion = "0.1"\n[tool.nbdev]\nlib_path = "tiny"\nallowed_cell_metadata_keys = ["tags"]\n'
