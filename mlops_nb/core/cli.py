@@ -379,13 +379,11 @@ def sync() -> None:
     for said in tracking.sync(_settings()):
         print(said)
 
-# %% ../../nbs/core/80_cli.ipynb #bf077121
+# %% ../../nbs/core/80_cli.ipynb #9fcbb1af
 def _start(*words: str) -> None:
-    "Run a program in the foreground until it ends; its exit code is ours."
-    try:
-        sys.exit(subprocess.run([sys.executable, "-m", *words]).returncode)  # noqa: S603 - our own words
-    except KeyboardInterrupt:
-        sys.exit(130)
+    "Become another program: its signals and its exit code are ours."
+    sys.stdout.flush()
+    os.execv(sys.executable, [sys.executable, "-m", *words])  # noqa: S606 - our own words
 
 
 def _own_code_importable() -> Path:
@@ -400,7 +398,9 @@ def lab() -> None:
     "Open the notebooks in JupyterLab."
     root = _own_code_importable()
     page = next((f"nbs/{p}" for p in ("index.ipynb", "stages") if (root / "nbs" / p).exists()), "nbs")
-    _start("jupyter", "lab", "--ip", "127.0.0.1", "--notebook-dir", str(root), f"--LabApp.default_url=/lab/tree/{page}")
+    os.environ["JUPYTER_DEFAULT_PROVISIONER_NAME"] = "mlops-nb"  # python3 is warm there, too: see core.kernel
+    root_too = ["--allow-root"] if os.geteuid() == 0 else []  # a container's only user
+    _start("jupyter", "lab", "--ip", "127.0.0.1", "--notebook-dir", str(root), f"--LabApp.default_url=/lab/tree/{page}", *root_too)
 
 
 @app.command("app")
