@@ -8,11 +8,10 @@ __all__ = ['app', 'runs_app', 'models_app', 'CharterOption', 'KnobOption', 'Samp
            'models_list', 'models_show', 'models_promote', 'models_rollback', 'sync', 'lab', 'app_command',
            'init_command', 'new_stage_command', 'diff', 'gc_command', 'doctor']
 
-# %% ../../nbs/core/80_cli.ipynb #13ce6da3
+# %% ../../nbs/core/80_cli.ipynb #f95ba67c
 import json
 import os
 import re
-import subprocess
 import sys
 import time
 from pathlib import Path
