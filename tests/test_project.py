@@ -314,12 +314,13 @@ def test_lab_and_app_start_in_the_project(changed, monkeypatch):
     started: list[tuple[str, ...]] = []
     monkeypatch.setattr(cli, "_start", lambda *words: started.append(words))
     monkeypatch.setenv("PYTHONPATH", "/elsewhere")
+    monkeypatch.setenv("JUPYTER_DEFAULT_PROVISIONER_NAME", "")  # so that it is taken back
     for name in [k for k in os.environ if k.startswith("MLOPS_NB_")]:
         monkeypatch.delenv(name)
     monkeypatch.chdir(changed.folder / "nbs")
     cli.lab()
     cli.app_command(port=8599)
-    assert started[0][:2] == ("jupyter", "lab") and str(changed.folder) in started[0] and started[0][-1].endswith("/lab/tree/nbs/stages")
+    assert started[0][:2] == ("jupyter", "lab") and str(changed.folder) in started[0] and "--LabApp.default_url=/lab/tree/nbs/stages" in started[0]
     assert started[1][:3] == ("streamlit", "run", str(ROOT / "app" / "main.py")) and "8599" in started[1]
     assert os.environ["PYTHONPATH"].split(os.pathsep)[0] == str(changed.folder)
 

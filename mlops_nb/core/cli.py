@@ -461,13 +461,13 @@ def diff(stage: Annotated[str, typer.Argument(help="A stage of the project that 
 
     print(project.difference(_settings(), stage) or "no difference\n", end="")
 
-# %% ../../nbs/core/80_cli.ipynb #e29f35bb
+# %% ../../nbs/core/80_cli.ipynb #302f2f08
 @app.command("gc")
 def gc_command(
     keep: Annotated[int, typer.Option(min=1, help="Newest runs of each charter that stay.")] = 20,
     older_than: Annotated[float, typer.Option(min=0, help="Days; younger runs stay too.")] = 0.0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go, and remove nothing.")] = False,
-    sample: SampleFlag = False,
+    sample: Annotated[bool, typer.Option("--sample", help="The sample store.")] = False,
 ) -> None:
     "Remove what old runs left; never what a registered version, the view or a stage run by hand cites."
     from mlops_nb.core import gc

@@ -349,7 +349,7 @@ def project_name(folder: Path) -> str:
     own = spec is not None and spec.origin is not None and folder.resolve() in Path(spec.origin).parents
     return f"{name}_project" if taken or (spec is not None and not own) else name
 
-# %% ../../nbs/core/85_project.ipynb #ceb79704
+# %% ../../nbs/core/85_project.ipynb #4248025c
 _FILES = {
     "settings.ini": """\
 # Where and how this project runs. Every key can be overridden by an environment variable, e.g. MLOPS_NB_JOBS=1.
@@ -363,6 +363,8 @@ stock = yes
 # store, registry and tracking files
 home = .mlops
 reports = reports
+# Jupyter kernel that executes the stages: mlops-nb is forked, warm, from a process that has the libraries imported; python3 is the ordinary one
+kernel = mlops-nb
 # stages side by side; threads a stage may use (0: all cores); seconds a single cell may take
 jobs = 2
 threads = 0
