@@ -25,7 +25,7 @@ from typing import NamedTuple
 from .errors import MlopsError
 from .settings import Settings, load_settings
 
-# %% ../../nbs/core/88_doctor.ipynb #b0798924
+# %% ../../nbs/core/88_doctor.ipynb #b8f5176a
 class Finding(NamedTuple):
     "One thing looked at."
 
@@ -40,20 +40,24 @@ def versions() -> Iterator[Finding]:
 
     yield Finding(sys.version_info >= (3, 11), f"Python {sys.version.split()[0]}", "install Python 3.11 or newer")
     for extra, purpose in (("", "loading and asking models"), ("lab", "running pipelines"), ("app", "the app")):
-        fine, install = [], f"pip install 'mlops-nb[{extra}]'" if extra else "pip install --upgrade mlops-nb"
+        fine, missing, install = [], [], f"pip install 'mlops-nb[{extra}]'" if extra else "pip install --upgrade mlops-nb"
         for asked in map(Requirement, metadata.requires("mlops-nb") or ()):
-            if asked.name == "mlops-nb" or not (asked.marker.evaluate({"extra": extra}) and "extra" in str(asked.marker) if asked.marker else not extra):
+            of_extra = asked.marker is not None and "extra" in str(asked.marker)
+            if asked.name == "mlops-nb" or of_extra != bool(extra) or (asked.marker and not asked.marker.evaluate({"extra": extra})):
                 continue
             try:
                 here = metadata.version(asked.name)
             except metadata.PackageNotFoundError:
-                yield Finding(False, f"{asked.name} is not installed, {purpose} needs it", install)
+                missing.append(asked.name)
                 continue
             if asked.specifier.contains(here, prereleases=True):
                 fine.append(f"{asked.name} {here}")
             else:
-                yield Finding(False, f"{asked.name} {here}, {purpose} needs {asked.specifier}", install)
-        yield Finding(True, f"{purpose}: {', '.join(fine) or 'nothing'}")
+                yield Finding(False, f"{asked.name} {here}, but {purpose} needs {asked.specifier}", install)
+        if missing:
+            yield Finding(False, f"not installed, but {purpose} needs it: {', '.join(missing)}", install)
+        if fine:
+            yield Finding(True, f"{purpose}: {', '.join(fine)}")
 
 # %% ../../nbs/core/88_doctor.ipynb #6802ee1f
 def places(settings: Settings) -> Iterator[Finding]:

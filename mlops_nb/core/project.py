@@ -6,7 +6,8 @@
 __all__ = ['read_table', 'Column', 'look_at', 'guess_target', 'Task', 'guess_task', 'sensitive_columns', 'columns_to_leave_out',
            'charter_text', 'project_name', 'Made', 'init', 'init_example', 'new_stage', 'override_stage', 'difference']
 
-# %% ../../nbs/core/85_project.ipynb #79313752
+# %% ../../nbs/core/85_project.ipynb #b540e396
+import csv
 import difflib
 import hashlib
 import importlib.util
@@ -17,6 +18,7 @@ import re
 import shutil
 import subprocess
 import sys
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,8 +30,9 @@ from .pipeline import Graph, build_graph, load_graph, origin_mark, reading_order
 from .settings import Settings, find_root, stock
 from .signatures import read_notebook, read_stage
 
-# %% ../../nbs/core/85_project.ipynb #9cb104d3
+# %% ../../nbs/core/85_project.ipynb #31f15460
 _MISSING = ("", "?", "NA", "N/A", "NaN", "NULL", "null")  # as the stage ingest reads them
+_TEXT = (".csv", ".tsv", ".txt", ".data")
 _ROWS = 100_000  # that the guesses are made from
 
 
@@ -37,24 +40,38 @@ def read_table(file: Path) -> Any:  # pandas.DataFrame
     "The first rows of a CSV or Parquet file; ingest, the stage, reads it whole and looks closer."
     import pandas as pd
 
+    if file.suffix.lower() not in (*_TEXT, ".parquet") and file.is_file():
+        raise MlopsError(f"{file.name}: format '{file.suffix}' can't be read{nearest(file.suffix, (*_TEXT, '.parquet'))}; save it as CSV or Parquet")
     try:
-        if file.suffix.lower() == ".parquet":
-            frame = pd.read_parquet(file).head(_ROWS)
-        else:
-            with open(file, encoding="utf-8-sig") as lines:
-                header = lines.readline()
-            frame = pd.read_csv(file, sep=max(",;\t|", key=header.count), nrows=_ROWS, skipinitialspace=True, na_values=list(_MISSING), keep_default_na=False, index_col=False, low_memory=False)
+        frame = pd.read_parquet(file).head(_ROWS) if file.suffix.lower() == ".parquet" else _read_text(file)
     except OSError as error:
         siblings = [p.name for p in file.parent.glob("*.*")] if file.parent.is_dir() else []
         raise MlopsError(f"{file.name} can't be read: {error.strerror or error}{nearest(file.name, siblings)}") from None
-    except (ValueError, pd.errors.ParserError) as error:  # UnicodeDecodeError and pyarrow's errors among them
-        raise MlopsError(f"{file.name} is no table that can be read: {' '.join(str(error).split())[:200]}; expected CSV in UTF-8 with a header, or Parquet") from None
-    names = [str(c).strip() for c in frame.columns]
-    if bad := [n for n in names if not n or re.match(r"Unnamed: \d+$", n)]:
-        raise MlopsError(f"{file.name}: column {names.index(bad[0]) + 1} of {len(names)} has no name; give it one in the header, or take the column out")
+    except (ValueError, StopIteration, Warning) as error:  # UnicodeDecodeError, pandas' and pyarrow's errors among them
+        reason = " ".join(str(error).replace(str(file), file.name).split())[:200] or "it is empty"
+        raise MlopsError(f"{file.name} is no table that can be read: {reason}; expected CSV in UTF-8 with a header, or Parquet") from None
+    names = [str(c) for c in frame.columns]
+    if "" in names:
+        raise MlopsError(f"{file.name}: column {names.index('') + 1} of {len(names)} has no name; give it one in the header, or take the column out")
+    if twice := sorted({n for n in names if names.count(n) > 1}):
+        raise MlopsError(f"{file.name}: two columns are called '{twice[0]}'; rename one")
     if frame.empty or len(names) < 2:
         raise MlopsError(f"{file.name} has {len(frame)} rows and {len(names)} columns; expected rows, a target and at least one feature")
     return frame.set_axis(names, axis=1)
+
+
+def _read_text(file: Path) -> Any:
+    "A CSV file's first rows; the separator (, ; tab |) is the one that its header uses most."
+    import pandas as pd
+
+    with open(file, encoding="utf-8-sig", newline="") as lines:
+        header = next(line for line in lines if line.strip())
+    separator = max(",;\t|", key=header.count)
+    names = [name.strip() for name in next(csv.reader([header], delimiter=separator, skipinitialspace=True))]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", pd.errors.ParserWarning)  # rows of another length than the header
+        rows = pd.read_csv(file, sep=separator, nrows=_ROWS, skipinitialspace=True, na_values=list(_MISSING), keep_default_na=False, index_col=False, low_memory=False, encoding="utf-8-sig")
+    return rows.set_axis(names, axis=1)
 
 # %% ../../nbs/core/85_project.ipynb #2bbe5b2c
 @dataclass(frozen=True)
@@ -169,7 +186,7 @@ def _guess_binary(counts: Any, note: str) -> Task:
     plain = chosen if not isinstance(chosen, float) else int(chosen) if chosen.is_integer() else str(chosen)
     return Task("binary", "two different values", plain, why, 2, rate, note)
 
-# %% ../../nbs/core/85_project.ipynb #c71ee609
+# %% ../../nbs/core/85_project.ipynb #ecdb02bf
 _SENSITIVE = {
     "sex", "gender", "race", "racial", "ethnic", "ethnicity", "religion", "religious", "faith", "disability", "disabled", "handicap", "nationality",
     "citizenship", "citizen", "immigrant", "immigration", "marital", "pregnant", "pregnancy", "orientation", "caste", "skin", "veteran", "origin", "birth", "dob",
@@ -183,7 +200,7 @@ def sensitive_columns(
     target: str,
 ) -> list[dict[str, Any]]:  # name, column and bins as in a charter
     "Columns that look like sex, age, origin, religion, disability and the like."
-    found = []
+    found: list[dict[str, Any]] = []
     for c in columns:
         words = set(_tokens(c.name))
         about_people = words & _SENSITIVE or ("age" in words and words <= _WITH_AGE) or ("country" in words and words & {"native", "home"})
@@ -191,7 +208,9 @@ def sensitive_columns(
             continue
         bins = _bins(c, frame[c.name].dropna()) if c.numeric and c.distinct > 10 else None
         if bins != []:
-            found.append({"name": re.sub(r"\W+", "_", c.name.strip().lower()), "column": c.name, **({"bins": bins} if bins else {})})
+            name = re.sub(r"\W+", "_", c.name.strip().lower())
+            name += "_too" * sum(one["name"].removesuffix("_too") == name for one in found)
+            found.append({"name": name, "column": c.name, **({"bins": bins} if bins else {})})
     return found
 
 
