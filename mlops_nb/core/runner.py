@@ -229,7 +229,7 @@ def _refused(
     what = {"reports": "reports", "home": "the store"}.get(key)
     return f"{what} can't be written: {error.strerror}; set `{key}` in settings.ini to a folder you may write" if what else ""
 
-# %% ../../nbs/core/47_runner.ipynb #6e78019a
+# %% ../../nbs/core/47_runner.ipynb #3c149809
 Listener = Callable[..., None]  # called as listen(stage, status=..., ...), from the run's own thread and the stages' threads
 
 
@@ -291,7 +291,7 @@ class _Run:
     def _execute(self, name: str) -> Result:
         job, stage, parts = self.job, self.job.graph.stages[name], self.parts[name]
         why = "forced" if name in self.force else changes(self.last.get(name, {}).get("ingredients"), self.mask(parts))
-        self.listen(name, status="running", why=why)
+        self.tell(name, status="running", why=why)
         work, begun = self.work / name, time.monotonic()
         work.mkdir(parents=True, exist_ok=True)
         record = work / "record.jsonl"
@@ -319,11 +319,16 @@ class _Run:
             self._remember(name, result, out.read_bytes())
         return result
 
+    def tell(self, name: str, **what: Any) -> None:
+        "Say how a stage goes; when nobody can hear it any more (a closed pipe), the run goes on."
+        with contextlib.suppress(OSError, ValueError):
+            self.listen(name, **what)
+
     def _at(self, name: str, cell: int, cells: int) -> None:
         "A cell begins; not in a run that was interrupted while the kernel started."
         if self.kernels.stopped:
             raise MlopsError("the run was interrupted")
-        self.listen(name, status="running", cell=cell, cells=cells)
+        self.tell(name, status="running", cell=cell, cells=cells)
 
     def _keep(self, file: Path) -> str:
         "Move a file of any size into the store; its digest."
@@ -336,7 +341,8 @@ class _Run:
     def _card(self, name: str, failure: Failure) -> dict[str, Any]:
         "The error card: what failed where, and the command to repeat just that."
         repeat = shlex.join(["mlops-nb", "run", name, *self.job.words])
-        return {"stage": name, "cell": failure.cell, "line": failure.line, "ename": failure.ename, "evalue": failure.evalue, "knobs": self.job.knobs[name], "repeat": repeat}
+        evalue = failure.evalue if len(failure.evalue) <= 5000 else f"{failure.evalue[:5000]}... ({len(failure.evalue):,} characters)"
+        return {"stage": name, "cell": failure.cell, "line": failure.line, "ename": failure.ename, "evalue": evalue, "knobs": self.job.knobs[name], "repeat": repeat}
 
     def _remember(self, name: str, result: Result, notebook: bytes) -> None:
         result.notebook = self.store.put(notebook)
@@ -353,12 +359,12 @@ class _Run:
         self.results[name] = result
         self.digests |= result.outputs if result.status != "failed" else {}
         key_figure = next(iter(result.metrics.items()), None)
-        self.listen(name, status=result.status, seconds=result.seconds, why=result.why, figure=key_figure, error=result.error)
+        self.tell(name, status=result.status, seconds=result.seconds, why=result.why, figure=key_figure, error=result.error)
         if result.status == "failed":
             for other in [n for n in self.todo if name in self.job.graph.upto([n])]:
                 self.todo.remove(other)
                 self.results[other] = Result("skipped", why=f"needs {name}")
-                self.listen(other, status="skipped", why=f"needs {name}")
+                self.tell(other, status="skipped", why=f"needs {name}")
 
     def _mend(self, name: str, result: Result) -> bool:
         "After a damaged object was found: its producer, and this stage, go back to the list, once."
@@ -372,7 +378,7 @@ class _Run:
             self.results.pop(other, None)
             for port in self.job.graph.stages[other].outputs:
                 self.digests.pop(port.artifact, None)
-            self.listen(other, status="waiting", why="a damaged object is made again")
+            self.tell(other, status="waiting", why="a damaged object is made again")
         self.todo = [n for n in self.stages if n in self.todo or n in again]
         return True
 

@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['Source', 'view_file', 'roots', 'view', 'Input', 'Output', 'Target', 'log', 'facts', 'bind']
 
-# %% ../../nbs/core/43_stage.ipynb #ac808833
+# %% ../../nbs/core/43_stage.ipynb #50bada5e
 import functools
 import importlib
 import json
+import math
 import os
 import sys
 import tempfile
@@ -233,7 +234,7 @@ class Target:
     def uri(self) -> str:
         return _context().targets[self.name]
 
-# %% ../../nbs/core/43_stage.ipynb #a556f6e7
+# %% ../../nbs/core/43_stage.ipynb #6613ede3
 def log(
     figures: dict[str, float | int | str | bool] | None = None,  # names may group with "/", e.g. recall/female
     /,
@@ -244,6 +245,10 @@ def log(
         value = value.item() if hasattr(value, "item") else value
         if not isinstance(value, float | int | str | bool):
             raise MlopsError(f"log({name}={type(value).__name__}): expected a number, text or bool; write anything larger to an output")
+        if isinstance(value, str):
+            value = value.encode("utf-8", "replace").decode()  # half a surrogate pair can't be written down
+        elif not math.isfinite(value):
+            value = None  # type: ignore[assignment]  # undefined: JSON has no other word for it
         _context().log(name, value)
 
 
