@@ -229,7 +229,7 @@ def _refused(
     what = {"reports": "reports", "home": "the store"}.get(key)
     return f"{what} can't be written: {error.strerror}; set `{key}` in settings.ini to a folder you may write" if what else ""
 
-# %% ../../nbs/core/47_runner.ipynb #3c149809
+# %% ../../nbs/core/47_runner.ipynb #42c642ff
 Listener = Callable[..., None]  # called as listen(stage, status=..., ...), from the run's own thread and the stages' threads
 
 
@@ -284,8 +284,9 @@ class _Run:
         "Run the stage in a kernel (in a thread of its own)."
         try:
             return self._execute(name)
-        except OSError as error:  # no room for what the stage leaves
-            failure = Failure("", None, type(error).__name__, _refused(self.job.settings, error) or str(error))
+        except (OSError, MlopsError) as error:  # no room for what the stage leaves
+            (self.folder / f"{name}.ipynb").unlink(missing_ok=True)  # half of it may be there
+            failure = Failure("", None, type(error).__name__, (_refused(self.job.settings, error) if isinstance(error, OSError) else "") or str(error))
             return Result("failed", inputs=self.parts[name]["inputs"], error=self._card(name, failure))
 
     def _execute(self, name: str) -> Result:
