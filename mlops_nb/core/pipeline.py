@@ -6,13 +6,14 @@
 __all__ = ['ROOTS', 'FORMAT', 'Graph', 'build_graph', 'knob_values', 'parse_knobs', 'reading_order', 'stage_files',
            'stock_stages', 'load_graph', 'check', 'origin_mark', 'override_notes', 'ingredients', 'key_of', 'changes']
 
-# %% ../../nbs/core/40_pipeline.ipynb #84f3db23
+# %% ../../nbs/core/40_pipeline.ipynb #1aa24705
 import ast
+import contextlib
 import functools
 import importlib.util
 import platform
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -219,14 +220,22 @@ def _module_source(module: str, root: Path) -> str | None:
     file = _module_file(module, root)
     return file.read_text(encoding="utf-8") if file else None
 
-# %% ../../nbs/core/40_pipeline.ipynb #36093049
+# %% ../../nbs/core/40_pipeline.ipynb #7a0cdaa6
 #: Raised by hand when the frame itself changes what a stage's result would be.
 FORMAT = 1
 
 
+def _patiently(parse: Callable[..., ast.Module], *given: str) -> ast.Module:
+    "A syntax tree. Python says SystemError when another thread parses in the same moment (python/cpython#106905): again, then."
+    for _ in range(100):
+        with contextlib.suppress(SystemError):
+            return parse(*given)
+    return parse(*given)
+
+
 def _plain_code(source: str) -> str:
     "Code as its syntax tree, without comments, layout and docstrings."
-    tree = ast.parse(source)
+    tree = _patiently(ast.parse, source)
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(node, clean=False) is not None:
             node.body = node.body[1:] or [ast.Pass()]
@@ -236,7 +245,7 @@ def _plain_code(source: str) -> str:
 def _imports(source: str, module: str) -> set[str]:
     "Every module that a module's code imports, wherever in it."
     found: set[str] = set()
-    for node in ast.walk(parsed(source, module)):
+    for node in ast.walk(_patiently(parsed, source, module)):
         if isinstance(node, ast.Import):
             found |= {a.name for a in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
