@@ -23,7 +23,7 @@ FAULT = [
     EXPORT + "import os\nimport time\nfrom mlops_nb.core.stage import Input, Json, Output, log",
     'PARAMETERS\nraw = Input("raw", Json)\nmark = Output("mark", Json)\nhow: str = "well"  # what goes wrong\nsize: int = 0  # characters to print',
     "line = 'x' * 99 + '\\n'\nfor _ in range(size // 100):\n    print(line, end='')",
-    'if how == "killed":\n    os.kill(os.getpid(), 9)\nif how == "slow":\n    time.sleep(600)\nif how == "large":\n    mark.write(["%09d" % n for n in range(700_000)])',
+    'if how == "killed":\n    os.kill(os.getpid(), 9)\nif how == "slow":\n    time.sleep(600)\nif how == "wordy":\n    raise ValueError("e" * 3_000_000)\nif how == "large":\n    mark.write(["%09d" % n for n in range(700_000)])',
     'mark.write(how)\nlog(how=how)',
 ]
 
@@ -168,6 +168,12 @@ def test_ctrl_c(faulty, when, kernel):
     assert summary["status"] == "interrupted" and summary["stages"]["ingest"]["status"] == "cached"
     assert summary["stages"]["fault"]["status"] == "skipped" and "interrupted" in said
     assert faulty.run(stages=("fault",))["fault"] in ("done", "cached")
+
+
+def test_closed_pipe(faulty):
+    run = begin(faulty, "fault", "--force", "fault")
+    run.stdout.close()  # as `| head` does
+    assert run.wait(timeout=60) == 0 and faulty.summary()["stages"]["fault"]["status"] == "done"
 
 
 # -- disks -------------------------------------------------------------------------------------------------------------
@@ -392,6 +398,13 @@ def flooded(project: Project, size: int) -> None:
 
 def test_flood(faulty):
     flooded(faulty, 12_000_000)
+
+
+def test_flood_in_an_error(faulty):
+    faulty.run("-p", "fault.how=wordy", stages=("fault",), fails=True)
+    summary = faulty.summary()
+    assert len(json.dumps(summary)) < 20_000 and "3,000,000 characters" in (faulty.root / "reports" / summary["run"] / "fault.ipynb").read_text()
+    assert (faulty.root / "reports" / summary["run"] / "fault.ipynb").stat().st_size < 100_000
 
 
 @pytest.mark.deep

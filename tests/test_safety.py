@@ -92,7 +92,7 @@ def leaky(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> tuple[Pro
             project = tracked(place / "project")
             env = SECRETS | PIECES | {"MLOPS_NB_TRACKING": "offline", "WANDB_MODE": "offline"}
             done = project.call("run", "leak", "odd", "burst", "-p", f"leak.word={SECRETS['DEMO_PASSWORD']}", env=env)
-            others = [project.call(*words, env=env) for words in (("run", "leak", "--dry-run"), ("status",), ("runs", "show"))]
+            others = [project.call(*words, env=env) for words in (("run", "leak", "--dry-run"), ("status",), ("runs", "show"), ("run", "-p", f"ingest.max_rows={SECRETS['demo_token']}"))]
             (place / "said").write_text("".join(d.stdout + d.stderr for d in (done, *others)))
     project = object.__new__(Project)
     project.root = place / "project"

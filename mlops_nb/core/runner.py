@@ -229,7 +229,7 @@ def _refused(
     what = {"reports": "reports", "home": "the store"}.get(key)
     return f"{what} can't be written: {error.strerror}; set `{key}` in settings.ini to a folder you may write" if what else ""
 
-# %% ../../nbs/core/47_runner.ipynb #42c642ff
+# %% ../../nbs/core/47_runner.ipynb #a46aabc0
 Listener = Callable[..., None]  # called as listen(stage, status=..., ...), from the run's own thread and the stages' threads
 
 
@@ -322,7 +322,7 @@ class _Run:
 
     def tell(self, name: str, **what: Any) -> None:
         "Say how a stage goes; when nobody can hear it any more (a closed pipe), the run goes on."
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError, SystemExit):  # the last is rich's answer to a closed pipe
             self.listen(name, **what)
 
     def _at(self, name: str, cell: int, cells: int) -> None:
