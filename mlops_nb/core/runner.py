@@ -417,10 +417,10 @@ class _Run:
                 (self.job.settings.home / "lab" / self.job.charter.name / f"{name}.json").unlink(missing_ok=True)
         write_atomic(view_file(self.job.settings.home, self.job.charter.name), json.dumps({"run": self.id, "stages": stages}).encode())
 
-# %% ../../nbs/core/47_runner.ipynb #b0d7181c
+# %% ../../nbs/core/47_runner.ipynb #d5fd8ea0
 def run(
     job: Job,
-    wanted: Iterable[str] = ("register",),
+    wanted: Iterable[str] | None = None,  # up to these stages; None: all
     *,
     force: Iterable[str] = (),  # stages that run though cached
     only: str | None = None,  # run this stage; those before it must be cached
@@ -428,7 +428,7 @@ def run(
 ) -> dict[str, Any]:
     "Run the pipeline up to the wanted stages; the run's summary."
     try:
-        this = _Run(job, list(wanted), set(_known(job.graph, force)), only, listen)
+        this = _Run(job, list(wanted or job.graph.stages), set(_known(job.graph, force)), only, listen)
         try:
             return _conduct(this)
         finally:

@@ -269,7 +269,7 @@ def _top(tree: ast.AST) -> Iterable[ast.AST]:
         if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda | ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp):
             yield from _top(node)
 
-# %% ../../nbs/core/30_signatures.ipynb #0b0b088f
+# %% ../../nbs/core/30_signatures.ipynb #bf8a9b7e
 _MARK = re.compile(r"^# %% .*#(\S+)\n", re.MULTILINE)
 
 
@@ -289,14 +289,16 @@ def parsed(source: str, module: str) -> ast.Module:
     return tree
 
 
-def _meaning(source: str, module: str) -> str:
-    "Code without comments and layout."
+def _same(cell: str, exported: str, module: str) -> bool:
+    "Whether two texts are the same code but for comments, layout and relative imports."
+    if cell.strip() == exported.strip():
+        return True
     try:
-        return ast.dump(parsed(source, module))
+        return ast.dump(parsed(cell, module)) == ast.dump(parsed(exported, module))
     except SyntaxError:
-        return source
+        return False
 
-# %% ../../nbs/core/30_signatures.ipynb #15b129c5
+# %% ../../nbs/core/30_signatures.ipynb #240ad475
 def faults(
     stage: Stage,
     module_source: str | None,  # text of the exported module, None when there is none
@@ -306,7 +308,7 @@ def faults(
     where = stage.path.name
     exported = module_cells(module_source) if module_source is not None else {}
     mine = {c.id: c.source for c in stage.source("export")}
-    stale = [i for i, s in mine.items() if _meaning(s, stage.module) != _meaning(exported.get(i, ""), stage.module)]
+    stale = [i for i, s in mine.items() if not _same(s, exported.get(i, ""), stage.module)]
     stale += [i for i in exported if i not in mine]
     if stale:
         found.append(f"{where}: exported cells {', '.join(sorted(stale))} differ from {stage.module}; run nbdev-export")
