@@ -103,5 +103,5 @@ def test_readme_is_the_index_notebook():
     from nbconvert import MarkdownExporter
 
     text, _ = MarkdownExporter().from_notebook_node(nbformat.read(ROOT / "nbs" / "index.ipynb", as_version=4))
-    assert (ROOT / "README.md").read_text() == text.replace("](images/", "](nbs/images/").rstrip("\n") + "\n"
+    assert (ROOT / "README.md").read_text().strip() == text.replace("](images/", "](nbs/images/").strip()
     assert "make test" in text and "make test" in (ROOT / ".ci" / "run").read_text()

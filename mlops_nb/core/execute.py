@@ -97,9 +97,10 @@ class Kernels:
             if pid:
                 os.kill(pid, signal.SIGKILL)
 
-# %% ../../nbs/core/45_execute.ipynb #02af819b
-def _engine(kernels: Kernels, env: dict[str, str], said: Path, flood: Flood, on_cell: Callable[[int, int], None]) -> Any:
+# %% ../../nbs/core/45_execute.ipynb #d23308e3
+def _engine(kernels: Kernels, env: dict[str, str], out: Path, said: Path, flood: Flood, on_cell: Callable[[int, int], None]) -> Any:
     "papermill's engine with our environment, progress, guard, and a list of running kernels."
+    from nbformat import writes
     from nbformat.v4 import new_output
     from papermill.clientwrap import PapermillNotebookClient
     from papermill.engines import Engine
@@ -118,7 +119,7 @@ def _engine(kernels: Kernels, env: dict[str, str], said: Path, flood: Flood, on_
             client = Client(
                 nb_man, kernel_name=kernel_name, timeout=timeout, startup_timeout=start_timeout, resources=resources, kernel_manager_class=PromptManager
             )
-            start, complete, save = nb_man.cell_start, nb_man.cell_complete, nb_man.save
+            start, complete = nb_man.cell_start, nb_man.cell_complete
 
             def cell_start(cell, cell_index=None, **more):
                 on_cell(cell_index or 0, len(nb_man.nb.cells))
@@ -129,11 +130,11 @@ def _engine(kernels: Kernels, env: dict[str, str], said: Path, flood: Flood, on_
                     cell.outputs.append(new_output("stream", name="stderr", text=notice))
                 complete(cell, cell_index, **more)
 
-            def masked_save(**more):
+            def save(**_):
                 mask_notebook(nb_man.nb, flood.mask)
-                save(**more)
+                write_atomic(out, writes(nb_man.nb).encode())
 
-            nb_man.cell_start, nb_man.cell_complete, nb_man.save = cell_start, cell_complete, masked_save
+            nb_man.cell_start, nb_man.cell_complete, nb_man.save = cell_start, cell_complete, save
             kernels.enter(client)
             try:
                 with open(said, "wb") as file:  # what the kernel's process itself writes, beside the cells' outputs
@@ -143,7 +144,7 @@ def _engine(kernels: Kernels, env: dict[str, str], said: Path, flood: Flood, on_
 
     return StageEngine
 
-# %% ../../nbs/core/45_execute.ipynb #a0595850
+# %% ../../nbs/core/45_execute.ipynb #6797c7dd
 def execute(
     stage: Stage,
     knobs: dict[str, Any],
@@ -181,30 +182,32 @@ def execute(
         at = cell
         on_cell(cell, cells)
 
-    papermill_engines.register(engine, _engine(kernels, env, work / "kernel.log", flood, note))
+    papermill_engines.register(engine, _engine(kernels, env, out, work / "kernel.log", flood, note))
     failure = None
     try:
         papermill.execute_notebook(
-            prepared, out, parameters=knobs, engine_name=engine, kernel_name=kernel, progress_bar=False,
+            prepared, None, parameters=knobs, engine_name=engine, kernel_name=kernel, progress_bar=False,
             timeout=timeout, resources={"metadata": {"path": str(root)}},
         )
     except Exception as error:  # whatever went wrong belongs to this stage, not to the run
-        failure = _failure(error, out, at, work / "kernel.log", flood.mask)
+        if isinstance(error, OSError) and error.errno:  # no room, or no right, to write; a timeout has no number
+            raise
+        failure = _failure(error, out, at, work / "kernel.log", flood.mask, timeout)
     _tidy(out, prepared, failure, flood.mask)
     return failure
 
-# %% ../../nbs/core/45_execute.ipynb #20722604
+# %% ../../nbs/core/45_execute.ipynb #f515c325
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
-def _failure(error: Exception, out: Path, at: int, said: Path, mask: Masker) -> Failure:
+def _failure(error: Exception, out: Path, at: int, said: Path, mask: Masker, timeout: int) -> Failure:
     "The failure that papermill's error, or a dead or silent kernel's, stands for."
     cells = [c for c in read_notebook(out)["cells"] if "papermill-error-cell-tag" not in c["metadata"].get("tags", [])] if out.is_file() else []
     cell = cells[at].get("id", "") if at < len(cells) else ""
     if hasattr(error, "exec_count"):  # papermill's own error
         lines = re.findall(r"Cell In\[\d+\], line (\d+)", _ANSI.sub("", "\n".join(error.traceback or [])))  # type: ignore[attr-defined]
         return Failure(cell, int(lines[0]) if lines else None, str(error.ename), mask(_ANSI.sub("", str(error.evalue))))  # type: ignore[attr-defined]
-    meaning = {"DeadKernelError": "the kernel died: killed, out of memory, or crashed in native code", "CellTimeoutError": "the cell took longer than `timeout` in settings.ini allows"}
+    meaning = {"DeadKernelError": "the kernel died: killed, out of memory, or crashed in native code", "CellTimeoutError": f"the cell took longer than {timeout} s, the `timeout` in settings.ini"}
     name = type(error).__name__
     if name == "DeadKernelError" and said.is_file():
         meaning[name] += "".join(f"\n{line}" for line in said.read_text(errors="replace").splitlines()[-5:])
