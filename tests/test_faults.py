@@ -73,7 +73,8 @@ def marked(run: subprocess.Popen) -> list[str]:
     return found
 
 
-def none_left(run: subprocess.Popen, within: float = 5.0) -> bool:
+def none_left(run: subprocess.Popen, within: float = 10.0) -> bool:
+    """Whether all are gone within some seconds; at once, but for a process that is busy with its imports."""
     until = time.monotonic() + within
     while marked(run) and time.monotonic() < until:
         time.sleep(0.1)
@@ -281,21 +282,20 @@ def test_two_runs_at_once_on_one_store(project, ran):
     assert set(project.run().values()) == {"cached"} and free_of_temporaries(project.root / ".mlops")
 
 
-def test_clock_set_back(project):
-    project.run(stages=("count",))
-    reports = project.root / "reports"
-    old = reports.joinpath("latest").read_text().strip()
-    future = "20991231-235959-0000"  # the clock was wrong then, and is right again
-    shutil.move(reports / old, reports / future)
+def test_clock_set_back(faulty):
+    env, reports, future = {"MLOPS_NB_REPORTS": "clock"}, faulty.root / "clock", "20991231-235959-0000"
+    assert faulty.call("run", *WANTED, env=env).returncode == 0
+    old = (reports / "latest").read_text().strip()
+    shutil.move(reports / old, reports / future)  # the clock was wrong then, and is right again
     summary = reports / future / "summary.json"
     summary.write_text(summary.read_text().replace(old, future))
     (reports / "latest").write_text(future + "\n")
-    assert project.run("-p", "ingest.max_rows=2", stages=("count",)) == {"ingest": "done", "count": "done"}
-    newest = project.summary()
-    assert newest["run"] > future and newest["stages"]["count"]["metrics"] == {"n_rows": 2}
+    assert faulty.call("run", "count", env=env).returncode == 0
+    newest = json.loads(faulty.call("runs", "show", env=env).stdout)
+    assert newest["run"] > future and set(newest["stages"]) == {"ingest", "count"}
     assert newest["started"] < "2099", "when it ran is told by the clock, which run is newer is not"
-    assert f"newest run: {newest['run']}" in project.call("status").stdout
-    assert [line.split()[0] for line in project.call("runs", "list").stdout.splitlines()] == [newest["run"], future]
+    assert f"newest run: {newest['run']}" in faulty.call("status", env=env).stdout
+    assert [line.split()[0] for line in faulty.call("runs", "list", env=env).stdout.splitlines()] == [newest["run"], future]
 
 
 def test_runs_of_one_second_are_in_order(faulty):
