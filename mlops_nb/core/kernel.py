@@ -391,17 +391,18 @@ def _say(line: str) -> None:
     "The line on stderr, once per process."
     print(line, file=sys.stderr)
 
-# %% ../../nbs/core/44_kernel.ipynb #b807658a
+# %% ../../nbs/core/44_kernel.ipynb #351d73cd
 class PromptClient(AsyncKernelClient):
     "A client that is ready as soon as the kernel has answered and its output arrives."
 
     async def _async_wait_for_ready(self, timeout: float | None = None) -> None:
         give_up = time.monotonic() + (timeout or float("inf"))
         while time.monotonic() < give_up:
-            self.kernel_info()
+            asked = self.kernel_info()
             with contextlib.suppress(Empty):
                 await self.shell_channel.get_msg(timeout=1)
-                await self.iopub_channel.get_msg(timeout=0.2)
+                while (await self.iopub_channel.get_msg(timeout=0.2))["parent_header"].get("msg_id") != asked:
+                    pass  # left over from before a restart
                 return
             if not await self._async_is_alive():
                 raise RuntimeError("Kernel died before replying to kernel_info")
