@@ -268,7 +268,7 @@ def status(charter: CharterOption = None, sample: SampleOption = None) -> None:
     for step in runner.plan(job, list(job.graph.stages)):
         print(f"{step.stage:<12} {step.status:<8} {step.why}")
 
-# %% ../../nbs/core/80_cli.ipynb #31750918
+# %% ../../nbs/core/80_cli.ipynb #2c45c154
 def _summaries(settings: Any, most: int | None = None) -> list[dict[str, Any]]:
     "The summaries of earlier runs, newest first."
     folders = sorted((f for f in settings.reports.glob("*/summary.json")), reverse=True)
@@ -281,7 +281,7 @@ def _summary(settings: Any, run: str) -> dict[str, Any]:
         pointer = settings.reports / "latest"
         run = pointer.read_text().strip() if pointer.is_file() else run
     file = settings.reports / run / "summary.json"
-    if not file.is_file():
+    if Path(run).name != run or not file.is_file():
         raise MlopsError(f"no run '{run}'{nearest(run, [f.parent.name for f in settings.reports.glob('*/summary.json')])}")
     return json.loads(file.read_text(encoding="utf-8"))
 

@@ -97,7 +97,12 @@ class Kernels:
             if pid:
                 os.kill(pid, signal.SIGKILL)
 
-# %% ../../nbs/core/45_execute.ipynb #d23308e3
+# %% ../../nbs/core/45_execute.ipynb #0bff96f5
+def _cut(text: str, most: int = 20_000) -> str:
+    "The text, or its beginning with a notice."
+    return text if len(text) <= most else f"{text[:most]} [cut: {len(text):,} characters]"
+
+
 def _engine(kernels: Kernels, env: dict[str, str], out: Path, said: Path, flood: Flood, on_cell: Callable[[int, int], None]) -> Any:
     "papermill's engine with our environment, progress, guard, and a list of running kernels."
     from nbformat import writes
@@ -110,6 +115,9 @@ def _engine(kernels: Kernels, env: dict[str, str], out: Path, said: Path, flood:
     class Client(PapermillNotebookClient):
         def output(self, outs, msg, display_id, cell_index):
             "Keep what a cell shows, up to the budget, and its error in any case."
+            if msg["msg_type"] == "error":
+                msg["content"]["evalue"] = _cut(msg["content"]["evalue"])
+                msg["content"]["traceback"] = [_cut(line) for line in msg["content"]["traceback"]]
             text = msg["content"].get("text") or json.dumps(msg["content"].get("data", ""))
             return None if msg["msg_type"] != "error" and flood.takes(self.nb.cells[cell_index].id, text) else super().output(outs, msg, display_id, cell_index)
 
@@ -144,7 +152,7 @@ def _engine(kernels: Kernels, env: dict[str, str], out: Path, said: Path, flood:
 
     return StageEngine
 
-# %% ../../nbs/core/45_execute.ipynb #6797c7dd
+# %% ../../nbs/core/45_execute.ipynb #19350ca7
 def execute(
     stage: Stage,
     knobs: dict[str, Any],
@@ -167,6 +175,7 @@ def execute(
 
         warm_up(env)  # while papermill is imported
     import papermill
+    from nbformat import from_dict
     from papermill.engines import papermill_engines
 
     logging.getLogger("papermill").setLevel(logging.CRITICAL)
@@ -186,7 +195,7 @@ def execute(
     failure = None
     try:
         papermill.execute_notebook(
-            prepared, None, parameters=knobs, engine_name=engine, kernel_name=kernel, progress_bar=False,
+            from_dict(read_notebook(prepared)), None, parameters=knobs, engine_name=engine, kernel_name=kernel, progress_bar=False,
             timeout=timeout, resources={"metadata": {"path": str(root)}},
         )
     except Exception as error:  # whatever went wrong belongs to this stage, not to the run
