@@ -35,13 +35,15 @@ CharterOption = Annotated[Path | None, typer.Option("--charter", help="Charter f
 KnobOption = Annotated[list[str] | None, typer.Option("-p", help="Set a knob, e.g. -p split.test_size=0.25; repeatable.")]
 SampleOption = Annotated[int | None, typer.Option("--sample", min=50, help="Run on few rows, in a store and registry of its own.")]
 
-# %% ../../nbs/core/80_cli.ipynb #123aac49
+# %% ../../nbs/core/80_cli.ipynb #2f192503
 def main() -> None:
     "The command's entry: errors for people go to stderr without a traceback, exit code 1."
     try:
         app()
     except MlopsError as error:
-        print(f"error: {error}", file=sys.stderr)
+        from mlops_nb.core.guard import masker, secrets_of
+
+        print(masker(secrets_of(os.environ))(f"error: {error}"), file=sys.stderr)
         sys.exit(1)
     except ModuleNotFoundError as error:
         if not error.name or error.name.partition(".")[0] == "mlops_nb":
