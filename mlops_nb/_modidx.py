@@ -131,6 +131,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                 'mlops_nb/core/execute.py'),
                                        'mlops_nb.core.execute.Kernels.stop': ('core/execute.html#kernels.stop', 'mlops_nb/core/execute.py'),
                                        'mlops_nb.core.execute._code': ('core/execute.html#_code', 'mlops_nb/core/execute.py'),
+                                       'mlops_nb.core.execute._cut': ('core/execute.html#_cut', 'mlops_nb/core/execute.py'),
                                        'mlops_nb.core.execute._engine': ('core/execute.html#_engine', 'mlops_nb/core/execute.py'),
                                        'mlops_nb.core.execute._failure': ('core/execute.html#_failure', 'mlops_nb/core/execute.py'),
                                        'mlops_nb.core.execute._tidy': ('core/execute.html#_tidy', 'mlops_nb/core/execute.py'),
