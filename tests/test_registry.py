@@ -192,6 +192,27 @@ def test_nothing_is_written_into_the_current_folder(uri, tmp_path, monkeypatch):
     assert list((tmp_path / "here").iterdir()) == []
 
 
+@pytest.mark.parametrize("detour", ["archived", "development"])
+def test_a_rejected_version_stays_rejected_by_any_detour(uri, detour):
+    model = fitted(1.0)
+    made = registry.register(uri, "income", model, evidence_of(model), "rejected", reason="roc_auc is 0.7")
+    registry.promote(uri, "income", made.version, detour, by="ada")
+    for to in ("staging", "production"):
+        with pytest.raises(registry.MlopsError, match=r"was rejected \(roc_auc is 0.7\)"):
+            registry.promote(uri, "income", made.version, to, by="ada")
+    assert registry.get(uri, "income", made.version).phase == detour
+
+
+def test_rollback_passes_over_what_was_rejected_since(uri):
+    for strength in (1.0, 0.5, 0.2):
+        model = fitted(strength)
+        made = registry.register(uri, "income", model, evidence_of(model), "staging")
+        registry.promote(uri, "income", made.version, by="ada")
+    registry.promote(uri, "income", 2, "rejected", by="ada", reason="unfair")
+    registry.promote(uri, "income", 2, "archived", by="ada")
+    assert registry.rollback(uri, "income", by="ada").version == 1
+
+
 def test_rollback_twice_goes_back_twice(uri):
     for strength in (1.0, 0.5, 0.2):
         registry.promote(uri, "income", registry.register(uri, "income", fitted(strength), evidence_of(fitted(strength)), "staging").version, by="ada")

@@ -45,7 +45,7 @@ class Event(BaseModel):
     by: str  # a person's or a program's name
     reason: str = ""
 
-# %% ../../nbs/core/70_registry.ipynb #165e0608
+# %% ../../nbs/core/70_registry.ipynb #0f6c7a86
 class Version(BaseModel):
     "A registered version as the registry knows it."
 
@@ -60,6 +60,11 @@ class Version(BaseModel):
     pipeline_run: str = ""  # the pipeline run that made it
     location: str = ""  # URI of the MLflow run's files
     events: tuple[Event, ...] = ()  # oldest first
+
+    @property
+    def rejected(self) -> bool:
+        "Whether it ever failed a gate or was turned down; no detour by another phase undoes that."
+        return any(event.phase == "rejected" for event in self.events) or self.phase == "rejected"
 
     @property
     def requested_by(self) -> str:
@@ -501,7 +506,7 @@ def load(
         verify(model, evidence["sample"])
     return Loaded(version, model, evidence)
 
-# %% ../../nbs/core/70_registry.ipynb #40b68d67
+# %% ../../nbs/core/70_registry.ipynb #1fefb520
 def promote(
     uri: str,  # of the registry
     name: str,  # of the model
@@ -519,8 +524,8 @@ def promote(
         chosen = get(uri, name, version)
         if chosen.phase == to:
             return chosen
-        if chosen.phase == "rejected" and to in ("staging", "production"):
-            why = chosen.events[-1].reason if chosen.events else ""
+        if chosen.rejected and to in ("staging", "production"):
+            why = next((e.reason for e in chosen.events if e.phase == "rejected"), "")
             raise MlopsError(f"version {chosen.version} of '{name}' was rejected{f' ({why})' if why else ''} and can't go to {to}; mend the cause and run the pipeline again")
         waits = to == "production" and approval == "two"
         if waits and chosen.requested_by == by:
@@ -554,7 +559,7 @@ def _user() -> str:
     except (OSError, KeyError):  # a container without a passwd entry
         return "unknown"
 
-# %% ../../nbs/core/70_registry.ipynb #d550955c
+# %% ../../nbs/core/70_registry.ipynb #c4d93aca
 def rollback(
     uri: str,  # of the registry
     name: str,  # of the model
@@ -574,7 +579,7 @@ def rollback(
             else:
                 stack.append(number)
         present = next((n for n, v in found.items() if v.phase == "production"), None)
-        earlier = [n for n in stack if n != present and found[n].phase != "rejected" and has(uri, name, n)]
+        earlier = [n for n in stack if n != present and not found[n].rejected and has(uri, name, n)]
         if not earlier:
             raise MlopsError(f"'{name}' has no earlier production version to go back to; promote another one: mlops-nb models promote {name} VERSION")
         return _change(uri, name, found[earlier[-1]], Event(at=_now(), action="rollback", phase="production", by=by, reason=reason))
