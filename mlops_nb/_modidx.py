@@ -314,6 +314,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'mlops_nb.core.registry': { 'mlops_nb.core.registry.Event': ('core/registry.html#event', 'mlops_nb/core/registry.py'),
                                         'mlops_nb.core.registry.Loaded': ('core/registry.html#loaded', 'mlops_nb/core/registry.py'),
                                         'mlops_nb.core.registry.Version': ('core/registry.html#version', 'mlops_nb/core/registry.py'),
+                                        'mlops_nb.core.registry.Version.rejected': ( 'core/registry.html#version.rejected',
+                                                                                     'mlops_nb/core/registry.py'),
                                         'mlops_nb.core.registry.Version.requested_by': ( 'core/registry.html#version.requested_by',
                                                                                          'mlops_nb/core/registry.py'),
                                         'mlops_nb.core.registry._Facts': ('core/registry.html#_facts', 'mlops_nb/core/registry.py'),

@@ -230,7 +230,7 @@ def _plain_text(text: Any) -> str:
     "Text without the control characters that XML has no place for."
     return re.sub(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "\ufffd", str(text))
 
-# %% ../../nbs/core/80_cli.ipynb #fbf76df9
+# %% ../../nbs/core/80_cli.ipynb #80904015
 @app.command()
 def check(charter: CharterOption = None) -> None:
     "Prove that the pipeline, the charter and the notebooks are sound; no kernel is started."
@@ -265,6 +265,7 @@ def status(charter: CharterOption = None, sample: SampleOption = None) -> None:
     from mlops_nb.core import runner
 
     job = runner.prepare(_settings(), charter=charter, sample=sample)
+    runner.tidy_up(job.settings)
     newest = next(iter(_summaries(job.settings, 1)), None)
     print(f"newest run: {newest['run']}, {newest['status']}, {newest['seconds']:.1f} s" if newest else "no run yet")
     for step in runner.plan(job, list(job.graph.stages)):

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['WARM', 'headless', 'kernel_environment', 'Failure', 'Kernels', 'execute']
 
-# %% ../../nbs/core/45_execute.ipynb #21583f68
+# %% ../../nbs/core/45_execute.ipynb #0f5bb277
+import contextlib
 import json
 import logging
 import os
@@ -70,7 +71,7 @@ class Failure:
     ename: str
     evalue: str
 
-# %% ../../nbs/core/45_execute.ipynb #5e44aa94
+# %% ../../nbs/core/45_execute.ipynb #bce4ad1d
 class Kernels:
     "The kernels at work, so that an interrupted run can end them."
 
@@ -95,7 +96,8 @@ class Kernels:
         for client in clients:
             pid = getattr(getattr(client.km, "provisioner", None), "pid", None)
             if pid:
-                os.kill(pid, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
 
 # %% ../../nbs/core/45_execute.ipynb #0bff96f5
 def _cut(text: str, most: int = 20_000) -> str:

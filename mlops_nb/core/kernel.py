@@ -51,13 +51,18 @@ PRELOAD = (
     "skops.io",
 )
 
-# %% ../../nbs/core/44_kernel.ipynb #b94451e4
+# %% ../../nbs/core/44_kernel.ipynb #d2cffca8
 _THREADS = 75  # exit code of a parent that some import has given a second thread
 
 
-def _preload() -> Any:
-    "Import the stack; the BLAS pools found in it, at rest."
+def _preload(client: socket.socket, folder: str) -> Any:
+    "Import the stack; the BLAS pools found in it, at rest. Ends when the client is gone."
+    gone = select.poll()
+    gone.register(client, 0)  # a closed line is reported in any case
     for name in PRELOAD:
+        if gone.poll(0):
+            shutil.rmtree(folder, ignore_errors=True)
+            os._exit(0)
         with contextlib.suppress(ImportError):  # an extra that is not installed
             importlib.import_module(name)
     from threadpoolctl import ThreadpoolController
@@ -69,7 +74,7 @@ def _preload() -> Any:
     gc.freeze()  # a collection in a kernel leaves the shared pages alone
     return pools
 
-# %% ../../nbs/core/44_kernel.ipynb #331661ff
+# %% ../../nbs/core/44_kernel.ipynb #8851c802
 _NOTE = struct.Struct("=ci")  # b"p", process id: the kernel listens.  b"e", exit code: it has ended
 
 
@@ -83,7 +88,7 @@ def _serve(
     signal.set_wakeup_fd(wake)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # as ipykernel does between cells
-    pools = _preload()
+    pools = _preload(client, folder)
     kernels: dict[int, socket.socket] = {}
     said = b"+"
     while kernels or said != b"-":
