@@ -55,7 +55,7 @@ notebooks: $(DONE) ## run the stage notebooks on the sample store and keep their
 	@$(BIN)/nbdev-clean
 
 lock: $(DONE) ## renew requirements.lock from pyproject.toml
-	@$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --upgrade --no-header --no-annotate --no-emit-index-url --quiet -o requirements.lock
+	@$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --upgrade --no-header --no-annotate --quiet -o requirements.lock
 
 readme: $(DONE) ## README.md from nbs/index.ipynb
 	@$(BIN)/jupyter nbconvert --log-level ERROR --to markdown nbs/index.ipynb --output-dir . --output README

@@ -48,7 +48,7 @@ def test_every_notebook_is_light_and_names_the_plain_kernel():
         assert file.stat().st_size <= 200_000, file.name
         assert notebook["metadata"]["kernelspec"]["name"] == "python3", file.name
         said = json.dumps([c.get("outputs", []) for c in notebook["cells"]])
-        assert not re.search(r"(/home/|/root/|/Users/|/work/)\w", said), file.name
+        assert not re.search(r"(/home/|/root/|/Users/)\w", said) and str(ROOT) not in said, file.name
 
 
 def test_core_knows_no_stage_and_nothing_imports_the_app():
@@ -94,7 +94,7 @@ def test_no_machine_in_the_repository():
         if file.suffix in {".png", ".parquet", ".skops"} or not file.is_file():
             continue
         text = file.read_text(encoding="utf-8", errors="replace")
-        assert not re.search(r"--index-url|extra-index|https?://[^ \"')]+/simple/", text) or name.startswith("tests/"), name
+        assert not re.search(r"--(extra-)?index[-]url|https?://[^ \"')]+/simple/", text) or name.startswith("tests/"), name
 
 
 def test_readme_is_the_index_notebook():

@@ -92,14 +92,14 @@ def test_interrupt_restart_and_shutdown():
             sleeping = asyncio.ensure_future(said(client, "import time; time.sleep(30)"))
             await asyncio.sleep(0.3)
             await manager.interrupt_kernel()
-            assert await asyncio.wait_for(sleeping, 10) == "KeyboardInterrupt"
+            assert await asyncio.wait_for(sleeping, 3) == "KeyboardInterrupt"
             assert await said(client, "print(x)") == "1"
             await manager.restart_kernel()
             await client.wait_for_ready(timeout=30)
             second = int(await said(client, "print(os.getpid() if 'x' in globals() else __import__('os').getpid())"))
-            assert second != first and gone(first, within=5)
+            assert second != first and gone(first, within=1)
             assert (await said(client, "print(x)")) == "NameError"
-        assert gone(second, within=5) and not await manager.is_alive() and not list(Path(manager.ip).parent.glob(f"{Path(manager.ip).name}*"))
+        assert gone(second, within=1) and not await manager.is_alive() and not list(Path(manager.ip).parent.glob(f"{Path(manager.ip).name}*"))
 
     asyncio.run(story())
 
@@ -183,7 +183,7 @@ def test_a_killed_kernel_is_noticed():
     since = time.monotonic()
     with pytest.raises(DeadKernelError):
         run("import os; os.kill(os.getpid(), 9)")
-    assert time.monotonic() - since < 10  # nbclient itself looks once a second; the machine may be busy
+    assert time.monotonic() - since < 3  # nbclient itself looks once a second
 
 
 OWNER = """
@@ -221,7 +221,7 @@ def test_kernels_end_with_a_killed_parent_and_the_next_one_gets_a_new_parent():
         async with started(manager) as client:
             parent = int(await said(client, "import os; print(os.getppid())"))
             os.kill(parent, signal.SIGKILL)
-            assert gone(manager.provisioner.pid, within=5) and not await manager.is_alive()
+            assert gone(manager.provisioner.pid, within=1) and not await manager.is_alive()
         return parent
 
     parent = asyncio.run(story())
