@@ -62,6 +62,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'mlops_nb.core.charter.Rule': ('core/charter.html#rule', 'mlops_nb/core/charter.py'),
                                        'mlops_nb.core.charter.Sensitive': ('core/charter.html#sensitive', 'mlops_nb/core/charter.py'),
                                        'mlops_nb.core.charter.SourceFile': ('core/charter.html#sourcefile', 'mlops_nb/core/charter.py'),
+                                       'mlops_nb.core.charter.Statement': ('core/charter.html#statement', 'mlops_nb/core/charter.py'),
                                        'mlops_nb.core.charter._Loader': ('core/charter.html#_loader', 'mlops_nb/core/charter.py'),
                                        'mlops_nb.core.charter._Loader.construct_mapping': ( 'core/charter.html#_loader.construct_mapping',
                                                                                             'mlops_nb/core/charter.py'),

@@ -229,7 +229,7 @@ def _refused(
     what = {"reports": "reports", "home": "the store"}.get(key)
     return f"{what} can't be written: {error.strerror}; set `{key}` in settings.ini to a folder you may write" if what else ""
 
-# %% ../../nbs/core/47_runner.ipynb #a46aabc0
+# %% ../../nbs/core/47_runner.ipynb #b90d6aeb
 Listener = Callable[..., None]  # called as listen(stage, status=..., ...), from the run's own thread and the stages' threads
 
 
@@ -399,13 +399,16 @@ class _Run:
         })
 
     def _model(self) -> dict[str, Any] | None:
-        "The version that the stage with the registry as its target wrote, if it did."
+        "The version that the stage with the registry as its target wrote, if it did, in the phase where the registry has it now."
+        from mlops_nb.core import registry
+
         for name, stage in self.job.graph.stages.items():
             result = self.results.get(name)
             if "registry" in stage.targets and result and result.outputs and result.status in ("done", "cached"):
                 said = Json.load(self.store.get(result.outputs[stage.outputs[0].artifact]))
                 gates = [{k: gate.get(k) for k in ("name", "value", "bound", "passed", "reason")} for gate in said.get("gates") or ()]
-                return {"name": said["name"], "version": said["version"], "phase": said.get("phase"), "gates": gates}
+                now = registry.get(self.job.settings.registry_uri, said["name"], said["version"])
+                return {"name": now.name, "version": now.version, "phase": now.phase, "gates": gates}
         return None
 
     def save_view(self) -> None:

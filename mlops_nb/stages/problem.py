@@ -6,17 +6,17 @@
 __all__ = ['METRICS', 'FAIRNESS_METRICS', 'Metric', 'metric_of', 'Problem', 'check_problem', 'is_positive', 'metric_value',
            'scores', 'cost_threshold', 'mean_cost', 'group_labels', 'statement', 'as_markdown']
 
-# %% ../../nbs/stages/10_problem.ipynb #a8acc453
+# %% ../../nbs/stages/10_problem.ipynb #900837e3
 import math
 from collections.abc import Iterable
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ConfigDict, ValidationError
 from sklearn import metrics as skm
 
-from ..core.charter import Bound, Costs, Data, FairnessRule, Rule, Sensitive
+from ..core.charter import Sensitive, Statement
 from ..core.errors import MlopsError, nearest
 from ..core.stage import Input, Json, Output, log
 
@@ -154,29 +154,11 @@ def _check_rules(p: "Problem") -> None:
         if rule.allowed is not None and not rule.allowed:
             raise MlopsError(f"rules: '{column}' allows no value at all; list the allowed ones or take the rule out")
 
-# %% ../../nbs/stages/10_problem.ipynb #170977ef
-class Problem(BaseModel):
+# %% ../../nbs/stages/10_problem.ipynb #2b602ee3
+class Problem(Statement):
     "The checked problem statement that every later stage reads."
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    name: str
-    title: str = ""
-    goal: str
-    task: Literal["binary", "multiclass", "regression"]
-    target: str
-    positive: str | int | bool | None = None
-    data: Data
-    metric: str
-    secondary: list[str] = []
-    success: list[Bound] = []
-    costs: Costs = Costs()
-    sensitive: list[Sensitive] = []
-    fairness: list[FairnessRule] = []
-    exclude: dict[str, str] = {}
-    weight: str | None = None
-    id: str | None = None
-    rules: dict[str, Rule] = {}
+    model_config = ConfigDict(extra="ignore", strict=False)
 
     @property
     def metric_names(self) -> list[str]:
