@@ -21,7 +21,7 @@ from nbclient.exceptions import DeadKernelError
 from mlops_nb.core import kernel
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="kernels are forked on Linux only")
-ENV = {**os.environ, "OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "2", "OMP_WAIT_POLICY": "PASSIVE"}
+ENV = {**{k: v for k, v in os.environ.items() if k != "MPLBACKEND"}, "OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "2", "OMP_WAIT_POLICY": "PASSIVE"}
 
 
 def run(*cells: str, env: dict[str, str] = ENV, name: str = kernel.NAME, cwd: str | None = None) -> list[list]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mlops_nb.core.artifacts import Model, Store, Table
+from mlops_nb.core.artifacts import Json, Model, Store, Table
 from mlops_nb.core.pipeline import load_graph
 from mlops_nb.core.runner import sample_settings
 from mlops_nb.core.settings import load_settings
@@ -38,7 +38,8 @@ def read(summary: dict, stage: str, artifact: str, kind):
 def test_twelve_stages_in_order(summary):
     assert list(summary["stages"]) == STAGES
     assert {s["status"] for s in summary["stages"].values()} <= {"done", "cached"}
-    assert summary["model"]["name"] == "income" and summary["model"]["phase"] in ("staging", "rejected")
+    registered = read(summary, "register", "version", Json)
+    assert registered["name"] == summary["model"]["name"] == "income" and registered["phase"] in ("staging", "rejected")
 
 
 def test_only_three_stages_read_the_test_rows():

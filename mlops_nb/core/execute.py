@@ -47,7 +47,7 @@ def headless(
 def _code(id: str, source: str, tags: list[str]) -> dict:
     return {"cell_type": "code", "id": id, "metadata": {"tags": tags}, "source": source, "outputs": [], "execution_count": None}
 
-# %% ../../nbs/core/45_execute.ipynb #6000ea13
+# %% ../../nbs/core/45_execute.ipynb #f6227ca7
 def kernel_environment(
     threads: int,  # >= 1
     context: Path,  # the run's file for this stage
@@ -56,7 +56,8 @@ def kernel_environment(
     pools = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_MAX_THREADS", "LOKY_MAX_CPU_COUNT")
     quiet = {"PYDEVD_DISABLE_FILE_VALIDATION": "1", "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "1", "IN_TEST": ""}
     fixed = {"OMP_WAIT_POLICY": "PASSIVE", "PYTHONHASHSEED": "0", "MLOPS_NB_CONTEXT": str(context)}
-    return {**os.environ, **dict.fromkeys(pools, str(threads)), **fixed, **quiet}
+    own = {k: v for k, v in os.environ.items() if k != "MPLBACKEND"}  # CI and Streamlit set Agg, and figures would not show
+    return {**own, **dict.fromkeys(pools, str(threads)), **fixed, **quiet}
 
 # %% ../../nbs/core/45_execute.ipynb #ed945dc6
 WARM = "mlops-nb"  # the kernel that is forked from a process with the scientific stack imported, see core.kernel

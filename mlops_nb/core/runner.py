@@ -229,7 +229,7 @@ def _refused(
     what = {"reports": "reports", "home": "the store"}.get(key)
     return f"{what} can't be written: {error.strerror}; set `{key}` in settings.ini to a folder you may write" if what else ""
 
-# %% ../../nbs/core/47_runner.ipynb #b90d6aeb
+# %% ../../nbs/core/47_runner.ipynb #fd39751c
 Listener = Callable[..., None]  # called as listen(stage, status=..., ...), from the run's own thread and the stages' threads
 
 
@@ -407,8 +407,10 @@ class _Run:
             if "registry" in stage.targets and result and result.outputs and result.status in ("done", "cached"):
                 said = Json.load(self.store.get(result.outputs[stage.outputs[0].artifact]))
                 gates = [{k: gate.get(k) for k in ("name", "value", "bound", "passed", "reason")} for gate in said.get("gates") or ()]
-                now = registry.get(self.job.settings.registry_uri, said["name"], said["version"])
-                return {"name": now.name, "version": now.version, "phase": now.phase, "gates": gates}
+                phase = said.get("phase")
+                with contextlib.suppress(MlopsError):  # a registry that is away now: the phase that it was registered in
+                    phase = registry.get(self.job.settings.registry_uri, said["name"], said["version"]).phase
+                return {"name": said["name"], "version": said["version"], "phase": phase, "gates": gates}
         return None
 
     def save_view(self) -> None:
