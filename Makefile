@@ -4,15 +4,16 @@ BIN := .venv/bin
 DONE := .venv/.installed
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: help setup run test test-deep bench app lab prepare notebooks readme lock lint clean
+.PHONY: help setup run test test-deep bench bench-serve app lab prepare notebooks readme lock lint clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-$(DONE): pyproject.toml requirements.lock
+# nbdev-export touches pyproject.toml each time; what changes there goes into the lock by `make lock`
+$(DONE): requirements.lock setup.py
 	@echo "Setting up .venv: about 900 MB of packages are downloaded once (Python 3.11 or newer; uses uv)."
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"Python 3.11 or newer is needed, this is {sys.version.split()[0]}; set PYTHON=python3.12 or the like")'
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv  # a half-made one is made anew
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode -r requirements.lock
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .
@@ -39,6 +40,9 @@ test-deep: $(DONE) ## the tests with full counts
 bench: $(DONE) ## the benchmarks; each figure ends as: bench NAME VALUE GOAL holds|short
 	@for bench in tests/bench/[a-z]*.py; do $(BIN)/python $$bench || exit 1; done
 
+bench-serve: $(DONE) ## our service beside others, under load; installs them under .bench/
+	@$(BIN)/python tests/bench/serve/run.py
+
 app: $(DONE) ## the app for people who don't code, http://127.0.0.1:8501
 	@$(BIN)/mlops-nb app
 
@@ -50,8 +54,8 @@ prepare: $(DONE) ## after editing notebooks: export, clean, lint
 	@$(BIN)/nbdev-clean
 	@$(MAKE) --no-print-directory readme lint
 
-notebooks: $(DONE) ## run the stage notebooks on the sample store and keep their outputs
-	@$(BIN)/nbdev-test nbs/stages --save --n-workers 2
+notebooks: $(DONE) ## run the notebooks (stages on the sample store) and keep their outputs
+	@$(BIN)/nbdev-test --save --n-workers 2
 	@$(BIN)/nbdev-clean
 
 lock: $(DONE) ## renew requirements.lock from pyproject.toml

@@ -16,7 +16,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 def test_environment_yml_has_the_same_pins():
     extras = PROJECT["optional-dependencies"]
-    wanted = PROJECT["dependencies"] + [d for e in ("lab", "app", "dev") for d in extras[e] if not d.startswith("mlops-nb")]
+    wanted = PROJECT["dependencies"] + [d for e in ("lab", "app", "serve", "dev") for d in extras[e] if not d.startswith("mlops-nb")]
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
     assert environment[-1]["pip"] == wanted
     assert f"python{PROJECT['requires-python']}" in environment
@@ -26,7 +26,7 @@ def test_lock_names_versions_only():
     lines = (ROOT / "requirements.lock").read_text().splitlines()
     assert all(re.match(r"^[A-Za-z0-9_.\-]+(\[[\w,]+\])?==[\w.+!]+( ; .+)?$", line) for line in lines)
     locked = {re.split(r"[=\[ ]", line)[0].lower() for line in lines}
-    needed = PROJECT["dependencies"] + [d for e in ("lab", "app", "dev") for d in PROJECT["optional-dependencies"][e]]
+    needed = PROJECT["dependencies"] + [d for e in ("lab", "app", "serve", "dev") for d in PROJECT["optional-dependencies"][e]]
     names = {re.split(r"[<>=\[ ]", d)[0].lower() for d in needed if not d.startswith("mlops-nb")}
     assert names <= locked, names - locked
 

@@ -1,6 +1,7 @@
 """The shipped pipeline, end to end on the sample store."""
 
 import json
+import secrets
 import os
 import sqlite3
 import subprocess
@@ -11,11 +12,11 @@ import pytest
 
 from mlops_nb.core.artifacts import Json, Model, Store, Table
 from mlops_nb.core.pipeline import load_graph
-from mlops_nb.core.runner import sample_settings
+from mlops_nb.core.job import sample_settings
 from mlops_nb.core.settings import load_settings
 
 SETTINGS = sample_settings(load_settings())
-STAGES = "problem ingest validate split features train tune ensemble evaluate explain fairness register".split()
+STAGES = "problem ingest validate split features train tune ensemble evaluate explain fairness register score".split()
 
 
 def call(*words: str) -> subprocess.CompletedProcess:
@@ -35,7 +36,7 @@ def read(summary: dict, stage: str, artifact: str, kind):
     return kind.load(Store(SETTINGS.home).get(summary["stages"][stage]["outputs"][artifact]))
 
 
-def test_twelve_stages_in_order(summary):
+def test_thirteen_stages_in_order(summary):
     assert list(summary["stages"]) == STAGES
     assert {s["status"] for s in summary["stages"].values()} <= {"done", "cached"}
     registered = read(summary, "register", "version", Json)
@@ -76,10 +77,20 @@ def test_second_run_takes_everything(summary):
     assert [line.split()[:2] for line in done.stdout.splitlines()] == [[s, "cached"] for s in STAGES]
 
 
+def test_another_wording_of_the_charter_learns_nothing_anew(summary, tmp_path):
+    reworded = SETTINGS.charter.read_text().replace("title: Who", f"title: Guess {secrets.token_hex(4)}, who").replace("Four-fifths rule.", "The rule of four fifths.")
+    (tmp_path / "income.yaml").write_text(reworded)
+    done = call("run", "ensemble", "--sample", "2000", "--charter", str(tmp_path / "income.yaml"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    stages = json.loads((SETTINGS.reports / (SETTINGS.reports / "latest").read_text().strip() / "summary.json").read_text())["stages"]
+    assert {name: s["status"] for name, s in stages.items()} == {s: "done" if s in ("problem", "ingest") else "cached" for s in STAGES[:8]}
+    assert stages["problem"]["outputs"]["problem"] != summary["stages"]["problem"]["outputs"]["problem"]
+
+
 @pytest.mark.deep
 def test_forced_again_every_artifact_is_equal(summary):
     """Determinism: all stages again, in new kernels, give the same digests."""
-    done = call("run", "--sample", "2000", *[w for s in STAGES[:-1] for w in ("--force", s)])
+    done = call("run", "--sample", "2000", *[w for s in STAGES[:11] for w in ("--force", s)])
     assert done.returncode == 0, done.stdout + done.stderr
     again = json.loads((SETTINGS.reports / (SETTINGS.reports / "latest").read_text().strip() / "summary.json").read_text())
     for stage in STAGES:

@@ -17,8 +17,12 @@ import pandas as pd
 import pytest
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_wine
 
+from conftest import CHARTER
 from mlops_nb.core.charter import load_charter
+from mlops_nb.core.registry import load, promote, versions
+from mlops_nb.core.settings import load_settings
 from mlops_nb.stages.problem import check_problem
+from test_kept_model import BARE, EXTRAS, FOLDERS
 
 ROOT = Path(__file__).parents[1]
 SITE = next(Path(p) for p in sys.path if p.endswith("site-packages"))
@@ -213,7 +217,7 @@ def test_init_makes_a_sound_project(env, tmp_path, file):
     assert (problem.task, problem.target, problem.positive, problem.id) == (task, target, positive, row_id)
     assert list(problem.exclude) == left_out and [s.name for s in problem.sensitive] == sensitive
     assert problem.success and all(c.reason for c in problem.success)
-    assert shell("mlops-nb", "check").startswith("sound: 12 stages, ")
+    assert shell("mlops-nb", "check").startswith("sound: 13 stages, ")
     assert "register" in shell("mlops-nb", "graph")
     assert shell("mlops-nb", "run", "--dry-run").splitlines()[0].split() == ["problem", "run", "never", "run"]
     assert {"settings.ini", "pyproject.toml", ".gitignore", "README.md", ".ci/run"} <= {f.relative_to(shell.folder).as_posix() for f in shell.folder.rglob("*")}
@@ -252,12 +256,12 @@ def test_what_init_refuses(env, tmp_path):
 
 
 def test_own_notebooks_are_in_the_pipeline(changed):
-    assert changed("mlops-nb", "check") == "sound: 13 stages, 31 artifacts, " + changed("mlops-nb", "check").split("artifacts, ")[1]
+    assert changed("mlops-nb", "check") == "sound: 14 stages, 34 artifacts, " + changed("mlops-nb", "check").split("artifacts, ")[1]
     assert "note:" not in changed("mlops-nb", "check") and "seasons" in changed("mlops-nb", "graph")
     assert changed("mlops-nb", "diff", "split") == "no difference\n"
     for words, part in (
         (["new-stage", "Seasons"], "no name for a stage"),
-        (["new-stage", "seasons"], "there is a stage 'seasons' already: 130_seasons.ipynb"),
+        (["new-stage", "seasons"], "there is a stage 'seasons' already: 140_seasons.ipynb"),
         (["new-stage", "train"], "mlops-nb new-stage train --override"),
         (["new-stage", "trian", "--override"], "did you mean 'train'?"),
         (["new-stage", "split", "--override"], "takes the place of the stock split already"),
@@ -275,9 +279,9 @@ def test_the_contract_holds_for_them(changed):
 
 def test_editing_and_exporting(changed, tmp_path):
     shell = Shell(changed.env, shutil.copytree(changed.folder, tmp_path / "tumours"))
-    notebook = shell.folder / "nbs" / "stages" / "130_seasons.ipynb"
+    notebook = shell.folder / "nbs" / "stages" / "140_seasons.ipynb"
     notebook.write_text(notebook.read_text().replace("table.mean(", "table.median("))
-    assert "130_seasons.ipynb: exported cells" in shell("mlops-nb", "check", fails=True)
+    assert "140_seasons.ipynb: exported cells" in shell("mlops-nb", "check", fails=True)
     shell("nbdev-export")
     assert shell("mlops-nb", "check").startswith("sound")
     split = shell.folder / "nbs" / "stages" / "40_split.ipynb"
@@ -325,6 +329,63 @@ def test_lab_and_app_start_in_the_project(changed, monkeypatch):
     assert os.environ["PYTHONPATH"].split(os.pathsep)[0] == str(changed.folder)
 
 
+# ---- two charters, one store --------------------------------------------------------------------
+
+
+REGISTER = [
+    "#| default_exp stages.register",
+    "#| export\nimport numpy as np\nimport pandas as pd\nfrom sklearn.linear_model import LinearRegression\n"
+    "from mlops_nb.core import registry\nfrom mlops_nb.core.stage import Input, Json, Output, Target",
+    'PARAMETERS\ncharter = Input("charter", Json)\ntotal = Input("total", Json)\nversion = Output("version", Json)\ntarget = Target("registry")',
+    "rows, name = pd.DataFrame({'x': np.arange(9.0)}), charter.read()['name']\nmodel = LinearRegression().fit(rows, rows.x * total.read())\n"
+    "made = registry.register(target.uri, name, model, {'total': total.read()}, phase='staging')\n"
+    "version.write({'name': name, 'version': made.version, 'phase': made.phase, 'gates': []})",
+]
+
+
+def test_two_charters_share_a_store_and_nothing_else(project):
+    """Each has its own view, its own versions and its own data; what is equal is computed once."""
+    project.write("stages/60_register.ipynb", REGISTER)
+    project.export()
+    (project.root / "more.csv").write_text("y\n10\n20\n")
+    (project.root / "huge.yaml").write_text(CHARTER.replace("tiny", "huge").replace("rows.csv", "more.csv"))
+    uri = load_settings(project.root).registry_uri
+
+    def run(*words: str) -> tuple[dict[str, str], dict]:
+        statuses = project.run(*words, stages=())
+        return statuses, project.summary()
+
+    ended, first = run()
+    assert set(ended.values()) == {"done"} and (first["charter"], first["model"]["name"], first["model"]["version"]) == ("tiny", "tiny", 1)
+    ended, second = run("--charter", "huge.yaml")
+    assert set(ended.values()) == {"done"}, "other rows, other keys"
+    assert (second["charter"], second["model"]["name"], second["model"]["version"]) == ("huge", "huge", 1)
+
+    # the second run disturbed nothing of the first: its view, its cache, its version, its data
+    for words, summary in (((), first), (("--charter", "huge.yaml"), second)):
+        ended, again = run(*words)
+        assert set(ended.values()) == {"cached"} and again["charter"] == summary["charter"]
+        assert {n: s["outputs"] for n, s in again["stages"].items()} == {n: s["outputs"] for n, s in summary["stages"].items()}
+    assert sorted(f.stem for f in (project.root / ".mlops" / "view").iterdir()) == ["huge", "tiny"]
+    assert {(v.name, v.version): load(uri, v.name, v).evidence["total"] for v in versions(uri)} == {("tiny", 1): 15, ("huge", 1): 62}
+
+    # a person's decision about one is none about the other, and a new version of one is none of the other
+    promote(uri, "huge", 1, reason="tested")
+    assert [(v.name, v.phase) for v in versions(uri)] == [("huge", "production"), ("tiny", "staging")]
+    ended, _ = run("-p", "scale.factor=3")
+    assert (ended["ingest"], ended["scale"], ended["register"]) == ("cached", "done", "done")
+    assert {(v.name, v.version) for v in versions(uri)} == {("tiny", 1), ("tiny", 2), ("huge", 1)}
+
+    # what a notebook opened by hand reads belongs to the charter that is active
+    totals = {}
+    for charter in ("tiny", "huge"):
+        code = "from mlops_nb.core.stage import Input, Json\ntotal = Input('total', Json)\nprint(total.read())"
+        env = {k: v for k, v in os.environ.items() if not k.startswith("MLOPS_NB_")} | {"MLOPS_NB_CHARTER": f"{charter}.yaml"}
+        done = subprocess.run([sys.executable, "-c", code], cwd=project.root, capture_output=True, text=True, timeout=120, env=env)
+        totals[charter] = done.stdout.strip() or done.stderr
+    assert totals == {"tiny": "21", "huge": "62"}
+
+
 # ---- runs ---------------------------------------------------------------------------------------
 
 
@@ -349,7 +410,7 @@ def sampled(env, changed, tmp_path_factory) -> Shell:
         shutil.copytree(changed.folder, folder / "tumours")
         charter = folder / "tumours" / "nbs" / "charters" / "tumours.yaml"
         text = charter.read_text()
-        for old, new in (("train: {folds: 3}", "train: {folds: 2, candidates: [dummy, linear]}"), ("trials: 3,", "trials: 2,")):  # in seconds
+        for old, new in (("train: {folds: 3}", "train: {folds: 2, candidates: [dummy, linear]}"), ("trials: 3}", "trials: 2}")):  # in seconds
             assert old in text
             text = text.replace(old, new)
         charter.write_text(text)
@@ -360,11 +421,11 @@ def sampled(env, changed, tmp_path_factory) -> Shell:
 
 def test_a_run_on_few_rows_by_the_ci_script(sampled):
     summary = sampled.summary(".mlops/sample/reports")
-    assert summary["status"] == "done" and {s["status"] for s in summary["stages"].values()} == {"done"} and len(summary["stages"]) == 13
+    assert summary["status"] == "done" and {s["status"] for s in summary["stages"].values()} == {"done"} and len(summary["stages"]) == 14
     assert summary["model"]["name"] == "tumours" and summary["stages"]["seasons"]["metrics"]["columns"] > 1
     report = ElementTree.parse(sampled.folder / "reports" / "junit.xml").getroot()
     stages, gates = report.findall("testsuite")
-    assert (stages.get("tests"), stages.get("failures"), gates.get("name")) == ("13", "0", "gates")
+    assert (stages.get("tests"), stages.get("failures"), gates.get("name")) == ("14", "0", "gates")
     assert {c.get("name") for c in stages} == set(summary["stages"])
     # the project's split ran, and it is what the result's key stands for
     (record,) = (sampled.folder / ".mlops" / "sample" / "keys" / "split").glob("*.json")
@@ -404,7 +465,7 @@ def whole(env, tmp_path) -> Callable[[str], Shell]:
 def test_whole_runs(whole, file):
     shell = whole(file)
     summary = shell.summary()
-    assert len(summary["stages"]) == 12 and {s["status"] for s in summary["stages"].values()} == {"done"}
+    assert len(summary["stages"]) == 13 and {s["status"] for s in summary["stages"].values()} == {"done"}
     assert summary["model"]["phase"] == "staging", summary["model"]
     shell("python", "-c", APP)
     shell("mlops-nb", "models", "promote", summary["model"]["name"], "1", "--reason", "tested")
@@ -431,12 +492,21 @@ print(answers[0].model, answers[0].decision)
 """
 
 
+INSTALLED = """
+import importlib.util, sys
+print(*(name for words in sys.argv[1:] for name in words.split() if importlib.util.find_spec(name)))
+"""
+
+
 @pytest.mark.deep
 def test_base_install_loads_and_asks_a_model(wheel, sampled, tmp_path):
     """What a serving container has: the wheel and its few dependencies, none of the extras."""
     uv("venv", "--quiet", "--python", sys.executable, tmp_path / "env")
     uv("pip", "install", "--quiet", "--compile-bytecode", "--python", tmp_path / "env", wheel)
     shell = Shell(tmp_path / "env", sampled.folder)
+    assert shell("python", "-c", INSTALLED, *EXTRAS.values()).split() == []
+    for folder in FOLDERS:  # models of this version and of earlier ones
+        assert int(shell("python", "-c", BARE, folder, "")) >= 10
     assert shell("python", "-c", PREDICT, MLOPS_NB_HOME=str(sampled.folder / ".mlops" / "sample")).startswith("tumours/")
     assert shell("mlops-nb", "check").startswith("sound") and "staging" in shell("mlops-nb", "models", "list", "--sample")
     assert "pip install 'mlops-nb[lab]'" in shell("mlops-nb", "run", "--sample", "300", "-p", "tune.trials=4", fails=True)

@@ -223,6 +223,175 @@ def test_rollback_twice_goes_back_twice(uri):
     assert registry.rollback(uri, "income", by="ada").version == 1
 
 
+def folder_of(uri: str, version: registry.Version) -> Path:
+    return registry._folder(registry.registry_file(uri), version.location)
+
+
+def in_production(uri: str, *strengths: float) -> list[registry.Version]:
+    "Versions that went to production one after another, each with a fold."
+    made = [registry.register(uri, "income", fitted(c), evidence_of(fitted(c)), "staging", fold=f"fold {c}".encode()) for c in strengths]
+    return [registry.promote(uri, "income", v.version, by="ada") for v in made]
+
+
+def test_a_fold_lies_beside_the_model_and_makes_no_version(uri):
+    model = fitted(1.0)
+    version = registry.register(uri, "income", model, evidence_of(model), "staging", fold=b"compiled")
+    assert version.fold_digest == digest_of(b"compiled") and (folder_of(uri, version) / "fold.zip").read_bytes() == b"compiled"
+    assert registry.read_file(uri, version, "fold.zip") == b"compiled"
+    assert registry.register(uri, "income", model, evidence_of(model), "staging") == version
+    assert registry.register(uri, "income", model, evidence_of(model), "staging", fold=b"compiled otherwise") == version
+    plain = registry.register(uri, "income", fitted(0.5), evidence_of(fitted(0.5)), "staging")
+    assert plain.fold_digest == "" and registry.has(uri, "income", 2)
+    with pytest.raises(MlopsError, match="has no fold.zip"):
+        registry.read_file(uri, plain, "fold.zip")
+    (folder_of(uri, version) / "fold.zip").unlink()
+    assert not registry.has(uri, "income", 1)
+    assert registry.register(uri, "income", model, evidence_of(model), "staging", fold=b"compiled").version == 3
+
+
+def test_every_change_is_published(uri):
+    def told() -> dict:
+        return registry.read_released(registry.released_file(uri))["models"]["income"]
+
+    one = registry.register(uri, "income", fitted(1.0), evidence_of(fitted(1.0)), "staging", fold=b"f")
+    assert (told()["production"], told()["staging"]) == (None, 1)
+    assert told()["versions"] == {"1": {"phase": "staging", "folder": str(folder_of(uri, one)), "model": one.model_digest, "fold": digest_of(b"f"), "evidence": one.evidence_digest}}
+    registry.register(uri, "income", fitted(0.5), evidence_of(fitted(0.5)), "rejected")
+    registry.promote(uri, "income", 1, by="ada")
+    registry.register(uri, "income", fitted(0.2), evidence_of(fitted(0.2)), "staging")
+    assert (told()["production"], told()["staging"], list(told()["versions"])) == (1, 3, ["1", "3"])
+    registry.promote(uri, "income", 3, by="ada")
+    assert (told()["production"], told()["staging"]) == (3, None)
+    registry.rollback(uri, "income", by="ada")
+    assert (told()["production"], told()["versions"]["3"]["phase"]) == (1, "archived")
+    before = registry.released_file(uri).stat()
+    registry.promote(uri, "income", 1, by="ada")  # says the same, so nothing is written
+    assert registry.released_file(uri).stat().st_ino == before.st_ino
+    registry.released_file(uri).unlink()
+    registry.promote(uri, "income", 1, by="ada")
+    assert told()["production"] == 1
+
+
+def test_the_published_file_is_read_without_heavy_imports_and_its_form_is_checked(uri, tmp_path):
+    in_production(uri, 1.0)
+    path = registry.released_file(uri)
+    code = (
+        "import sys; from mlops_nb.core.registry import publish, read_released\n"
+        f"assert read_released(publish({uri!r}))['models']['income']['production'] == 1\n"
+        "assert not {'mlflow', 'sqlalchemy', 'pandas', 'numpy', 'sklearn', 'skops'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    good = json.loads(path.read_bytes())
+    for damage in (b"", b"{", b"[]", json.dumps(good | {"format": 2}).encode(), json.dumps(good | {"models": {"income": {"production": "x"}}}).encode()):
+        path.write_bytes(damage)
+        with pytest.raises(MlopsError, match="isn't a list of released versions"):
+            registry.read_released(path)
+    assert json.loads(registry.publish(uri).read_bytes()) == good
+
+
+def test_the_registrys_folder_may_be_moved(uri, tmp_path):
+    in_production(uri, 1.0)
+    old = registry.registry_file(uri).parent
+    new = old.rename(old.with_name("moved"))
+    version = registry.read_released(new / "released.json")["models"]["income"]["versions"]["1"]
+    assert Path(version["folder"]).is_relative_to(new) and (Path(version["folder"]) / "fold.zip").read_bytes() == b"fold 1.0"
+
+
+def test_a_damaged_version_is_registered_again(uri):
+    model = fitted(1.0)
+    one = registry.register(uri, "income", model, evidence_of(model), "staging")
+    (folder_of(uri, one) / "model" / "model.skops").write_bytes(b"torn")
+    assert registry.register(uri, "income", model, evidence_of(model), "staging").version == 2
+
+
+def test_a_promotion_that_broke_off_is_completed(uri, monkeypatch):
+    in_production(uri, 1.0)
+    registry.register(uri, "income", fitted(0.5), evidence_of(fitted(0.5)), "staging")
+    with monkeypatch.context() as broken:
+        broken.setattr(registry, "_say", lambda *facts: (_ for _ in ()).throw(MlopsError("database is locked")))
+        with pytest.raises(MlopsError, match="locked"):
+            registry.promote(uri, "income", 2, by="ada")
+    assert registry.read_released(registry.released_file(uri))["models"]["income"]["production"] == 2, "what has changed is published"
+    registry.promote(uri, "income", 2, by="ada")
+    one, two = registry.get(uri, "income", 1), registry.get(uri, "income", 2)
+    assert [e.action for e in two.events] == ["register", "promote"] and one.events[-1].action == "replace"
+    in_production(uri, 0.2)
+    assert registry.rollback(uri, "income", by="ada").version == 2
+
+
+def test_a_published_file_that_cannot_be_written_is_said(uri):
+    registry.register(uri, "income", fitted(1.0), evidence_of(fitted(1.0)), "staging")
+    registry.released_file(uri).unlink()
+    registry.released_file(uri).mkdir()
+    with pytest.raises(MlopsError, match="services don't know of the change yet"):
+        registry.promote(uri, "income", 1, by="ada")
+    assert registry.get(uri, "income").phase == "production"
+    registry.released_file(uri).rmdir()
+    registry.promote(uri, "income", 1, by="ada")
+    assert registry.read_released(registry.released_file(uri))["models"]["income"]["production"] == 1
+
+
+@pytest.mark.parametrize(("file", "damage"), [
+    ("model/model.skops", b"!"), ("evidence.json", b"!"), ("fold.zip", b"!"), ("model/model.skops", None), ("evidence.json", None), ("fold.zip", None),
+])  # fmt: skip
+def test_a_damaged_version_is_not_promoted(uri, file, damage):
+    in_production(uri, 1.0)
+    two = registry.register(uri, "income", fitted(0.5), evidence_of(fitted(0.5)), fold=b"fold")
+    before = registry.versions(uri), registry.released_file(uri).read_bytes()
+    path = folder_of(uri, two) / file
+    if damage:
+        path.write_bytes(path.read_bytes() + damage)
+    else:
+        path.unlink()
+    for to in ("staging", "production"):
+        with pytest.raises(MlopsError, match=f"{path.name}.*register"):
+            registry.promote(uri, "income", 2, to, by="ada")
+    assert (registry.versions(uri), registry.released_file(uri).read_bytes()) == before
+    assert registry.promote(uri, "income", 2, "archived", by="ada").phase == "archived"  # putting it aside needs no files
+
+
+def test_a_version_that_breaks_its_promise_is_not_promoted(uri):
+    model, other = fitted(1.0), Model.dump(fitted(0.001))
+    version = registry.register(uri, "income", model, evidence_of(model), "staging")
+    (folder_of(uri, version) / "model" / "model.skops").write_bytes(other)
+    registry.mlflow_client(uri).set_model_version_tag("income", "1", "mlops_nb.model", digest_of(other))
+    with pytest.raises(MlopsError, match="doesn't keep its promise"):
+        registry.promote(uri, "income", 1, by="ada")
+    assert registry.get(uri, "income", 1).phase == "staging"
+
+
+def test_rollback_passes_over_damaged_versions_and_says_so(uri):
+    one, two, _ = in_production(uri, 1.0, 0.5, 0.2)
+    (folder_of(uri, two) / "fold.zip").write_bytes(b"!")
+    back = registry.rollback(uri, "income", by="grace", reason="complaints")
+    assert back.version == 1 and back.events[-1].reason.startswith("complaints; passed over version 2: fold.zip of version 2 of 'income' isn't what was registered")
+    registry.promote(uri, "income", 3, by="ada")
+    (folder_of(uri, one) / "evidence.json").unlink()
+    with pytest.raises(MlopsError, match="no earlier production version.*passed over version 1.*lost its evidence.json"):
+        registry.rollback(uri, "income", by="grace")
+    assert registry.get(uri, "income").version == 3
+    with pytest.raises(MlopsError, match="no model 'nope'.*did you mean 'income'"):
+        registry.rollback(uri, "nope")
+
+
+def published_by_a_server(uri: str, into: Path) -> None:
+    "What is in production and in staging is fetched, damage is mended, and a change arrives with the next call."
+    with pytest.raises(MlopsError, match="is a server"):
+        registry.publish(uri)
+
+    def told() -> dict:
+        return registry.read_released(registry.publish(uri, into))["models"]["income"]
+
+    six = registry.register(uri, "income", fitted(0.3), evidence_of(fitted(0.3)), "staging", fold=b"compiled")
+    first = told()
+    assert (first["production"], first["staging"], sorted(first["versions"])) == (1, six.version, ["1", str(six.version)])
+    folder = Path(first["versions"][str(six.version)]["folder"])
+    assert (folder / "fold.zip").read_bytes() == b"compiled" and digest_of((folder / "model" / "model.skops").read_bytes()) == six.model_digest
+    (folder / "fold.zip").write_bytes(b"torn")
+    registry.promote(uri, "income", six.version, by="ada")
+    assert (told()["production"], told()["staging"]) == (six.version, 5) and (folder / "fold.zip").read_bytes() == b"compiled"
+
+
 @pytest.mark.deep
 def test_an_mlflow_server_does_as_well(tmp_path):
     with socket.socket() as free:
@@ -245,6 +414,7 @@ def test_an_mlflow_server_does_as_well(tmp_path):
         assert loaded.version.version == 1 and loaded.evidence == json.loads(Json.dump(evidence_of(fitted(1.0))))
         model = fitted(1.0)
         assert registry.register(uri, "income", model, evidence_of(model), "staging").version == 1
+        published_by_a_server(uri, tmp_path / "copy")
     finally:
         os.killpg(server.pid, 15)
         server.wait(20)

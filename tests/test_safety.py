@@ -1,5 +1,6 @@
 """No secret is kept, no data acts: what is printed, logged, set or written in a charter stays text, wherever it ends up."""
 
+import csv
 import fcntl
 import html
 import json
@@ -70,7 +71,9 @@ def tracked(root: Path) -> Project:
         "title": PAYLOADS[3], "goal": " ".join(PAYLOADS), "data": {"source": SOURCE, "licence": PAYLOADS[0], "attribution": PAYLOADS[10]},
         "exclude": {p: p for p in PAYLOADS}, "sensitive": [{"name": p, "column": p} for p in PAYLOADS], "id": PAYLOADS[5], "knobs": {"odd": {"words": PAYLOADS}},
     }  # fmt: skip
-    (root / "rows.csv").rename(root / SOURCE)
+    (root / "rows.csv").unlink()
+    with open(root / SOURCE, "w", newline="") as file:
+        csv.writer(file).writerows([["y", *PAYLOADS], *([n, *PAYLOADS] for n in (1, 2, 3))])
     (root / "tiny.yaml").write_text(yaml.safe_dump(charter))
     project.write("stages/50_leak.ipynb", LEAK)
     project.write("stages/60_odd.ipynb", ODD)

@@ -15,7 +15,6 @@ MEASURES = {
     "false_positive_rate": "wrongly chosen: of those who are not, the share that is decided positive",
     "accuracy": "right: share of the group that is decided correctly",
 }
-FEW = 100  # rows; below, a group's figures are mostly noise
 
 
 def verdict(rule: dict) -> tuple[str, str]:
@@ -54,8 +53,8 @@ def table(groups: dict) -> pd.DataFrame:
 
 
 def groups_chart(groups: dict, measure: str) -> alt.LayerChart:
-    "One figure for every group, with 95% intervals; pale where there are few rows."
-    rows = [{"group": f"{g} (n = {f['n']:,})", "few": f["n"] < FEW, **f[measure]} for g, f in groups.items() if (f.get(measure) or {}).get("value") is not None]
+    "One figure for every group, with 95% intervals; pale where they stand on few people."
+    rows = [{"group": f"{g} (n = {f['n']:,})", "few": measure in f["small"], **f[measure]} for g, f in groups.items() if (f.get(measure) or {}).get("value") is not None]
     base = alt.Chart(pd.DataFrame(rows, columns=["group", "few", "value", "low", "high"])).encode(
         y=alt.Y("group:N", sort=None, title=None, axis=alt.Axis(labelLimit=260)), color=alt.condition("datum.few", alt.value(GREY), alt.value(BLUE))
     )
@@ -77,6 +76,8 @@ if failed:
     st.error(f"{len(failed)} gate{'s' * (len(failed) > 1)} failed: this version can't be promoted.", icon=":material/block:")
 elif warned:
     st.warning(f"No gate failed; {len(warned)} warning{'s' * (len(warned) > 1)} to know about.", icon=":material/warning:")
+elif any(r["passed"] is None for r in audit["rules"]):
+    st.info("No rule is broken, but not every rule can be judged.", icon=":material/help:")
 elif audit["rules"]:
     st.success("Every rule is met.", icon=":material/check_circle:")
 for one in sorted(audit["rules"], key=lambda r: (r["passed"] is not False, not r["gate"])):
@@ -86,7 +87,7 @@ if not audit["rules"]:
 
 st.subheader("Group by group")
 measure = st.segmented_control("Figure", list(MEASURES), default="selection_rate", format_func=words, required=True, key="measure")
-st.caption(MEASURES[measure].capitalize() + f". On the test rows; groups of fewer than {FEW} rows are grey: read them with care.")
+st.caption(MEASURES[measure].capitalize() + f". On the test rows; figures that stand on fewer than {audit['min_group']} people are grey: read them with care.")
 names = sorted(audit["by"], key=[s["name"] for s in problem["sensitive"]].index)
 for tab, name in zip(st.tabs([n.replace("_", " ") for n in names]), names, strict=True):
     part = {**audit["by"][name], "groups": dict(sorted(audit["by"][name]["groups"].items(), key=in_order))}

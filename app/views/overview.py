@@ -5,8 +5,8 @@ import pandas as pd
 import streamlit as st
 from common import BLUE, GREY, badge, chosen, interval, number, words
 
+from mlops_nb.core.metrics import METRICS
 from mlops_nb.core.registry import Version
-from mlops_nb.stages.problem import METRICS
 
 here, version, evidence = chosen()
 problem, figures = evidence["problem"], evidence["evaluation"]
@@ -66,7 +66,7 @@ def confusion_chart(figures: dict, positive: object) -> alt.LayerChart:
     frame = pd.DataFrame(cells)
     frame["share"] = frame["rows"] / frame.groupby("truth")["rows"].transform("sum").clip(lower=1)
     frame["label"] = [f"{n:,} ({s:.0%})" for n, s in zip(frame["rows"], frame["share"], strict=True)]
-    base = alt.Chart(frame).encode(x=alt.X("decided:N", title="decided", axis=alt.Axis(labelAngle=0)), y=alt.Y("truth:N", title="in truth"))
+    base = alt.Chart(frame).encode(x=alt.X("decided:N", title="decided", sort=None, axis=alt.Axis(labelAngle=0)), y=alt.Y("truth:N", title="true", sort=None))
     boxes = base.mark_rect().encode(color=alt.Color("share:Q", scale=alt.Scale(range=["#eef2f6", BLUE], domain=[0, 1]), legend=None), tooltip=["truth", "decided", "rows", alt.Tooltip("share:Q", format=".1%")])
     return boxes + base.mark_text(fontSize=15).encode(text="label:N", color=alt.condition("datum.share > 0.55", alt.value("white"), alt.value("#222")))
 
@@ -127,7 +127,7 @@ st.title(problem.get("title") or version.name)
 badge(version)
 st.write(problem["goal"])
 standing(version, st.session_state["versions"])
-headline(figures, [problem["metric"], *(c["metric"] for c in figures["criteria"]), *problem["secondary"]], METRICS.get(problem["task"], {}))
+headline(figures, [problem["metric"], *problem["secondary"], *(c["metric"] for c in figures["criteria"])], METRICS.get(problem["task"], {}))
 st.caption(f"On {figures['n']:,} test rows that nothing was chosen by.")
 
 st.subheader("Good enough?")

@@ -21,7 +21,7 @@ def ask(field: Field) -> object:
     first = st.session_state[key]
     empty = field.nullable or first is None
     if field.kind in ("number", "integer"):
-        seen = f"Seen in training: {field.min:,} to {field.max:,}. Others are answered too, with a warning." if field.min is not None else None
+        seen = f"Seen in training: {field.min:,} to {field.max:,}. Others that the charter allows are answered too, with a warning." if field.min is not None else None
         step = {"step": 1, "format": "%d"} if field.kind == "integer" else {"format": "%g"}
         return st.number_input(label, value=None, key=key, placeholder=gap, help=seen, **step)
     if field.kind == "boolean":

@@ -176,7 +176,7 @@ def look(settings: Settings | None = None) -> Iterator[Finding]:
 def _sound(settings: Settings) -> Finding:
     "Whether the project's notebooks, charter and data go together."
     from mlops_nb.core.charter import source_file
-    from mlops_nb.core.runner import prepare
+    from mlops_nb.core.job import prepare
 
     try:
         job = prepare(settings)

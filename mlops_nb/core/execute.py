@@ -100,7 +100,7 @@ class Kernels:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
 
-# %% ../../nbs/core/45_execute.ipynb #0bff96f5
+# %% ../../nbs/core/45_execute.ipynb #1cb1e65f
 def _cut(text: str, most: int = 20_000) -> str:
     "The text, or its beginning with a notice."
     return text if len(text) <= most else f"{text[:most]} [cut: {len(text):,} characters]"
@@ -121,8 +121,18 @@ def _engine(kernels: Kernels, env: dict[str, str], out: Path, said: Path, flood:
             if msg["msg_type"] == "error":
                 msg["content"]["evalue"] = _cut(msg["content"]["evalue"])
                 msg["content"]["traceback"] = [_cut(line) for line in msg["content"]["traceback"]]
-            text = msg["content"].get("text") or json.dumps(msg["content"].get("data", ""))
-            return None if msg["msg_type"] != "error" and flood.takes(self.nb.cells[cell_index].id, text) else super().output(outs, msg, display_id, cell_index)
+            elif "text" in msg["content"]:
+                msg["content"]["text"] = flood.take(self.nb.cells[cell_index].id, msg["content"]["text"])
+                if not msg["content"]["text"]:
+                    return None
+            elif flood.take(self.nb.cells[cell_index].id, data := json.dumps(msg["content"].get("data", ""))) != data:
+                return None  # a picture or a table is shown whole or not at all
+            return super().output(outs, msg, display_id, cell_index)
+
+        def process_message(self, msg, cell, cell_index):
+            "Leave out what would put a flood in the place of an earlier display."
+            text = json.dumps(msg["content"].get("data", "")) if msg["msg_type"] == "update_display_data" else ""
+            return None if len(text) > flood.budget and flood.take(cell.id, text) != text else super().process_message(msg, cell, cell_index)
 
     class StageEngine(Engine):
         @classmethod
@@ -208,7 +218,7 @@ def execute(
     _tidy(out, prepared, failure, flood.mask)
     return failure
 
-# %% ../../nbs/core/45_execute.ipynb #f515c325
+# %% ../../nbs/core/45_execute.ipynb #c8021a2f
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -219,13 +229,17 @@ def _failure(error: Exception, out: Path, at: int, said: Path, mask: Masker, tim
     if hasattr(error, "exec_count"):  # papermill's own error
         lines = re.findall(r"Cell In\[\d+\], line (\d+)", _ANSI.sub("", "\n".join(error.traceback or [])))  # type: ignore[attr-defined]
         return Failure(cell, int(lines[0]) if lines else None, str(error.ename), mask(_ANSI.sub("", str(error.evalue))))  # type: ignore[attr-defined]
-    meaning = {"DeadKernelError": "the kernel died: killed, out of memory, or crashed in native code", "CellTimeoutError": f"the cell took longer than {timeout} s, the `timeout` in settings.ini"}
+    meaning = {
+        "DeadKernelError": "the kernel died: killed, out of memory, or crashed in native code",
+        "CellTimeoutError": f"the cell took longer than {timeout} s, the `timeout` in settings.ini",
+        "NoSuchKernel": f"there is no kernel {error}; set `kernel` in settings.ini to one that `jupyter kernelspec list` names",
+    }
     name = type(error).__name__
     if name == "DeadKernelError" and said.is_file():
         meaning[name] += "".join(f"\n{line}" for line in said.read_text(errors="replace").splitlines()[-5:])
     return Failure(cell, None, name, mask(meaning.get(name, f"{error}")))
 
-# %% ../../nbs/core/45_execute.ipynb #07e78c25
+# %% ../../nbs/core/45_execute.ipynb #de615ac9
 def _tidy(out: Path, prepared: Path, failure: Failure | None, mask: Masker) -> None:
     "Take paths and papermill's bookkeeping out of the executed notebook; note an error that no cell shows."
     notebook = read_notebook(out if out.is_file() else prepared)
@@ -233,7 +247,7 @@ def _tidy(out: Path, prepared: Path, failure: Failure | None, mask: Masker) -> N
     notebook["cells"] = [c for c in notebook["cells"] if "papermill-error-cell-tag" not in c["metadata"].get("tags", [])]
     for cell in notebook["cells"]:
         cell["metadata"] = {k: v for k, v in cell["metadata"].items() if k == "tags"}
-        if failure and cell.get("id") == failure.cell and not any(o["output_type"] == "error" for o in cell.get("outputs", [])):
+        if failure and cell["cell_type"] == "code" and cell.get("id") == failure.cell and not any(o["output_type"] == "error" for o in cell.get("outputs", [])):
             cell["outputs"].append({"output_type": "error", "ename": failure.ename, "evalue": failure.evalue, "traceback": [f"{failure.ename}: {failure.evalue}"]})
     mask_notebook(notebook, mask)  # papermill writes once more after its last save
     write_atomic(out, json.dumps(notebook, indent=1, ensure_ascii=False).encode())

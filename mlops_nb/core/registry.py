@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['Phase', 'PHASES', 'Event', 'Version', 'registry_file', 'mlflow_client', 'experiment_id', 'versions', 'get',
-           'released', 'plain_rows', 'sample_of', 'sample_frame', 'verify', 'register', 'has', 'Loaded',
-           'read_evidence', 'load', 'promote', 'rollback']
+           'released', 'read_file', 'read_evidence', 'has', 'released_file', 'read_released', 'open_registry',
+           'publish', 'plain_rows', 'sample_of', 'sample_frame', 'verify', 'register', 'Loaded', 'load', 'promote',
+           'rollback']
 
-# %% ../../nbs/core/70_registry.ipynb #beaa6c62
+# %% ../../nbs/core/70_registry.ipynb #fa48676a
 import contextlib
 import datetime
 import getpass
@@ -18,16 +19,16 @@ import os
 import re
 import sqlite3
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as _installed
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 from urllib.parse import unquote, urlsplit
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
-from .artifacts import TRUSTED, Json, Model, digest_of
+from .artifacts import TRUSTED, Json, Model, digest_of, write_atomic
 from .errors import MlopsError, nearest
 
 # %% ../../nbs/core/70_registry.ipynb #242fcfce
@@ -45,7 +46,7 @@ class Event(BaseModel):
     by: str  # a person's or a program's name
     reason: str = ""
 
-# %% ../../nbs/core/70_registry.ipynb #0f6c7a86
+# %% ../../nbs/core/70_registry.ipynb #a6da5557
 class Version(BaseModel):
     "A registered version as the registry knows it."
 
@@ -56,6 +57,7 @@ class Version(BaseModel):
     created: str  # UTC, ISO 8601
     model_digest: str  # sha256 of the model file; "" when another program registered it
     evidence_digest: str  # sha256 of evidence.json
+    fold_digest: str = ""  # sha256 of fold.zip, the model compiled for serving; "" when there is none
     mlflow_run: str  # the MLflow run that holds the files
     pipeline_run: str = ""  # the pipeline run that made it
     location: str = ""  # URI of the MLflow run's files
@@ -89,10 +91,11 @@ def _shown(uri: str) -> str:
     "The address without user name and password."
     return re.sub(r"//[^/@]*@", "//***@", uri)
 
-# %% ../../nbs/core/70_registry.ipynb #dc6793e4
+# %% ../../nbs/core/70_registry.ipynb #64847a26
 def mlflow_client(uri: str) -> Any:  # mlflow.MlflowClient
     "MLflow's client for `uri`: silent, without telemetry, and not waiting for minutes when a server is away."
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
@@ -139,21 +142,6 @@ def experiment_id(
         client.restore_experiment(found.experiment_id)
     return found.experiment_id
 
-# %% ../../nbs/core/70_registry.ipynb #636dbe47
-@contextlib.contextmanager
-def _locked(uri: str) -> Iterator[None]:
-    "One writer at a time on a local registry, so that two runs can't register the same thing twice."
-    file = registry_file(uri)
-    if file is None:
-        yield
-        return
-    import fcntl
-
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with open(file.with_name(f"{file.name}.lock"), "a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # released when the file is closed, also by a kill
-        yield
-
 # %% ../../nbs/core/70_registry.ipynb #678e4072
 class _Facts(NamedTuple):
     name: str
@@ -164,7 +152,7 @@ class _Facts(NamedTuple):
     tags: dict[str, str]
     aliases: list[str]
 
-# %% ../../nbs/core/70_registry.ipynb #5520d1a6
+# %% ../../nbs/core/70_registry.ipynb #3a5a90d0
 def _facts_sqlite(file: Path, name: str | None) -> list[_Facts]:
     "All versions in MLflow's SQLite file (of one model, or of all), read without MLflow and without a write."
     if not file.exists():
@@ -182,10 +170,14 @@ def _facts_sqlite(file: Path, name: str | None) -> list[_Facts]:
             aliases = db.execute("SELECT name, version, alias FROM registered_model_aliases WHERE ?1 IS NULL OR name = ?1", (name,)).fetchall()
     except sqlite3.Error as error:
         raise MlopsError(f"the registry file {file.name} can't be read: {error}; restore it from a backup, or delete it and run: mlops-nb run") from error
-    return [
-        _Facts(n, v, made, run, place, {k: x for *of, k, x in tags if of == [n, v]}, sorted(a for *of, a in aliases if of == [n, v]))
-        for n, v, made, run, place in rows
-    ]
+    facts = {(n, v): _Facts(n, v, made, run, place, {}, []) for n, v, made, run, place in rows}
+    for n, v, key, value in tags:
+        if (n, v) in facts:
+            facts[n, v].tags[key] = value
+    for n, v, alias in sorted(aliases):
+        if (n, v) in facts:
+            facts[n, v].aliases.append(alias)
+    return list(facts.values())
 
 # %% ../../nbs/core/70_registry.ipynb #cd84cbbe
 def _facts_client(uri: str, name: str | None) -> list[_Facts]:
@@ -201,7 +193,7 @@ def _facts_client(uri: str, name: str | None) -> list[_Facts]:
         _Facts(v.name, int(v.version), v.creation_timestamp, v.run_id or "", places.get(v.run_id, ""), dict(v.tags), sorted(v.aliases)) for v in found
     ]
 
-# %% ../../nbs/core/70_registry.ipynb #bb172007
+# %% ../../nbs/core/70_registry.ipynb #8cf72c2d
 def _version(facts: _Facts) -> Version:
     "Facts as a Version. The alias is the truth about production: it flips in one step."
     tags = facts.tags
@@ -214,7 +206,7 @@ def _version(facts: _Facts) -> Version:
     return Version(
         name=facts.name, version=facts.version, phase=phase,  # type: ignore[arg-type]
         created=datetime.datetime.fromtimestamp(facts.created / 1000, datetime.UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
-        model_digest=tags.get("mlops_nb.model", ""), evidence_digest=tags.get("mlops_nb.evidence", ""),
+        model_digest=tags.get("mlops_nb.model", ""), evidence_digest=tags.get("mlops_nb.evidence", ""), fold_digest=tags.get("mlops_nb.fold", ""),
         mlflow_run=facts.mlflow_run, pipeline_run=tags.get("mlops_nb.run", ""), location=facts.location,
         events=tuple(sorted(events, key=lambda e: e.at)),
     )
@@ -229,17 +221,14 @@ def versions(
     facts = _facts_sqlite(file, name) if file else _facts_client(uri, name)
     return [_version(f) for f in sorted(facts, key=lambda f: (f.name, -f.version))]
 
-# %% ../../nbs/core/70_registry.ipynb #5ae32e9b
+# %% ../../nbs/core/70_registry.ipynb #26383891
 def get(
     uri: str,  # of the registry
     name: str,  # of the model
     which: int | str = "released",  # a number, a phase, "latest", or "released": production, else the newest in staging
 ) -> Version:
     "One version, or an error that says which there are."
-    found = versions(uri, name)
-    if not found:
-        others = {v.name for v in versions(uri)}
-        raise MlopsError(f"no model '{name}' in the registry (to make its first version: mlops-nb run){nearest(name, others) if others else ''}")
+    found = _known_versions(uri, name)
     word = str(which)
     wanted = {"latest": PHASES, "released": ("production",)}.get(word, (word,))
     number = word.removeprefix("v") if word.removeprefix("v").isdigit() else ""
@@ -253,10 +242,216 @@ def get(
     there = ", ".join(f"{v.version} ({v.phase})" for v in found[:8])
     raise MlopsError(f"no {f'version {number}' if number else f'{word} version'} of '{name}' in the registry; there are: {there}")
 
-# %% ../../nbs/core/70_registry.ipynb #bfc60702
+# %% ../../nbs/core/70_registry.ipynb #a75a1062
+def _known_versions(uri: str, name: str) -> list[Version]:
+    "The versions of a model, newest first; one that isn't there is an error that says which models are."
+    if found := versions(uri, name):
+        return found
+    others = {v.name for v in versions(uri)}
+    raise MlopsError(f"no model '{name}' in the registry (to make its first version: mlops-nb run){nearest(name, others) if others else ''}")
+
+
 def released(uri: str, name: str) -> Version:
     "The version that people should see: the one in production, else the newest in staging (look at its phase)."
     return get(uri, name, "released")
+
+# %% ../../nbs/core/70_registry.ipynb #3a63be1e
+def read_file(
+    uri: str,  # of the registry
+    version: Version,
+    path: str,  # inside the version's folder: model/model.skops, evidence.json or fold.zip
+) -> bytes:
+    "A file of a version, its digest checked."
+    known = _digests(version)
+    if not version.model_digest:
+        raise MlopsError(f"version {version.version} of '{version.name}' was registered by another program: it has no evidence to check; register it by: mlops-nb run")
+    if path not in known:
+        raise MlopsError(f"version {version.version} of '{version.name}' has no {path}; known: {', '.join(known)}")
+    data = _bytes(uri, version, path)
+    if digest_of(data) != known[path]:
+        raise MlopsError(
+            f"{Path(path).name} of version {version.version} of '{version.name}' isn't what was registered (sha256 {digest_of(data)[:12]}, expected {known[path][:12]}); "
+            "restore it from a backup, or register again: mlops-nb run --force register"
+        )
+    return data
+
+
+def _bytes(uri: str, version: Version, path: str) -> bytes:
+    "A file of a version, from beside the SQLite file or from the server."
+    file = registry_file(uri)
+    if file is None:
+        client = mlflow_client(uri)
+        with _asking(uri), tempfile.TemporaryDirectory(prefix="mlops_nb_") as folder:
+            return Path(client.download_artifacts(version.mlflow_run, path, folder)).read_bytes()
+    try:
+        return (_folder(file, version.location) / path).read_bytes()
+    except OSError as error:
+        raise MlopsError(f"version {version.version} of '{version.name}' has lost its {Path(path).name} ({error.strerror}); register it again: mlops-nb run --force register") from error
+
+# %% ../../nbs/core/70_registry.ipynb #8ef6d05a
+def read_evidence(uri: str, version: Version) -> dict:
+    "The evidence of a version, its digest checked."
+    return json.loads(read_file(uri, version, "evidence.json"))
+
+# %% ../../nbs/core/70_registry.ipynb #1fa007d9
+def has(
+    uri: str,  # of the registry
+    name: str,  # of the model
+    version: int | str,
+) -> bool:
+    "Whether the version and its files are there. For SQLite this costs milliseconds and imports no MLflow; it never makes a file."
+    file, wanted = registry_file(uri), next((v for v in versions(uri, name) if str(v.version) == str(version)), None)
+    if file is None or wanted is None:
+        return wanted is not None
+    return all((_folder(file, wanted.location) / path).is_file() for path in _digests(wanted))
+
+
+def _digests(version: Version) -> dict[str, str]:
+    "The files of a version, by path inside its folder, with the sha256 that each must have."
+    fold = {"fold.zip": version.fold_digest} if version.fold_digest else {}
+    return {"model/model.skops": version.model_digest, "evidence.json": version.evidence_digest} | fold
+
+
+def _whole(uri: str, version: Version) -> bool:
+    "Whether every file of the version is what was registered."
+    try:
+        return all(read_file(uri, version, path) for path in _digests(version))
+    except MlopsError:
+        return False
+
+
+def _folder(file: Path, location: str) -> Path:
+    "A version's folder beside the SQLite file, wherever both were moved to; else where MLflow says."
+    parts = Path(unquote(urlsplit(location).path))
+    moved = file.parent / "mlartifacts" / parts.parent.name / parts.name  # .../RUN/artifacts
+    return moved if moved.is_dir() else parts
+
+# %% ../../nbs/core/70_registry.ipynb #a93e386f
+class _Files(BaseModel):
+    "A version in `released.json`; digests are sha256."
+
+    phase: Phase
+    folder: str  # seen from the file's own folder; holds model/model.skops, evidence.json and, when there is a fold, fold.zip
+    model: str
+    fold: str  # "" when there is none
+    evidence: str
+
+
+class _Published(BaseModel):
+    "A model in `released.json`."
+
+    production: int | None
+    staging: int | None  # the newest
+    versions: dict[str, _Files]
+
+
+class _Released(BaseModel):
+    "The content of `released.json`."
+
+    format: Literal[1] = 1
+    models: dict[str, _Published]
+
+# %% ../../nbs/core/70_registry.ipynb #5e3d62b9
+def released_file(uri: str) -> Path:
+    "Where a local registry publishes what is released: beside its SQLite file."
+    file = registry_file(uri)
+    if file is None:
+        raise MlopsError(f"the registry {_shown(uri)} is a server and publishes nothing by itself; publish it into a folder: mlops_nb.core.registry.publish(uri, folder)")
+    return file.with_name("released.json")
+
+# %% ../../nbs/core/70_registry.ipynb #a111587a
+def read_released(
+    path: Path,  # see released_file
+) -> dict:  # format, models {name: production, staging, versions {number: phase, folder, model, fold, evidence}}
+    "What is released, its form checked and its folders made absolute; imports no MLflow, pandas or scikit-learn."
+    try:
+        released = _Released.model_validate_json(Path(path).read_bytes())
+        for version in (v for model in released.models.values() for v in model.versions.values()):
+            version.folder = os.path.normpath(Path(path).absolute().parent / version.folder)
+        return released.model_dump()
+    except FileNotFoundError:
+        raise MlopsError(f"nothing is published in {path}; the next mlops-nb run or mlops-nb models promote does it") from None
+    except (OSError, ValidationError) as error:
+        said = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error.strerror
+        raise MlopsError(f"{path} isn't a list of released versions ({said}); the next mlops-nb models promote, also of what is in production already, writes it anew") from error
+
+# %% ../../nbs/core/70_registry.ipynb #59a0fafc
+def _write_released(
+    path: Path,
+    found: list[Version],  # newest first
+    folder: Callable[[Version], Path],  # where a version's files are
+) -> None:
+    "Publish; a file that says the same already is left alone."
+    models: dict[str, _Published] = {}
+    for v in found:
+        if not v.rejected and v.model_digest:
+            model = models.setdefault(v.name, _Published(production=None, staging=None, versions={}))
+            place = os.path.relpath(folder(v), path.absolute().parent)  # so that the registry's folder may be moved
+            model.versions[str(v.version)] = _Files(phase=v.phase, folder=place, model=v.model_digest, fold=v.fold_digest, evidence=v.evidence_digest)
+            if v.phase in ("production", "staging") and getattr(model, v.phase) is None:
+                setattr(model, v.phase, v.version)
+    data = Json.dump(_Released(models=models))
+    try:
+        if not path.is_file() or path.read_bytes() != data:
+            write_atomic(path, data)
+    except OSError as error:
+        raise MlopsError(f"{path} can't be written ({error.strerror}), so services don't know of the change yet; mend that, then repeat the command") from error
+
+# %% ../../nbs/core/70_registry.ipynb #2861ff5d
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    "One process at a time; the lock ends with the process, also by a kill."
+    import fcntl
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@contextlib.contextmanager
+def _changing(uri: str) -> Iterator[None]:
+    "One writer at a time on a local registry, so that two runs can't register the same thing twice; what is released then is published, also after an error."
+    file = registry_file(uri)
+    if file is None:
+        yield
+        return
+    with _locked(file.with_name(f"{file.name}.lock")):
+        tell = lambda: _write_released(released_file(uri), versions(uri), lambda version: _folder(file, version.location))  # noqa: E731
+        try:
+            yield
+        except BaseException:  # the change may have been made in part
+            with contextlib.suppress(MlopsError):
+                tell()
+            raise
+        tell()
+
+# %% ../../nbs/core/70_registry.ipynb #335e6475
+def open_registry(uri: str) -> None:
+    "Import MLflow and make its tables, ahead of need: some seconds, the first time."
+    with _changing(uri):
+        mlflow_client(uri)
+
+
+def publish(
+    uri: str,  # of the registry
+    into: Path | None = None,  # a folder for released.json and the files of what is in production and in staging; a server needs one
+) -> Path:  # of released.json
+    "Write what is released now. A local registry does so by itself at every change; a copy of it, or of what a server has, is kept up by calling this again."
+    if into is None:
+        with _changing(uri):  # which ends by publishing
+            return released_file(uri)
+    into = Path(into).absolute()
+    with _locked(into / ".lock"):
+        newest = {(v.name, v.phase): v for v in reversed(versions(uri)) if v.phase in ("production", "staging") and v.model_digest}
+        folders = {v: into / f"{v.name}-{v.version}" for v in newest.values()}
+        for version, folder in folders.items():
+            for name, digest in _digests(version).items():
+                file = folder / name
+                if not file.is_file() or digest_of(file.read_bytes()) != digest:
+                    write_atomic(file, read_file(uri, version, name))
+        _write_released(into / "released.json", list(folders), folders.__getitem__)
+    return into / "released.json"
 
 # %% ../../nbs/core/70_registry.ipynb #8c1a5343
 def plain_rows(
@@ -320,7 +515,7 @@ def verify(
         )
     return worst
 
-# %% ../../nbs/core/70_registry.ipynb #29320398
+# %% ../../nbs/core/70_registry.ipynb #4cb14d73
 def register(
     uri: str,  # of the registry
     name: str,  # of the model; the charter's name
@@ -331,6 +526,7 @@ def register(
     reason: str = "",  # why this phase
     by: str = "pipeline",  # who registers
     run: str = "",  # the pipeline run; not part of the evidence, so that a repeated run registers nothing new
+    fold: bytes | None = None,  # the model compiled for serving; a version that is already there keeps its own
 ) -> Version:
     "Register `model`, or find the version that has the same content."
     _known_phase(phase)
@@ -338,15 +534,16 @@ def register(
     model = Model.load(data)  # what can't be loaded again isn't registered
     if "sample" in evidence:
         verify(model, evidence["sample"])
-    proof = Json.dump(evidence)
-    digests = (digest_of(data), digest_of(proof))
-    with _locked(uri):
+    files = {"model/model.skops": data, "evidence.json": Json.dump(evidence)} | ({"fold.zip": fold} if fold is not None else {})
+    digests = {path: digest_of(content) for path, content in files.items()}
+    with _changing(uri):
         for old in versions(uri, name):
-            if (old.model_digest, old.evidence_digest) == digests and has(uri, name, old.version):
+            if (old.model_digest, old.evidence_digest) == (digests["model/model.skops"], digests["evidence.json"]) and _whole(uri, old):
                 return old
         client = mlflow_client(uri)
         with _asking(uri):
-            number = _write_version(client, uri, name, model, data, evidence, proof, run)
+            key = _write_files(client, uri, name, model, evidence, files, run)
+            number = _write_version(client, name, key, digests, run)
             _say(client, name, number, Event(at=_now(), action="register", phase=phase, by=by, reason=reason))
             _point(client, uri, name)
     return get(uri, name, number)
@@ -360,24 +557,31 @@ def _known_phase(phase: str) -> None:
 def _now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
-# %% ../../nbs/core/70_registry.ipynb #15cb256f
-def _write_version(client: Any, uri: str, name: str, model: Any, data: bytes, evidence: dict, proof: bytes, run: str) -> int:
-    "Files first, then the version that names them: a kill in between leaves an MLflow run, never half a version."
-    from mlflow.exceptions import MlflowException
-
-    made = client.create_run(experiment_id(client, uri, name), run_name=f"register {digest_of(data)[:8]}", tags={"mlops_nb.run": run} if run else {})
+# %% ../../nbs/core/70_registry.ipynb #1f383f82
+def _write_files(client: Any, uri: str, name: str, model: Any, evidence: dict, files: dict[str, bytes], run: str) -> str:
+    "The MLflow run with the files of a version that is still to come: a kill before it leaves a run, never half a version."
+    made = client.create_run(experiment_id(client, uri, name), run_name="register", tags={"mlops_nb.run": run} if run else {})
     key = made.info.run_id
     _log_figures(client, key, evidence)
     with tempfile.TemporaryDirectory(prefix="mlops_nb_") as folder:
-        _save_flavour(Path(folder, "model"), model, data, evidence)
-        Path(folder, "evidence.json").write_bytes(proof)
+        _save_flavour(Path(folder, "model"), model, evidence)
+        for path, content in files.items():
+            Path(folder, path).write_bytes(content)
         client.log_artifacts(key, folder)
     client.set_terminated(key)
+    return key
+
+
+def _write_version(client: Any, name: str, key: str, digests: dict[str, str], run: str) -> int:
+    "The version that names the files of the MLflow run `key`."
+    from mlflow.exceptions import MlflowException
+
     try:
         client.get_registered_model(name)
     except MlflowException:
         client.create_registered_model(name)
-    tags = {"mlops_nb.model": digest_of(data), "mlops_nb.evidence": digest_of(proof), "mlops_nb.phase": "development"} | ({"mlops_nb.run": run} if run else {})
+    tags = {f"mlops_nb.{tag}": digests.get(path, "") for tag, path in (("model", "model/model.skops"), ("evidence", "evidence.json"), ("fold", "fold.zip"))}
+    tags |= {"mlops_nb.phase": "development"} | ({"mlops_nb.run": run} if run else {})
     return int(client.create_model_version(name, f"runs:/{key}/model", key, tags=tags).version)
 
 # %% ../../nbs/core/70_registry.ipynb #ae4852bc
@@ -390,12 +594,13 @@ def _log_figures(client: Any, key: str, evidence: dict) -> None:
     params = [Param(str(k), str(v)[:500]) for k, v in evidence.get("params", {}).items()]
     client.log_batch(key, metrics=metrics, params=params[:100])
 
-# %% ../../nbs/core/70_registry.ipynb #94a60c5e
-def _save_flavour(path: Path, model: Any, data: bytes, evidence: dict) -> None:
+# %% ../../nbs/core/70_registry.ipynb #4b295764
+def _save_flavour(path: Path, model: Any, evidence: dict) -> None:
     "MLflow's scikit-learn flavour; requirements and signature are given, so that nothing is inferred in a subprocess."
     import warnings
 
     import mlflow.sklearn
+    import numpy as np
     from mlflow.models import infer_signature
 
     pins = []
@@ -405,18 +610,11 @@ def _save_flavour(path: Path, model: Any, data: bytes, evidence: dict) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # integers can't be missing: the schema knows
         sample = evidence.get("sample")
-        signature = infer_signature(sample_frame(sample), _answers_array(sample)) if sample else None
+        signature = infer_signature(sample_frame(sample), np.asarray(sample["expected"], float)) if sample else None
         mlflow.sklearn.save_model(
             model, str(path), serialization_format="skops", skops_trusted_types=list(TRUSTED), signature=signature, pip_requirements=pins,
             pyfunc_predict_fn="predict_proba" if hasattr(model, "predict_proba") else "predict",
         )
-    (path / "model.skops").write_bytes(data)
-
-
-def _answers_array(sample: dict) -> Any:
-    import numpy as np
-
-    return np.asarray(sample["expected"], float)
 
 # %% ../../nbs/core/70_registry.ipynb #cdbdca2f
 def _say(client: Any, name: str, version: int, event: Event) -> None:
@@ -433,25 +631,6 @@ def _point(client: Any, uri: str, name: str) -> None:
     else:
         client.delete_registered_model_alias(name, "staging")
 
-# %% ../../nbs/core/70_registry.ipynb #1999ac67
-def has(
-    uri: str,  # of the registry
-    name: str,  # of the model
-    version: int | str,
-) -> bool:
-    "Whether the version and its files are there. For SQLite this costs milliseconds and imports no MLflow; it never makes a file."
-    file = registry_file(uri)
-    if file is None:
-        return any(str(v.version) == str(version) for v in versions(uri, name))
-    return any(str(f.version) == str(version) and (_folder(file, f.location) / "model" / "model.skops").is_file() for f in _facts_sqlite(file, name))
-
-
-def _folder(file: Path, location: str) -> Path:
-    "A version's folder beside the SQLite file, wherever both were moved to; else where MLflow says."
-    parts = Path(unquote(urlsplit(location).path))
-    moved = file.parent / "mlartifacts" / parts.parent.name / parts.name  # .../RUN/artifacts
-    return moved if moved.is_dir() else parts
-
 # %% ../../nbs/core/70_registry.ipynb #bdf88d97
 class Loaded(NamedTuple):
     "A checked model with the version it is and the evidence for it."
@@ -460,37 +639,7 @@ class Loaded(NamedTuple):
     model: Any
     evidence: dict
 
-# %% ../../nbs/core/70_registry.ipynb #e21d501f
-def _files(uri: str, version: Version, *names: str) -> list[bytes]:
-    "Files of a version, by path inside its MLflow run."
-    if not version.model_digest:
-        raise MlopsError(f"version {version.version} of '{version.name}' was registered by another program: it has no evidence to check; register it by: mlops-nb run")
-    file = registry_file(uri)
-    if file is None:
-        client = mlflow_client(uri)
-        with _asking(uri), tempfile.TemporaryDirectory(prefix="mlops_nb_") as folder:
-            return [Path(client.download_artifacts(version.mlflow_run, name, folder)).read_bytes() for name in names]
-    try:
-        return [(_folder(file, version.location) / name).read_bytes() for name in names]
-    except OSError as error:
-        raise MlopsError(f"version {version.version} of '{version.name}' has lost its files ({error.strerror}); register it again: mlops-nb run --force register") from error
-
-# %% ../../nbs/core/70_registry.ipynb #37c3178f
-def read_evidence(uri: str, version: Version) -> dict:
-    "The evidence of a version, its digest checked."
-    (proof,) = _files(uri, version, "evidence.json")
-    _same(version, "evidence.json", proof, version.evidence_digest)
-    return json.loads(proof)
-
-
-def _same(version: Version, name: str, data: bytes, digest: str) -> None:
-    if digest_of(data) != digest:
-        raise MlopsError(
-            f"{name} of version {version.version} of '{version.name}' isn't what was registered (sha256 {digest_of(data)[:12]}, expected {digest[:12]}); "
-            "it isn't loaded. Restore it from a backup, or register again: mlops-nb run --force register"
-        )
-
-# %% ../../nbs/core/70_registry.ipynb #2674d7b6
+# %% ../../nbs/core/70_registry.ipynb #ab8d71b0
 def load(
     uri: str,  # of the registry
     name: str,  # of the model
@@ -499,14 +648,12 @@ def load(
     "The model and its evidence: digests checked, trusted types only, and the sample rows computed again."
     version = which if isinstance(which, Version) else get(uri, name, which)
     evidence = read_evidence(uri, version)
-    (data,) = _files(uri, version, "model/model.skops")
-    _same(version, "model.skops", data, version.model_digest)
-    model = Model.load(data)
+    model = Model.load(read_file(uri, version, "model/model.skops"))
     if "sample" in evidence:
         verify(model, evidence["sample"])
     return Loaded(version, model, evidence)
 
-# %% ../../nbs/core/70_registry.ipynb #1fefb520
+# %% ../../nbs/core/70_registry.ipynb #7a5ef708
 def promote(
     uri: str,  # of the registry
     name: str,  # of the model
@@ -520,13 +667,15 @@ def promote(
     "Move a version to another phase, for a named person's reason; the former production version is archived."
     _known_phase(to)
     by = by or _user()
-    with _locked(uri):
+    with _changing(uri):
         chosen = get(uri, name, version)
-        if chosen.phase == to:
+        if chosen.phase == to and (not chosen.events or chosen.events[-1].phase == to):  # else it was broken off, and is completed now
             return chosen
         if chosen.rejected and to in ("staging", "production"):
             why = next((e.reason for e in chosen.events if e.phase == "rejected"), "")
             raise MlopsError(f"version {chosen.version} of '{name}' was rejected{f' ({why})' if why else ''} and can't go to {to}; mend the cause and run the pipeline again")
+        if to in ("staging", "production"):
+            _prove(uri, chosen)
         waits = to == "production" and approval == "two"
         if waits and chosen.requested_by == by:
             raise MlopsError(f"{by} has already asked for version {chosen.version} of '{name}' to go to production; another person must approve it: mlops-nb models promote {name} {chosen.version}")
@@ -534,11 +683,18 @@ def promote(
             return _change(uri, name, chosen, Event(at=_now(), action="request", phase=chosen.phase, by=by, reason=reason))
         return _change(uri, name, chosen, Event(at=_now(), action="promote", phase=to, by=by, reason=reason))
 
-# %% ../../nbs/core/70_registry.ipynb #5c5e8b74
+# %% ../../nbs/core/70_registry.ipynb #921dcbf2
+def _prove(uri: str, version: Version) -> None:
+    "Raise unless the version's files are what was registered: every digest, trusted types, the sample rows computed again."
+    load(uri, version.name, version)
+    if version.fold_digest:
+        read_file(uri, version, "fold.zip")
+
+
 def _change(uri: str, name: str, chosen: Version, event: Event) -> Version:
     "Write an event and what follows from it. The alias flips first: it alone decides what is in production."
     client = mlflow_client(uri)
-    former = [v for v in versions(uri, name) if v.phase == "production" and v.version != chosen.version]
+    former = [v for v in versions(uri, name) if v.events and v.events[-1].phase == "production" and v.version != chosen.version]
     with _asking(uri):
         if event.phase == "production":
             client.set_registered_model_alias(name, "production", str(chosen.version))
@@ -559,7 +715,7 @@ def _user() -> str:
     except (OSError, KeyError):  # a container without a passwd entry
         return "unknown"
 
-# %% ../../nbs/core/70_registry.ipynb #c4d93aca
+# %% ../../nbs/core/70_registry.ipynb #fbb85b49
 def rollback(
     uri: str,  # of the registry
     name: str,  # of the model
@@ -567,19 +723,29 @@ def rollback(
     by: str = "",  # who decides; default: the user of this session
     reason: str = "",
 ) -> Version:
-    "Put the version that was in production before back there, and archive the present one."
+    "Put the version that was in production before back there, and archive the present one; a damaged version is passed over, and the event says so."
     by = by or _user()
-    with _locked(uri):
-        found = {v.version: v for v in versions(uri, name)}
-        stack: list[int] = []
-        for event, number in sorted(((e, n) for n, v in found.items() for e in v.events if e.phase == "production"), key=lambda pair: pair[0].at):
-            if event.action == "rollback":
-                while stack and stack[-1] != number:
-                    stack.pop()
-            else:
-                stack.append(number)
-        present = next((n for n, v in found.items() if v.phase == "production"), None)
-        earlier = [n for n in stack if n != present and not found[n].rejected and has(uri, name, n)]
-        if not earlier:
-            raise MlopsError(f"'{name}' has no earlier production version to go back to; promote another one: mlops-nb models promote {name} VERSION")
-        return _change(uri, name, found[earlier[-1]], Event(at=_now(), action="rollback", phase="production", by=by, reason=reason))
+    with _changing(uri):
+        found = {v.version: v for v in _known_versions(uri, name)}
+        passed = []
+        for number in _earlier(found):
+            try:
+                _prove(uri, found[number])
+            except MlopsError as error:
+                passed.append(f"passed over version {number}: {error}")
+                continue
+            return _change(uri, name, found[number], Event(at=_now(), action="rollback", phase="production", by=by, reason="; ".join(filter(None, [reason, *passed]))))
+        why = f" ({'; '.join(passed)})" if passed else ""
+        raise MlopsError(f"'{name}' has no earlier production version to go back to{why}; promote another one: mlops-nb models promote {name} VERSION")
+
+
+def _earlier(found: dict[int, Version]) -> list[int]:
+    "The versions that were in production before the present one, the last first; a rollback undoes what came after the version it went back to."
+    stack: list[int] = []
+    for event, number in sorted(((e, n) for n, v in found.items() for e in v.events if e.phase == "production"), key=lambda pair: pair[0].at):
+        if event.action == "rollback":
+            while stack and stack[-1] != number:
+                stack.pop()
+        else:
+            stack.append(number)
+    return [n for n in dict.fromkeys(reversed(stack)) if found[n].phase != "production" and not found[n].rejected]

@@ -31,6 +31,7 @@ class Settings(BaseModel):
     jobs: int = Field(2, ge=1, le=64)  # stages side by side
     threads: int = Field(0, ge=0, le=1024)  # threads a stage may use; 0 means all cores
     timeout: int = Field(1800, ge=1)  # seconds a single cell may take
+    output_budget: int = Field(2_000_000, ge=1000)  # characters that a cell may show before it is cut
     tracking: Literal["offline", "online", "disabled"] = "offline"
     registry_uri: str = ""  # MLflow URI; empty means sqlite in home
     approval: Literal["single", "two"] = "single"
@@ -63,7 +64,7 @@ def find_root(start: Path | None = None) -> Path:
         "go to your project's folder, or make one: mlops-nb init DIR --data FILE"
     )
 
-# %% ../../nbs/core/10_settings.ipynb #2507a247
+# %% ../../nbs/core/10_settings.ipynb #51e9c17d
 def load_settings(
     start: Path | None = None,  # where to look from; default: the current folder
     **overrides: object,  # keys that win over file and environment
@@ -86,10 +87,14 @@ def load_settings(
         values["tracking"] = os.environ["WANDB_MODE"].lower()
     values |= {k: v for k, v in overrides.items() if v is not None}
     try:
-        return Settings(root=root, **values)  # type: ignore[arg-type]
+        made = Settings(root=root, **values)  # type: ignore[arg-type]
     except ValidationError as error:
         first = error.errors()[0]
         raise MlopsError(f"settings: {first['loc'][0]} = {first['input']!r}: {first['msg']}") from None
+    for key, folder in {"home": made.home, "reports": made.reports}.items():
+        if wrong := next((f for f in (folder, *folder.parents) if os.path.lexists(f) and not os.path.isdir(f)), None):
+            raise MlopsError(f"settings: {key} = {folder}, but {wrong} is a file; expected a folder, or one to be made: name another, or move the file away")
+    return made
 
 # %% ../../nbs/core/10_settings.ipynb #9ec3d6fb
 def stock(

@@ -131,7 +131,7 @@ class Port:
     artifact: str
     kind: str
 
-# %% ../../nbs/core/30_signatures.ipynb #f461a78d
+# %% ../../nbs/core/30_signatures.ipynb #96b96285
 @dataclass(frozen=True)
 class Stage:
     "A stage notebook, read from its file."
@@ -153,7 +153,7 @@ class Stage:
     @cached_property
     def names(self) -> set[str]:
         "The names that the signature binds."
-        return bound_names(ast.parse(self.source("parameters")[0].source))
+        return set(bound_names(ast.parse(self.source("parameters")[0].source)))
 
 # %% ../../nbs/core/30_signatures.ipynb #bf0f80c3
 _KINDS = {"Input": {"Table", "Model", "Json", "Figure", "Html", "Source"}, "Output": {"Table", "Model", "Json", "Figure", "Html"}}
@@ -231,20 +231,21 @@ def _knob(name: str, annotation: ast.expr, default: ast.expr, help: str, place: 
     except (ValueError, MlopsError) as error:
         raise MlopsError(f"{place}: the default of knob {name}: {error}") from None
 
-# %% ../../nbs/core/30_signatures.ipynb #93ef0c60
-def bound_names(tree: ast.AST) -> set[str]:
+# %% ../../nbs/core/30_signatures.ipynb #4d33e29b
+def bound_names(
+    tree: ast.AST,
+) -> dict[str, bool]:  # name: whether an import binds it, and nothing else
     "The names that a piece of code binds at its top level: assignments, functions, classes, imports, loops."
-    names: set[str] = set()
+    names: dict[str, bool] = {}
     for node in _top(tree):
         match node:
-            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
-                names.add(name)
-            case ast.Name(id=name, ctx=ast.Store()):
-                names.add(name)
+            case ast.Name():  # by far the most
+                if isinstance(node.ctx, ast.Store):
+                    names[node.id] = False
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name) | ast.ExceptHandler(name=str(name)):
+                names[name] = False
             case ast.alias(name=name, asname=alias):
-                names.add(alias or name.partition(".")[0])
-            case ast.ExceptHandler(name=str(name)):
-                names.add(name)
+                names.setdefault(alias or name.partition(".")[0], True)
     return names
 
 
@@ -264,10 +265,19 @@ def used_names(tree: ast.AST) -> set[str]:
 
 def _top(tree: ast.AST) -> Iterable[ast.AST]:
     "The nodes that run in the scope of `tree` itself."
-    for node in ast.iter_child_nodes(tree):
-        yield node
-        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda | ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp):
-            yield from _top(node)
+    todo = [tree]
+    while todo:
+        for node in ast.iter_child_nodes(todo.pop()):
+            yield node
+            if not isinstance(node, _LEAVES_SCOPE):
+                todo.append(node)
+
+
+#: Nodes with a scope of their own, and the two most frequent ones that have nothing below them.
+_LEAVES_SCOPE = (
+    ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp,
+    ast.Constant, ast.expr_context,
+)
 
 # %% ../../nbs/core/30_signatures.ipynb #bf8a9b7e
 _MARK = re.compile(r"^# %% .*#(\S+)\n", re.MULTILINE)
@@ -298,7 +308,7 @@ def _same(cell: str, exported: str, module: str) -> bool:
     except SyntaxError:
         return False
 
-# %% ../../nbs/core/30_signatures.ipynb #240ad475
+# %% ../../nbs/core/30_signatures.ipynb #989c0dfb
 def faults(
     stage: Stage,
     module_source: str | None,  # text of the exported module, None when there is none
@@ -316,27 +326,24 @@ def faults(
         trees = {role: [ast.parse(_no_magics(c.source)) for c in stage.source(role)] for role in ("export", "lesson", "run")}
     except SyntaxError as error:
         return [*found, f"{where}: {error.msg} in `{(error.text or '').strip()}`"]
-    names = {role: set().union(*map(bound_names, cells)) for role, cells in trees.items()}
+    bound = {role: [bound_names(tree) for tree in cells] for role, cells in trees.items()}
+    names = {role: set().union(*cells) for role, cells in bound.items()}
+    imported = {role: {name for cell in cells for name, by_import in cell.items() if by_import} for role, cells in bound.items()}
     for one, other, what in (
         (stage.names, names["export"], "the signature and the exported cells"),
         (stage.names, names["lesson"], "the signature and the lessons"),
-        (names["export"] - _imported(trees["export"]), names["lesson"] - _imported(trees["lesson"]), "the exported cells and the lessons"),
+        (names["export"] - imported["export"], names["lesson"] - imported["lesson"], "the exported cells and the lessons"),
     ):
         if both := one & other:
             found.append(f"{where}: {what} both bind {', '.join(sorted(both))}; in JupyterLab the later one wins, headless the other: rename one")
     known = stage.names | names["export"] | set(dir(builtins)) | {"display", "get_ipython"}
-    for cell, tree in zip(stage.source("run"), trees["run"], strict=True):
-        known |= bound_names(tree)
+    for cell, tree, here in zip(stage.source("run"), trees["run"], bound["run"], strict=True):
+        known |= here.keys()
         if lost := used_names(tree) - known:
             found.append(f"{where}, cell {cell.id}: {', '.join(sorted(lost))} will not exist headless{nearest(sorted(lost)[0], known - set(dir(builtins)))}")
     return found
 
-# %% ../../nbs/core/30_signatures.ipynb #e7deef9c
-def _imported(trees: list[ast.Module]) -> set[str]:
-    "Names bound by import: the same module under the same name is no clash."
-    return set().union(*({a.asname or a.name.partition(".")[0] for n in ast.walk(t) if isinstance(n, ast.Import | ast.ImportFrom) for a in n.names} for t in trees))
-
-
+# %% ../../nbs/core/30_signatures.ipynb #704771b1
 def _no_magics(source: str) -> str:
     "The cell without IPython's magic lines."
     return "\n".join("pass" if line.lstrip().startswith(("%", "!")) else line for line in source.splitlines())

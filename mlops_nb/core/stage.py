@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Source', 'view_file', 'roots', 'view', 'Input', 'Output', 'Target', 'log', 'facts', 'bind']
 
-# %% ../../nbs/core/43_stage.ipynb #50bada5e
+# %% ../../nbs/core/43_stage.ipynb #2e64ee09
 import functools
 import importlib
 import json
@@ -14,6 +14,7 @@ import os
 import sys
 import tempfile
 import time
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -234,7 +235,7 @@ class Target:
     def uri(self) -> str:
         return _context().targets[self.name]
 
-# %% ../../nbs/core/43_stage.ipynb #6613ede3
+# %% ../../nbs/core/43_stage.ipynb #d1ce377a
 def log(
     figures: dict[str, float | int | str | bool] | None = None,  # names may group with "/", e.g. recall/female
     /,
@@ -259,4 +260,5 @@ def facts() -> dict[str, Any]:
 
 def bind(module: str) -> dict[str, Any]:
     "Every name of an exported module, as if its cells had run here: what replaces exported cells in a headless notebook."
+    warnings.filterwarnings("ignore", "IProgress not found")  # tqdm's, on a page that nobody watches live
     return {name: value for name, value in vars(importlib.import_module(module)).items() if not name.startswith("__")}

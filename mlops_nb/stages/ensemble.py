@@ -8,7 +8,7 @@ __all__ = ['single_models', 'final_estimator', 'make_ensemble', 'matrix_of', 'bl
            'fit_and_answer', 'settle_calibration', 'ensemble_answers', 'Contest', 'hold_contest', 'Choice',
            'choose_model', 'refit', 'decision_of', 'decision_figure']
 
-# %% ../../nbs/stages/80_ensemble.ipynb #da656b90
+# %% ../../nbs/stages/80_ensemble.ipynb #8abf85be
 import math
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -24,6 +24,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from ..core.errors import MlopsError
+from ..core.fold import why_not_foldable
 from ..core.stage import Figure, Input, Json, Model, Output, Table, log
 from .problem import Problem, cost_threshold
 from mlops_nb.stages.train import (
@@ -299,7 +300,7 @@ class Contest(NamedTuple):
     candidates: list[dict[str, Any]]  # best first
     answers: Answers  # of the winner, fitted on the training rows, about the validation rows
 
-# %% ../../nbs/stages/80_ensemble.ipynb #82a2243b
+# %% ../../nbs/stages/80_ensemble.ipynb #37e3ea61
 def hold_contest(
     result: dict[str, Any],  # the tuned artifact
     frame: pd.DataFrame,  # training rows
@@ -319,10 +320,14 @@ def hold_contest(
     scores = {n: [f.scores[stated.metric] for f in done] for n, done in fits.items()}
     scores |= {n: ensemble_scores(n, inner, frame, stated, fold_of) for n in ("voting", "stacking")}
     name, why, rows = compare(scores, list(singles), stated, min_gain)
+    models = singles | {n: make_ensemble(n, members, stated.task) for n in ("voting", "stacking")}
+    for row in rows:
+        row["serving"] = why_not_foldable(models[row["name"]]) or "compiled"
+        if row["name"] == name and row["serving"] != "compiled":
+            why += f"; it can't be compiled for serving ({row['serving']}), so services answer by the plain pipeline, hundreds of times slower"
     if name in singles:
-        return Contest(singles[name], name, why, rows, fit_and_answer({name: singles[name]}, frame, others, stated)[name])
-    answers = ensemble_answers(name, members, inner, fold_of, frame, others, stated)
-    return Contest(make_ensemble(name, members, stated.task), name, why, rows, answers)
+        return Contest(models[name], name, why, rows, fit_and_answer({name: models[name]}, frame, others, stated)[name])
+    return Contest(models[name], name, why, rows, ensemble_answers(name, members, inner, fold_of, frame, others, stated))
 
 # %% ../../nbs/stages/80_ensemble.ipynb #6b76a4c5
 class Choice(NamedTuple):

@@ -8,7 +8,7 @@ __all__ = ['feature_rows', 'positive_probability', 'resample_counts', 'interval'
            'check_criteria', 'judge', 'evaluate_binary', 'evaluate_multiclass', 'evaluate_regression', 'evaluate',
            'plot_curves', 'plot_confusion', 'plot_multiclass', 'plot_regression']
 
-# %% ../../nbs/stages/90_evaluate.ipynb #35e8cb5a
+# %% ../../nbs/stages/90_evaluate.ipynb #4cad08f4
 from collections.abc import Callable, Iterator
 from typing import Annotated, Any
 
@@ -17,8 +17,9 @@ import pandas as pd
 from annotated_types import Interval
 
 from ..core.errors import MlopsError, nearest
+from ..core.metrics import METRICS
 from ..core.stage import Figure, Input, Json, Model, Output, Table, log
-from .problem import METRICS, Problem, as_markdown, is_positive
+from .problem import Problem, as_markdown, is_positive
 
 # %% ../../nbs/stages/90_evaluate.ipynb #abea2c9e
 def feature_rows(

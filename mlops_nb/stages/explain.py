@@ -376,7 +376,7 @@ def plot_beeswarm(
     swarm.set(xlabel=f"contribution to {story['units']} (typical error {story['error']:.2g})\ndark: high value, light: low, rings: no order", title=f"Each of {story['n']} rows ({story['method']})")
     return figure
 
-# %% ../../nbs/stages/100_explain.ipynb #7bebb530
+# %% ../../nbs/stages/100_explain.ipynb #eb03801d
 def plot_dependence(
     story: dict[str, Any],  # the `explanation` artifact
     top: int,  # columns shown
@@ -403,6 +403,11 @@ def plot_dependence(
     return figure
 
 
+def _short(word: Any) -> str:
+    "A value as a label; a long one is cut, and shows it."
+    return str(word) if len(str(word)) <= 24 else f"{str(word)[:23]}…"
+
+
 def _by_word(axes: Any, pairs: pd.DataFrame, units: str, most: int = 8) -> None:
     "One line of rows for each word, by mean contribution, with the mean's interval."
     common = pairs["value"].value_counts().index[:most]
@@ -411,10 +416,10 @@ def _by_word(axes: Any, pairs: pd.DataFrame, units: str, most: int = 8) -> None:
     for i, word in enumerate(groups.index):
         axes.scatter(pairs["shap"][pairs["value"] == word], np.full(groups["size"][word], i), s=7, color="0.7", lw=0)
     axes.errorbar(groups["mean"], range(len(groups)), xerr=1.96 * groups["sem"], fmt="o", ms=4, color="0", capsize=2, lw=1)
-    labels = [f"{str(w)[:18]} ({n})" for w, n in groups["size"].items()]
+    labels = [f"{_short(w)} ({n})" for w, n in groups["size"].items()]
     axes.set(yticks=range(len(groups)), yticklabels=labels, xlabel=f"contribution, {units} (mean, 95% interval)")
 
-# %% ../../nbs/stages/100_explain.ipynb #192763a3
+# %% ../../nbs/stages/100_explain.ipynb #74c39eac
 def plot_singles(
     story: dict[str, Any],  # the `explanation` artifact
     most: int = 7,  # columns shown for each row, the rest is one bar
@@ -428,7 +433,7 @@ def plot_singles(
     for axes, one in zip(panels, singles, strict=True):
         parts = one["contributions"][:most]
         rest = one["contributions"][most:]
-        bars = [(f"{c['feature']} = {str(c['value'] if c['value'] is not None else 'missing')[:16]}", c["shap"], 1.96 * c["error"]) for c in parts]
+        bars = [(f"{c['feature']} = {_short('missing' if c['value'] is None else c['value'])}", c["shap"], 1.96 * c["error"]) for c in parts]
         if rest:
             bars.append((f"{len(rest)} others", sum(c["shap"] for c in rest), 0.0))
         names, sizes, errors = zip(*bars[::-1], strict=True)

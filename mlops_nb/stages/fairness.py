@@ -6,7 +6,7 @@
 __all__ = ['RATES', 'sensitive_groups', 'group_rates', 'disparities', 'count_cells', 'disparity_intervals', 'audit_binary',
            'check_rules', 'audit_means', 'audit', 'group_table', 'plot_audit']
 
-# %% ../../nbs/stages/110_fairness.ipynb #1c443a21
+# %% ../../nbs/stages/110_fairness.ipynb #3c8b8015
 from typing import Annotated, Any
 
 import numpy as np
@@ -14,9 +14,10 @@ import pandas as pd
 from annotated_types import Interval
 
 from ..core.errors import MlopsError, nearest
+from ..core.metrics import FAIRNESS_METRICS
 from ..core.stage import Figure, Input, Json, Model, Output, Table, log
 from .evaluate import feature_rows, interval, judge, positive_probability, resample_counts, wilson
-from .problem import FAIRNESS_METRICS, Problem, as_markdown, group_labels, is_positive
+from .problem import Problem, as_markdown, group_labels, is_positive
 
 # %% ../../nbs/stages/110_fairness.ipynb #49ef5928
 def sensitive_groups(

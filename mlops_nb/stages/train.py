@@ -8,7 +8,7 @@ __all__ = ['CANDIDATES', 'Candidate', 'able_candidates', 'make_estimator', 'make
            'fold_interval', 'bounds_of', 'changed_params', 'rank_candidates', 'spread_order', 'learning_curve',
            'leaderboard_figure']
 
-# %% ../../nbs/stages/60_train.ipynb #39280db8
+# %% ../../nbs/stages/60_train.ipynb #5c8536ad
 import math
 import os
 import time
@@ -39,8 +39,9 @@ from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 from threadpoolctl import threadpool_limits
 
 from ..core.errors import MlopsError, nearest
+from ..core.metrics import METRICS
 from ..core.stage import Figure, Input, Json, Model, Output, Table, log
-from .problem import METRICS, Problem, cost_threshold, is_positive, metric_value
+from .problem import Problem, cost_threshold, is_positive, metric_value
 from .split import row_position
 
 # %% ../../nbs/stages/60_train.ipynb #2ef650ed
@@ -341,7 +342,7 @@ def learning_curve(
         points.append({"n": round(float(np.mean(n))), "train_mean": float(np.mean(seen)), "valid_mean": mean, "valid_low": low, "valid_high": high})
     return points
 
-# %% ../../nbs/stages/60_train.ipynb #cbaa181a
+# %% ../../nbs/stages/60_train.ipynb #b274239a
 def leaderboard_figure(
     board: dict[str, Any],  # the leaderboard artifact
 ) -> Any:  # matplotlib Figure
@@ -355,7 +356,7 @@ def leaderboard_figure(
     edge = min(near) if board["greater_is_better"] else max(near)
     for i, entry in enumerate(reversed(ranked)):
         if (entry["mean"] < edge) if board["greater_is_better"] else (entry["mean"] > edge):  # off the scale
-            left.annotate(f"{'<' if board['greater_is_better'] else '>'} {entry['mean']:.3f}", (edge, i), ha="center", va="center", fontsize=8)
+            left.annotate(f"{entry['mean']:.3f}, off the scale", (edge, i), ha="left" if board["greater_is_better"] else "right", va="center", fontsize=8)
             continue
         left.plot([entry["low"], entry["high"]], [i, i], color="0.55", linewidth=3, solid_capstyle="butt")
         left.plot(entry["scores"], [i] * len(entry["scores"]), "|", color="0.2", markersize=5)

@@ -175,7 +175,7 @@ def start_search(
     first = {"model": name, "trial": 0, "value": entry["mean"], "folds": len(entry["scores"]), "params": usual}
     return Search(name, space, study, 1 if greater_is_better else -1, best, [first])
 
-# %% ../../nbs/stages/70_tune.ipynb #232a5165
+# %% ../../nbs/stages/70_tune.ipynb #804c0b7c
 def tune_models(
     entries: list[dict[str, Any]],  # from choose_models
     frame: pd.DataFrame,  # training rows
@@ -184,7 +184,7 @@ def tune_models(
     fold_of: np.ndarray,  # the leaderboard's folds
     *,
     trials: int = 16,  # parameter sets a model, the defaults among them
-    seconds: float = 90.0,  # time cap
+    seconds: float = 900.0,  # time cap
     seed: int = 0,
 ) -> tuple[list[Search], bool]:  # the searches, and whether the time cap bit
     "Search all models' parameters, round by round."
@@ -246,7 +246,7 @@ def tuned_result(
         "importance": {s.name: param_importance(s, seed) for s in searches},
     }
 
-# %% ../../nbs/stages/70_tune.ipynb #65b43bd6
+# %% ../../nbs/stages/70_tune.ipynb #092b5763
 def tuning_figure(
     result: dict[str, Any],  # the tuned artifact
 ) -> Any:  # matplotlib Figure
@@ -266,6 +266,9 @@ def tuning_figure(
         left.xaxis.get_major_locator().set_params(integer=True)
         shares = pd.Series(result["importance"][model["name"]], dtype=float).iloc[::-1]
         right.barh(shares.index, shares.to_numpy(), color="0.55")
+        if shares.empty:
+            right.set_yticks([])
+            right.text(0.5, 0.5, "too few different trials to tell", ha="center", va="center", color="0.4")
         right.set(xlim=(0, 1), title=f"Importance, {len(history)} trials", xlabel="share of the variance explained")
         for ax in (left, right):
             ax.spines[["top", "right"]].set_visible(False)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import nbformat
 import papermill
+from _figures import tell
 from jupyter_client.manager import AsyncKernelManager
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import Engine, papermill_engines
@@ -65,8 +66,8 @@ def main(rounds: int = 5) -> None:
     warm, ordinary = statistics.median(taken[NAME]), statistics.median(taken["python3"])
     print(f"an import-only notebook: forked {warm:.2f} s, ordinary {ordinary:.2f} s, medians of {rounds}; the first forked one, with its parent's start, {first:.2f} s")
     print(f"memory (PSS): a forked kernel adds {own + parent - alone:.0f} MB to its parent's {alone:.0f} MB; an ordinary kernel has {plain:.0f} MB")
-    print(f"bench kernel_import_ratio {warm / ordinary:.3f} <=0.08 {'holds' if warm / ordinary <= 0.08 else 'short'}")
-    print(f"bench kernel_pss_mb {own + parent - alone:.1f} - holds")
+    tell("kernel_import_ratio", warm / ordinary, "<=0.08", warm / ordinary <= 0.08)
+    tell("kernel_pss_mb", own + parent - alone, "-", True)  # a figure to watch; no goal is set
 
 
 if __name__ == "__main__":

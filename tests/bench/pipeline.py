@@ -13,6 +13,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from _figures import tell
+
 ROOT = Path(__file__).parents[2]
 TOOL = Path(sys.executable).with_name("mlops-nb")
 
@@ -34,9 +36,10 @@ def seconds(command: list, env: dict[str, str]) -> float:
 def plain(sample: int | None) -> None:
     """Every stage's signature and run cells, one after the other in this process, on the same store and with the same knobs."""
     from mlops_nb.core import runner
+    from mlops_nb.core.job import prepare
     from mlops_nb.core.stage import bind, roots
 
-    job = runner.prepare(runner.load_settings(), sample=sample)
+    job = prepare(runner.load_settings(), sample=sample)
     store = runner.Store(job.settings.home)
     digests = roots(job.settings, store)
     source = runner._Run(job, [], set(), None, lambda *a, **k: None).source
@@ -58,10 +61,6 @@ def plain(sample: int | None) -> None:
             said = json.loads(line)
             if "output" in said:
                 digests[said["output"]] = said["digest"]
-
-
-def tell(name: str, value: float, goal: str, holds: bool) -> None:
-    print(f"bench {name} {value:.3g} {goal} {'holds' if holds else 'short'}", flush=True)
 
 
 def main() -> None:

@@ -17,6 +17,7 @@ from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+from _figures import tell
 import numpy as np
 import pandas as pd
 from sklearn.ensemble import HistGradientBoostingClassifier
@@ -92,8 +93,8 @@ def main() -> None:
     mean = {who: float(np.mean(values)) for who, values in auc.items()}
     wins = sum(a >= b for a, b in zip(*auc.values(), strict=True))
     print(f"{len(rows):,} rows; better in {wins} of {len(auc['ours'])} seeds")
-    print(f"bench quality_auc {mean['ours']:.5f} >={mean['baseline']:.5f} {'holds' if mean['ours'] >= mean['baseline'] else 'short'}")
-    print(f"bench quality_auc_ratio {mean['ours'] / mean['baseline']:.5f} >=1 {'holds' if mean['ours'] >= mean['baseline'] else 'short'}")
+    tell("quality_auc", mean["ours"], f">={mean['baseline']:.5f}", mean["ours"] >= mean["baseline"])
+    tell("quality_auc_ratio", mean["ours"] / mean["baseline"], ">=1", mean["ours"] >= mean["baseline"])
 
 
 if __name__ == "__main__":
