@@ -18,16 +18,16 @@ import pytest
 from test_faults import full, small_disk
 
 from mlops_nb.core.errors import MlopsError
-from mlops_nb.services import history
-from mlops_nb.services.history import History, micros, rolled_files
-from mlops_nb.services.log import PredictionLog, Record, Sqlite, State
+from mlops_nb.traffic import history
+from mlops_nb.traffic.history import History, micros, rolled_files
+from mlops_nb.traffic.log import PredictionLog, Record, Sqlite, State
 
 POSTGRES = os.environ.get("TEST_POSTGRES", "postgresql://root@127.0.0.1:5432/test")
 DAY = date(2026, 11, 11)
 LOAD = """
 import asyncio, os, sys, time
 from pathlib import Path
-from mlops_nb.services.log import PredictionLog, Record
+from mlops_nb.traffic.log import PredictionLog, Record
 
 home, url, name, durability, total = Path(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4], int(sys.argv[5])
 log = PredictionLog(home, url, durability)
@@ -348,7 +348,7 @@ ROLL = """
 import sys
 from datetime import date
 from pathlib import Path
-from mlops_nb.services import history
+from mlops_nb.traffic import history
 
 history.SLICE = 200
 print("begun", flush=True)
@@ -463,6 +463,6 @@ def test_erase_says_when_a_reader_is_in_the_way(tmp_path):
 
 def test_importing_is_light():
     heavy = ["pandas", "sklearn", "mlflow", "sqlalchemy", "psycopg", "pyarrow", "duckdb", "numpy"]
-    code = f"import sys, mlops_nb.services.log, mlops_nb.services.history; print([m for m in {heavy} if m in sys.modules])"
+    code = f"import sys, mlops_nb.traffic.log, mlops_nb.traffic.history; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -24,7 +24,7 @@ from mlops_nb.core.artifacts import digest_of, write_atomic
 from mlops_nb.core.registry import promote, read_released
 from mlops_nb.core.settings import stock
 from mlops_nb.services.door import Refused
-from mlops_nb.services.history import History
+from mlops_nb.traffic.history import History
 from mlops_nb.services.prediction import Predictor
 
 made, sample, project, serving, server = test_rest.made, test_rest.sample, test_rest.project, test_rest.serving, test_rest.server

@@ -326,9 +326,9 @@ def _reach(module: str, root: Path) -> tuple[dict[str, str], set[str]]:
 
 
 def _decides(module: str, own: str) -> bool:
-    "Whether an imported module is code of the project: all of its own package, and of mlops_nb the stages, the services, the reader of tables and the tables of metrics."
+    "Whether an imported module is code of the project: all of its own package, and of mlops_nb all but the frame; of that, the reader of tables and the tables of metrics."
     package, *rest = module.split(".")
-    return package in (own, "mlops_nb") and (package != "mlops_nb" or rest[:1] in (["stages"], ["services"]) or rest in (["core", "tables"], ["core", "metrics"]))
+    return package in (own, "mlops_nb") and (package != "mlops_nb" or rest[:1] in (["stages"], ["services"], ["traffic"], ["stats"]) or rest in (["core", "tables"], ["core", "metrics"]))
 
 
 _DISTRIBUTIONS = {"sklearn": "scikit-learn", "yaml": "pyyaml", "IPython": "ipython", "PIL": "pillow"}

@@ -34,6 +34,7 @@ class Settings(BaseModel):
     output_budget: int = Field(2_000_000, ge=1000)  # characters that a cell may show before it is cut
     tracking: Literal["offline", "online", "disabled"] = "offline"
     registry_uri: str = ""  # MLflow URI; empty means sqlite in home
+    log_url: str = ""  # postgresql://... of the prediction log; empty means sqlite in home
     approval: Literal["single", "two"] = "single"
     upload: frozenset[Literal["tables", "models"]] = frozenset()
     app_port: int = Field(8501, ge=1, le=65535)

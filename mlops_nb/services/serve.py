@@ -91,7 +91,7 @@ def make_app() -> Any:  # the ASGI app
 
     from mlops_nb.services.host import Host
     from mlops_nb.services.keys import Keys
-    from mlops_nb.services.log import PredictionLog
+    from mlops_nb.traffic.log import PredictionLog
     from mlops_nb.services.rest import Rest
     from mlops_nb.services.service import Limits, Lines, Metrics, Service
 
@@ -204,9 +204,10 @@ def command(
     limit: Annotated[list[str] | None, typer.Option(metavar="NAME=NUMBER", help="body, rows, in_flight, receive, keep_alive or inline.")] = None,
 ) -> None:
     "Answer predictions by REST (and gRPC)."
+    settings = load_settings()
     serve(
-        load_settings(), target, host=host, port=port, workers=workers, grpc=grpc, keys=keys, no_keys=no_keys, tls_cert=tls_cert, tls_key=tls_key,
-        log=log, log_url=log_url, lines=not quiet, limits=limits_of(limit or []),
+        settings, target, host=host, port=port, workers=workers, grpc=grpc, keys=keys, no_keys=no_keys, tls_cert=tls_cert, tls_key=tls_key,
+        log=log, log_url=log_url or settings.log_url, lines=not quiet, limits=limits_of(limit or []),
     )  # fmt: skip
 
 

@@ -24,7 +24,7 @@ from ..core.errors import MlopsError
 from .door import Refused
 from .host import Host, Prediction, Served
 from .keys import Keys
-from .log import PredictionLog, Record
+from ..traffic.log import PredictionLog, Record
 
 logger = logging.getLogger(__name__)
 
