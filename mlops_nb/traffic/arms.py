@@ -6,7 +6,7 @@
 __all__ = ['Plan', 'Experiment', 'place', 'assign', 'unit_of', 'Assignment', 'check_assignment', 'experiment_file',
            'check_experiment', 'read_experiment', 'start_experiment', 'end_experiment']
 
-# %% ../../nbs/traffic/50_arms.ipynb #e601e5a6
+# %% ../../nbs/traffic/50_arms.ipynb #df902575
 import math
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -21,7 +21,7 @@ import msgspec
 from ..core.artifacts import write_atomic
 from ..core.errors import MlopsError, nearest
 
-# %% ../../nbs/traffic/50_arms.ipynb #4b7c3ee4
+# %% ../../nbs/traffic/50_arms.ipynb #ea48bc3d
 class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     "What an experiment is to find out, fixed before it starts."
 
@@ -56,7 +56,7 @@ class Experiment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         "The arm that the others are compared with."
         return next(iter(self.arms))
 
-# %% ../../nbs/traffic/50_arms.ipynb #4e43d2dc
+# %% ../../nbs/traffic/50_arms.ipynb #f24de6ca
 def place(
     salt: str,
     unit: str,
@@ -86,13 +86,13 @@ def unit_of(
     "What is assigned: the subject, when that is the unit and there is one."
     return subject if subject and experiment.unit == "subject" else id
 
-# %% ../../nbs/traffic/50_arms.ipynb #fb92a6d1
+# %% ../../nbs/traffic/50_arms.ipynb #a9cfb68d
 class Assignment(NamedTuple):
     "How sound assignment is, as p values of chi-squared tests."
 
     uniform: float  # places are spread evenly
     shares: float  # arms have their shares
-    independent: float  # of what other salts say; the least over them, times their number
+    independent: float  # of places under other salts; the least p over them, times their number
 
     def ok(self, threshold: float = 0.001) -> bool:
         "Whether nothing speaks against it."
@@ -117,16 +117,15 @@ def check_assignment(
     bins, arms = min(100, len(names) // 10), np.searchsorted(edges, at, side="right")
     spread = np.bincount((at * bins).astype(int), minlength=bins)
     found = np.bincount(arms, minlength=len(shares))
-    apart = [1.0]
+    parts, apart = 4 if len(names) > 400 else 2, []
     for other in others:
-        there = np.searchsorted(edges, [place(other, name) for name in names], side="right")
-        crossed = np.histogram2d(arms, there, bins=(range(len(shares) + 1), range(len(shares) + 1)))[0]
-        crossed = crossed[crossed.any(axis=1)][:, crossed.any(axis=0)]
-        apart.append(float(stats.chi2_contingency(crossed, correction=False).pvalue) if min(crossed.shape) > 1 else 1.0)
+        there = [place(other, name) for name in names]
+        crossed = np.histogram2d(at, there, bins=parts, range=((0, 1), (0, 1)))[0]
+        apart.append(float(stats.chisquare(crossed.ravel()).pvalue))
     wanted = np.array([*shares.values()]) * len(names)
-    return Assignment(float(stats.chisquare(spread).pvalue), float(stats.chisquare(found, wanted).pvalue), min(1.0, min(apart) * max(1, len(others))))
+    return Assignment(float(stats.chisquare(spread).pvalue), float(stats.chisquare(found, wanted).pvalue), min([1.0, *(p * len(apart) for p in apart)]))
 
-# %% ../../nbs/traffic/50_arms.ipynb #50d6adcf
+# %% ../../nbs/traffic/50_arms.ipynb #5b15fb00
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 
 
@@ -174,7 +173,7 @@ def read_experiment(
         raise MlopsError(f"{path} is about the model '{found.model[:80]}'; expected '{model}'")
     return check_experiment(found, [*found.arms.values()])
 
-# %% ../../nbs/traffic/50_arms.ipynb #419bc6c5
+# %% ../../nbs/traffic/50_arms.ipynb #cb6ac648
 def start_experiment(
     home: Path,
     experiment: Experiment,
