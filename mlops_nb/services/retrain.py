@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['Kind', 'Look', 'Trigger', 'triggers', 'why_not', 'Labelled', 'hold_out', 'as_target', 'learning_rows',
            'challenger_charter', 'labelled', 'Comparison', 'answers', 'compare', 'only_one', 'learn', 'Outcome',
-           'Retrainer', 'start_test']
+           'Retrainer', 'start_test', 'looks_of', 'why_now', 'command']
 
-# %% ../../nbs/services/80_retrain.ipynb #185187c8
+# %% ../../nbs/services/80_retrain.ipynb #9b452cf1
 import contextlib
 import fcntl
 import os
@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, get_args
+from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 import numpy as np
@@ -38,7 +38,7 @@ from ..stages.split import Schema, conform
 from ..traffic.events import Alerts, Events
 from ..traffic.history import History
 
-# %% ../../nbs/services/80_retrain.ipynb #bc2b2cec
+# %% ../../nbs/services/80_retrain.ipynb #966b76c9
 Kind = Literal["quality", "drift", "age", "labels", "hand"]
 
 
@@ -56,7 +56,7 @@ class Trigger(NamedTuple):
     kind: Kind
     reason: str  # in words
 
-# %% ../../nbs/services/80_retrain.ipynb #c736dd0d
+# %% ../../nbs/services/80_retrain.ipynb #610a090a
 def triggers(
     looks: Sequence[Look],  # at the champion, oldest first
     made: datetime,  # when the champion was
@@ -80,7 +80,7 @@ def triggers(
         found.append(Trigger("labels", f"{labels:,} labelled predictions since the champion was made, at least {rules.new_labels:,} were asked for"))
     return [trigger for trigger in found if trigger.kind in rules.on]
 
-# %% ../../nbs/services/80_retrain.ipynb #39590ea0
+# %% ../../nbs/services/80_retrain.ipynb #f519b6dc
 def why_not(
     past: Sequence[datetime],  # when earlier retrainings began, whatever came of them
     rules: Retraining,
@@ -98,7 +98,7 @@ def why_not(
         return f"{len(recent)} retrainings in the last 30 days use up the budget of {rules.budget}; the next may begin at {sorted(recent)[-rules.budget] + timedelta(days=30):%Y-%m-%d %H:%M}"
     return ""
 
-# %% ../../nbs/services/80_retrain.ipynb #72d6651b
+# %% ../../nbs/services/80_retrain.ipynb #83dbea04
 class Labelled(NamedTuple):
     "Predictions whose truth is known, oldest first."
 
@@ -125,7 +125,7 @@ def hold_out(
     place = key.map(lambda text: int.from_bytes(blake2b(text.encode(), digest_size=8, person=b"held-out").digest(), "big"))
     return recent & (place <= np.sort(place[recent])[wanted - 1]).to_numpy()
 
-# %% ../../nbs/services/80_retrain.ipynb #aade8537
+# %% ../../nbs/services/80_retrain.ipynb #161f02ae
 def as_target(
     label: pd.Series,  # as it was fed back
     target: pd.Series,  # the source's
@@ -157,7 +157,7 @@ def learning_rows(
     whole = pd.concat([source, new[new[charter.target].notna()].drop_duplicates()[list(source.columns)]], ignore_index=True)
     return pd.DataFrame({c: v.astype(object).where(v.notna(), None) if v.dtype == object else v for c, v in whole.items()})
 
-# %% ../../nbs/services/80_retrain.ipynb #02b01178
+# %% ../../nbs/services/80_retrain.ipynb #7b2b6260
 def challenger_charter(
     charter: Charter,
     source: Path,  # the challenger's rows
@@ -169,7 +169,7 @@ def challenger_charter(
     rules = {c: rule.model_dump(exclude_none=True) | ({} if c in logged else {"required": False}) for c, rule in charter.rules.items()}
     return charter.model_dump(mode="json", exclude_none=True) | {"data": data, "rules": rules}
 
-# %% ../../nbs/services/80_retrain.ipynb #68dd453f
+# %% ../../nbs/services/80_retrain.ipynb #42ddd0b3
 def labelled(
     settings: Settings,
     champion: Loaded,  # says which columns are read
@@ -188,7 +188,7 @@ def labelled(
     key = both["subject"].where(both["subject"].notna(), both["inputs"]).astype("str")
     return Labelled(conform(asked, form), both["label"], both["time"], key)
 
-# %% ../../nbs/services/80_retrain.ipynb #808bf51f
+# %% ../../nbs/services/80_retrain.ipynb #0dc5cc65
 class Comparison(NamedTuple):
     "How a challenger did against the champion on the same rows."
 
@@ -216,7 +216,7 @@ def answers(
     chance = chances[:, is_positive(pd.Series(model.model.classes_), problem["positive"]).argmax()]
     return chance, chance >= (model.evidence["decision"].get("threshold") or 0.5)
 
-# %% ../../nbs/services/80_retrain.ipynb #2cd2a675
+# %% ../../nbs/services/80_retrain.ipynb #bd9cda5b
 def _measures(
     stated: Problem,
     truth: np.ndarray,
@@ -255,7 +255,7 @@ def compare(
     gain = with_intervals(lambda w: {k: v - _measures(stated, truth, old, w)[k] for k, v in _measures(stated, truth, new, w).items()}, strata, resamples, 0)
     return _verdict(stated, champion.version, challenger.version, truth, (old, new), gain, classes)
 
-# %% ../../nbs/services/80_retrain.ipynb #f8295d5e
+# %% ../../nbs/services/80_retrain.ipynb #343ae3a2
 def _verdict(stated: Problem, champion: Version, challenger: Version, truth: np.ndarray, said: Any, gain: dict[str, Any], classes: list) -> Comparison:
     "The comparison in words."
     before, after = (metric_value(stated.metric, truth, probability=p, decision=d, classes=range(len(classes))) for p, d in said)
@@ -266,7 +266,7 @@ def _verdict(stated: Problem, champion: Version, challenger: Version, truth: np.
     why = "; better" if better and not dearer else "; not better: its decisions cost more" if better else "; not better: the gain may be chance" if gain["metric"]["high"] > 0 else "; worse"
     return Comparison("better" if better and not dearer else "not better", words + why, len(truth), before, after, gain["metric"]["low"], gain["metric"]["high"])
 
-# %% ../../nbs/services/80_retrain.ipynb #3da85fdf
+# %% ../../nbs/services/80_retrain.ipynb #e083969a
 @contextlib.contextmanager
 def only_one(
     home: Path,
@@ -283,7 +283,7 @@ def only_one(
         else:
             yield True
 
-# %% ../../nbs/services/80_retrain.ipynb #05d737d3
+# %% ../../nbs/services/80_retrain.ipynb #c1ed1363
 def learn(
     settings: Settings,
     charter: Path,  # the challenger's
@@ -299,7 +299,7 @@ def learn(
         raise MlopsError(f"run {summary['run']} {summary['status']}: {'; '.join(said) or 'see its report'}")
     return get(job.settings.registry_uri, summary["model"]["name"], summary["model"]["version"])
 
-# %% ../../nbs/services/80_retrain.ipynb #32653627
+# %% ../../nbs/services/80_retrain.ipynb #871890b3
 class Outcome(NamedTuple):
     "What came of a retraining."
 
@@ -324,7 +324,7 @@ class Retrainer:
     ):
         self.base, self.settings = settings, sample_settings(settings) if sample else settings
         self.charter, self.sample, self.name, self._learn = charter, sample, charter.name, learn
-        self.events, self.alerts = (kind(self.settings.home, self.settings.log_url) for kind in (Events, Alerts))
+        self.events, self.alerts = Events(self.settings.home, self.settings.log_url), Alerts(self.settings.home, self.settings.log_url)
 
     def say(self, kind: str, reason: str, **detail: Any) -> None:
         "An event about the model."
@@ -436,11 +436,11 @@ class Retrainer:
 
     def _clear_away(self) -> None:
         "Say of a retraining that was killed that it was."
-        states = {e.detail.get("retraining"): e.detail.get("state") for e in self.events.list(kinds=["retraining"], model=self.name)}
+        states = {str(e.detail["retraining"]): e.detail["state"] for e in self.events.list(kinds=["retraining"], model=self.name)}
         for key in (k for k, state in states.items() if state == "begun"):
             self._failed(MlopsError("it was killed before its end"), key)
 
-# %% ../../nbs/services/80_retrain.ipynb #ad7f6f7a
+# %% ../../nbs/services/80_retrain.ipynb #ef8abe73
 def _running_test(home: Path, name: str) -> str | None:
     "The experiment that shares the model's requests, if there is one."
     from mlops_nb.traffic.arms import read_experiment
@@ -464,3 +464,60 @@ def start_test(
     allowed = [v.version for v in versions(settings.registry_uri, charter.name) if v.phase in ("production", "staging")]
     start_experiment(settings.home, test, allowed)
     return f"the experiment '{test.name}' shares the requests evenly between versions {champion.version} and {challenger.version}"
+
+# %% ../../nbs/services/80_retrain.ipynb #e8c31772
+def looks_of(
+    settings: Settings,
+    name: str,  # of the model
+) -> list[Look]:  # oldest first
+    "What monitoring's reports say, as far as it matters here."
+    from mlops_nb.stages.monitor import reports
+
+    return [Look(report.start, report.quality_reason, report.drift_reason) for report in reports(settings.home, name)]
+
+
+def why_now(
+    retrainer: Retrainer,
+    now: datetime,
+) -> list[Trigger]:  # the most pressing first
+    "The triggers that stand; none where there is no champion."
+    from mlops_nb.traffic.feedback import Feedback
+
+    settings, name, rules = retrainer.settings, retrainer.name, retrainer.charter.retraining
+    champion = next((v for v in versions(settings.registry_uri, name) if v.phase == "production"), None)
+    if champion is None:
+        return []
+    made = datetime.fromisoformat(champion.created)
+    since = max([made, *retrainer.past()[-1:]])  # what was seen before the last try is no reason for another
+    labels = Feedback(settings.home, settings.log_url).labels(since, None, name, by="received").num_rows if "labels" in rules.on else 0
+    looks = [look for look in looks_of(settings, name) if look.start >= since] if {"quality", "drift"} & set(rules.on) else []
+    return triggers(looks, made, labels, rules, now)
+
+# %% ../../nbs/services/80_retrain.ipynb #1ee6f8d8
+def command(
+    if_due: Annotated[bool, typer.Option("--if-due", help="Only when one of the charter's triggers stands; for schedules.")] = False,
+    reason: Annotated[str, typer.Option(help="Why, by hand; for the record.")] = "",
+    force: Annotated[bool, typer.Option("--force", help="In spite of cool-down and budget.")] = False,
+    charter: Annotated[Path | None, typer.Option(help="Charter file; default: the one in settings.ini.")] = None,
+    sample: Annotated[int | None, typer.Option(min=50, help="A challenger of few rows, in the sample store.")] = None,
+) -> None:
+    "Make a challenger from the newest labelled predictions, and compare it with the champion."
+    settings = load_settings()
+    retrainer, now = Retrainer(settings, load_charter(charter or settings.charter), sample), datetime.now(UTC)
+    if if_due:
+        stand = why_now(retrainer, now)
+        if not stand:
+            return print(f"nothing asks for a retraining of {retrainer.name}")
+        trigger = stand[0]
+    else:
+        trigger = Trigger("hand", reason or "a person asked for it")
+    done = retrainer.retrain(trigger, now, force)
+    print(f"{done.state}: {done.reason}")
+    raise typer.Exit(done.state == "failed")
+
+# %% ../../nbs/services/80_retrain.ipynb #7903ac83
+if __name__ == "__main__" and "__file__" in globals():
+    try:
+        typer.run(command)
+    except MlopsError as error:
+        sys.exit(f"error: {error}")
