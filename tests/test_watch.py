@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -182,16 +183,17 @@ def _cmdline(process: Path) -> bytes:
 def test_a_database_that_is_away_delays_and_loses_nothing(tmp_path, capfd):
     settings = place(tmp_path, "tidy = * * * * *  gc")
     overdue(settings)
-    kept = settings.home / "kept.db"
-    (settings.home / "predictions.db").rename(kept)
-    (settings.home / "predictions.db").mkdir()
+    table = Table(settings)
+    assert table.rows()["tidy"].state == "waiting"
+    other = sqlite3.connect(settings.home / "predictions.db", isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
     stop = threading.Event()
     thread = threading.Thread(target=watch, args=(settings, stop), kwargs={"pause": 0.1})
     thread.start()
     try:
-        time.sleep(1)
-        (settings.home / "predictions.db").rmdir()
-        kept.rename(settings.home / "predictions.db")
+        time.sleep(5)
+        assert table.rows()["tidy"].state == "waiting"
+        other.execute("COMMIT")
         until(lambda: state(settings, "tidy") == "done")
     finally:
         stop.set()
