@@ -182,18 +182,20 @@ def more_errors(
         raise ValueError(f"{len(wrong)} past windows have errors and {len(of)} have requests; expected one of each for every window")
     if not 0 <= errors <= requests or (wrong < 0).any() or (wrong > of).any():
         raise ValueError("errors lie between 0 and the window's requests; count refused and failed requests among the requests")
-    if requests == 0 or of.sum() == 0:
+    wrong, of = wrong[of > 0], of[of > 0]
+    if requests == 0 or not len(of):
         return Anomaly(math.nan, math.nan, math.nan, "errors are not judged: there were no requests, now or before")
     usual, spread = float(wrong.sum() / of.sum()), _dispersion(wrong, of)
     now, before, n, m = (math.floor(x / spread) for x in (errors, wrong.sum(), requests, of.sum()))
     p = float(stats.hypergeom.sf(now - 1, n + m, now + before, n)) if n else 1.0
+    if stats.chi2.sf(spread * (len(of) - 1), len(of) - 1) < 0.05 and len(of) >= MIN_PAST:
+        p = max(p, tail_chance(errors / requests, wrong / of, math.sqrt(usual / requests)))
     bursts = f", in bursts: counts are divided by {spread:.2g}" if spread > 1.05 else ""
     return Anomaly(p, usual, errors / requests - usual, f"{errors} of {requests} requests failed ({errors / requests:.2%}), usually {usual:.2%} (p = {p:.2g}{bursts})")
 
 
 def _dispersion(wrong: np.ndarray, of: np.ndarray) -> float:
     "How much more windows differ than counts of independent errors would; at least 1."
-    wrong, of = wrong[of > 0], of[of > 0]
     rate = wrong.sum() / of.sum()
     if len(of) < 2 or not 0 < rate < 1:
         return 1.0
