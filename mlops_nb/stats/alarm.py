@@ -54,7 +54,7 @@ def judge(
     if not 0 < false_alarms <= 0.5:
         raise ValueError(f"false_alarms is the tolerated share of undisturbed windows with any alarm, above 0 and up to 0.5, not {false_alarms:g}")
     shares = {name: 1 / len(pvalues) for name in pvalues} if shares is None else shares
-    for what, named in (("share", shares), ("effect", effects or {}), ("floor", floors or {})):
+    for what, named in (("a share", shares), ("an effect", effects or {}), ("a floor", floors or {})):
         _check_names(what, named, pvalues)
     if missing := [name for name in pvalues if name not in shares]:
         raise ValueError(f"channel '{missing[0]}' has no share of the false alarms; give it one, or shares=None for equal ones")
@@ -91,7 +91,7 @@ def _check_names(what: str, named: Mapping, channels: Mapping) -> None:
     for name in named:
         if name not in channels:
             close = get_close_matches(name, list(channels), n=1)
-            raise ValueError(f"a {what} is given for '{name}', which is no channel of this window; " + (f"did you mean '{close[0]}'?" if close else f"channels: {', '.join(channels)}"))
+            raise ValueError(f"{what} is given for '{name}', which is no channel of this window; " + (f"did you mean '{close[0]}'?" if close else f"channels: {', '.join(channels)}"))
 
 
 def _words(channel: str, what: str, p: float, threshold: float, effect: float, false_alarms: float) -> str:
