@@ -7,7 +7,7 @@ __all__ = ['LATE', 'AHEAD', 'MOST_COMMENT', 'EXPECTED', 'Word', 'WORDS', 'FEEDBA
            'label_of', 'Verdict', 'Answered', 'Held', 'judge', 'Asked', 'Feedback', 'read_items', 'Imported',
            'import_file', 'command']
 
-# %% ../../nbs/traffic/30_feedback.ipynb #df06ca43
+# %% ../../nbs/traffic/30_feedback.ipynb #01fe35a9
 import fcntl
 import json
 import math
@@ -29,19 +29,20 @@ from .events import EVENT_TABLES, write_event
 from .history import micros, rolled_files
 from .tables import Away, Tables
 
-# %% ../../nbs/traffic/30_feedback.ipynb #6b60750e
+# %% ../../nbs/traffic/30_feedback.ipynb #9e27b6e7
 LATE = timedelta(days=7)  # after the prediction: the longest window of monitoring is over
 AHEAD = timedelta(minutes=5)  # that clocks may disagree by
 MOST_COMMENT = 2000  # characters
+_TEXT = r"^[^\u0000]*$"  # what PostgreSQL can hold
 
 
 class Item(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     "Feedback about one prediction: a label, or a rating and a comment."
 
     id: Annotated[str, msgspec.Meta(pattern="^[!-~]{1,200}$", description="The prediction's id.")]
-    label: Annotated[str, msgspec.Meta(max_length=1000)] | int | float | bool | None = None
+    label: Annotated[str, msgspec.Meta(max_length=1000, pattern=_TEXT)] | int | float | bool | None = None
     rating: Annotated[int, msgspec.Meta(ge=1, le=5, description="1 is worst, 5 is best.")] | None = None
-    comment: Annotated[str, msgspec.Meta(max_length=MOST_COMMENT)] | None = None
+    comment: Annotated[str, msgspec.Meta(max_length=MOST_COMMENT, pattern=_TEXT)] | None = None
     at: Annotated[datetime, msgspec.Meta(tz=True, description="When it was observed; default: now.")] | None = None
 
 
@@ -49,7 +50,7 @@ EXPECTED = {
     "id": "the id of a prediction, 1 to 200 characters without spaces",
     "label": "a class of the version that answered, or a finite number for a regression",
     "rating": "a whole number from 1 to 5",
-    "comment": f"a text of at most {MOST_COMMENT:,} characters",
+    "comment": f"a text of at most {MOST_COMMENT:,} characters, none of them NUL",
     "at": "a time with its zone such as 2026-11-25T12:00:00Z",
 }  # fmt: skip
 
@@ -89,7 +90,7 @@ def _shown(value: Any) -> str:
 def _huge(value: Any) -> bool:
     return isinstance(value, int) and abs(value) > 10**30
 
-# %% ../../nbs/traffic/30_feedback.ipynb #40db3052
+# %% ../../nbs/traffic/30_feedback.ipynb #2aa424d5
 class _Said(msgspec.Struct):
     decision: Any = None
     probabilities: dict[str, float] | None = None
@@ -136,7 +137,7 @@ def _number(label: str | int | float | bool) -> float:
         raise BadItem(f"label: {_shown(label)}; expected a finite number, the model answers with numbers", "label")
     return value
 
-# %% ../../nbs/traffic/30_feedback.ipynb #a7c9275b
+# %% ../../nbs/traffic/30_feedback.ipynb #b185b7c5
 Word = Literal["accepted", "late", "repeated", "contradicts", "unknown", "refused"]
 WORDS: tuple[Word, ...] = ("accepted", "late", "repeated", "contradicts", "unknown", "refused")
 
@@ -220,7 +221,7 @@ def _timing(new: Held, about: Answered, now: int) -> tuple[Word, list[str]]:
         return "accepted", [f"observed {(about.time - new.at) / 3.6e9:.1f} hours before the prediction: clocks disagree, or the truth was there already"]
     return "accepted", []
 
-# %% ../../nbs/traffic/30_feedback.ipynb #023280b2
+# %% ../../nbs/traffic/30_feedback.ipynb #f502d456
 FEEDBACK_TABLES = (
     *EVENT_TABLES,
     "CREATE TABLE IF NOT EXISTS feedback (seq {seq}, id TEXT NOT NULL, model TEXT NOT NULL, version {int} NOT NULL, predicted {int} NOT NULL, subject TEXT, at {int} NOT NULL, received {int} NOT NULL,"
@@ -242,7 +243,7 @@ class Asked(NamedTuple):
     source: str  # who gave them
     last: bool = True  # False: unknown ids are asked for again, and not counted yet
 
-# %% ../../nbs/traffic/30_feedback.ipynb #21d87826
+# %% ../../nbs/traffic/30_feedback.ipynb #f4323950
 class Feedback:
     "What is said about predictions. Make it after a fork, in the process that uses it; threads take turns."
 
@@ -410,7 +411,7 @@ class Feedback:
 class _Moved(MlopsError):
     "A prediction that was in the database is there no more."
 
-# %% ../../nbs/traffic/30_feedback.ipynb #9d438a2c
+# %% ../../nbs/traffic/30_feedback.ipynb #02b713f2
 CHUNK = 20_000  # items of a file in one commit
 
 
@@ -424,7 +425,8 @@ def read_items(
     names = list(dict.fromkeys(name for row in rows for name in row))
     for wanted, what in ((("id",), "column 'id'"), (("label", "rating", "comment"), "column 'label', and no 'rating' or 'comment' either")):
         if not set(wanted) & set(names):
-            raise MlopsError(f"{path.name} has no {what}{nearest(wanted[0], names)}; its columns: {', '.join(names[:12])}; expected id and label, or id, rating and comment")
+            near = next((said for one in wanted if "did you mean" in (said := nearest(one, names))), "")
+            raise MlopsError(f"{path.name} has no {what}; its columns: {', '.join(names[:12])}; expected id and label, or id, rating and comment{near}")
     kept = [{k: v for k, v in row.items() if k in EXPECTED and v is not None} for row in rows]
     return kept, [name for name in names if name not in EXPECTED]
 
@@ -501,7 +503,7 @@ def import_file(
         examples += [f"row {n}: {said[n].verdict}: {said[n].reason}" for n in sorted(said) if said[n].verdict in ("unknown", "refused", "contradicts")][: max(0, 8 - len(examples))]
     return Imported(dict(counts), examples, ignored)
 
-# %% ../../nbs/traffic/30_feedback.ipynb #f3e40571
+# %% ../../nbs/traffic/30_feedback.ipynb #c2f7e6c3
 def command(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="CSV, TSV, Parquet or JSON lines with the columns id and label, or id, rating and comment; at may be added.")],
     model: Annotated[str, typer.Option(help="The model that the predictions are of.")],
@@ -520,7 +522,7 @@ def command(
     if not set(word for word, n in done.counts.items() if n) - {"unknown", "refused"}:
         raise MlopsError(f"nothing of {file.name} was taken; are its ids those that the service answered with, and is the log in {settings.home} the service's?")
 
-# %% ../../nbs/traffic/30_feedback.ipynb #52f0dfc2
+# %% ../../nbs/traffic/30_feedback.ipynb #94d96f12
 if __name__ == "__main__" and "__file__" in globals():
     try:
         typer.run(command)
