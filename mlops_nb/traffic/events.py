@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['EVENT_TABLES', 'Severity', 'ALERT_TABLES', 'Event', 'moment_of', 'write_event', 'Events', 'Alert', 'Alerts']
 
-# %% ../../nbs/traffic/40_events.ipynb #8274a3e1
+# %% ../../nbs/traffic/40_events.ipynb #6a584189
 import builtins
 import json
 import time
@@ -20,7 +20,7 @@ from ..core.errors import MlopsError, nearest
 from .history import micros
 from .tables import Tables
 
-# %% ../../nbs/traffic/40_events.ipynb #207834d5
+# %% ../../nbs/traffic/40_events.ipynb #beb9051a
 EVENT_TABLES = (
     "CREATE TABLE IF NOT EXISTS events (seq {seq}, time {int} NOT NULL, kind TEXT NOT NULL, model TEXT NOT NULL, reason TEXT NOT NULL, detail TEXT NOT NULL){end}",
     "CREATE INDEX IF NOT EXISTS events_time ON events (time)",
@@ -44,7 +44,7 @@ def moment_of(
     "A time as people and programs read it, UTC."
     return None if number is None else datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=number)
 
-# %% ../../nbs/traffic/40_events.ipynb #c72b0473
+# %% ../../nbs/traffic/40_events.ipynb #5b0d55fa
 def write_event(
     tables: Tables,  # with EVENT_TABLES, in a transaction
     kind: str,
@@ -68,7 +68,7 @@ def _text(
     plain = text.replace("\0", " ").encode(errors="replace").decode()
     return plain if len(plain) <= most else plain[: most - 4] + " ..."
 
-# %% ../../nbs/traffic/40_events.ipynb #51efe64b
+# %% ../../nbs/traffic/40_events.ipynb #d498164b
 class Events:
     "The events of a home."
 
@@ -109,7 +109,7 @@ class Events:
         rows = self._tables.run(lambda tables: tables.execute(statement, [*values, limit]).fetchall(), write=False)
         return [Event(seq, moment_of(when) or datetime.max, kind, about, reason, json.loads(detail)) for seq, when, kind, about, reason, detail in reversed(rows)]
 
-# %% ../../nbs/traffic/40_events.ipynb #969e38d6
+# %% ../../nbs/traffic/40_events.ipynb #8d2d35c1
 Severity = Literal["info", "warning", "critical"]
 ALERT_TABLES = (
     *EVENT_TABLES,
@@ -152,7 +152,7 @@ def _alert(row: Sequence[Any]) -> Alert:
         values[place] = moment_of(values[place])
     return Alert(*values)
 
-# %% ../../nbs/traffic/40_events.ipynb #80e567f4
+# %% ../../nbs/traffic/40_events.ipynb #f144b6ec
 class Alerts:
     "The alerts of a home."
 
@@ -236,6 +236,17 @@ class Alerts:
         statement = f"SELECT {_COLUMNS} FROM alerts {'WHERE resolved IS NULL' if unresolved else ''} ORDER BY seq DESC LIMIT ?"  # noqa: S608
         rows = self._tables.run(lambda tables: tables.execute(statement, [limit]).fetchall(), write=False)
         return [_alert(row) for row in reversed(rows)]
+
+    @staticmethod
+    def find(
+        tables: Tables,  # with ALERT_TABLES
+        id: int,
+    ) -> Alert:
+        "An alert by its id, as part of other work."
+        row = tables.execute(f"SELECT {_COLUMNS} FROM alerts WHERE seq = ?", [id]).fetchone()  # noqa: S608
+        if row is None:
+            raise MlopsError(f"there is no alert {id}")
+        return _alert(row)
 
     def _why_not(self, tables: Tables, id: int) -> str:
         known = tables.execute("SELECT person, note FROM alerts WHERE seq = ?", [id]).fetchone()
