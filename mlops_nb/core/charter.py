@@ -77,23 +77,23 @@ class Monitoring(_Part):
     "How the version that is served is watched, a window of the prediction log at a time."
 
     window: Literal["hour", "day", "week"] = "day"
-    false_alarms: float = Field(0.01, gt=0, le=0.5)  # tolerated share of undisturbed windows with any alarm
-    min_rows: int = Field(200, ge=20)  # predictions that a window needs to be judged
-    min_labels: int = Field(100, ge=20)  # labelled predictions that a window needs for its quality to be judged
-    quality_drop: float = Field(0.02, ge=0)  # of the primary metric, that is no reason for an alarm however certain it is
+    false_alarms: float = Field(default=0.01, gt=0, le=0.5)  # tolerated share of undisturbed windows with any alarm
+    min_rows: int = Field(default=200, ge=20)  # predictions that a window needs to be judged
+    min_labels: int = Field(default=100, ge=20)  # labelled predictions that a window needs for its quality to be judged
+    quality_drop: float = Field(default=0.02, ge=0)  # of the primary metric, that is no reason for an alarm however certain it is
 
 
 class Retraining(_Part):
     "What makes a challenger, what it learns from, and who lets it take the champion's place."
 
     on: list[Literal["quality", "drift", "age", "labels"]] = ["quality"]
-    drift_windows: int = Field(3, ge=1)  # windows in a row with drift that has an impact
-    max_age_days: float | None = Field(None, gt=0)  # for age
-    new_labels: int | None = Field(None, ge=1)  # for labels
-    learn_days: float | None = Field(None, gt=0)  # the newest labelled rows that are learnt from, beside the source; None: all
+    drift_windows: int = Field(default=3, ge=1)  # windows in a row with drift that has an impact
+    max_age_days: float | None = Field(default=None, gt=0)  # for age
+    new_labels: int | None = Field(default=None, ge=1)  # for labels
+    learn_days: float | None = Field(default=None, gt=0)  # the newest labelled rows that are learnt from, beside the source; None: all
     approve: Literal["person", "abtest"] = "person"  # abtest: promoted when its automatic A/B test is won
-    cooldown_days: float = Field(7, ge=0)  # between two retrainings
-    budget: int = Field(4, ge=1)  # retrainings in 30 days
+    cooldown_days: float = Field(default=7, ge=0)  # between two retrainings
+    budget: int = Field(default=4, ge=1)  # retrainings in 30 days
 
 # %% ../../nbs/core/25_charter.ipynb #84e07fba
 class Statement(_Part):

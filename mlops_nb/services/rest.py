@@ -23,7 +23,7 @@ from .. import __version__
 from .desk import Items, Taken, read_feedback, taken
 from .door import Refused
 from .host import Prediction, Served
-from .service import Service
+from .service import Service, version_of
 from ..traffic.feedback import Item
 
 logger = logging.getLogger(__name__)
@@ -89,7 +89,9 @@ def cold_app(
         current = service.host.current
         fields = [{"name": c.name, "expected": c.expected, "typical": c.typical, **c.facts} for c in current.door.columns]
         about = {"model": current.name, "version": current.version, "phase": current.phase, "engine": current.engine, "why": current.why, "threshold": current.threshold, "fields": fields}
-        return {"models": [about | {"versions": service.host.versions, "problem": service.host.problem}]}
+        arms = service.host.arms
+        running = None if arms is None else {"name": arms.experiment.name, "arms": arms.experiment.arms, "shares": arms.experiment.shares}
+        return {"models": [about | {"versions": service.host.versions, "problem": service.host.problem, "experiment": running}]}
 
     @app.get("/metrics", summary="For Prometheus", response_class=Response)
     async def metrics() -> Response:
@@ -106,7 +108,7 @@ class Answered(msgspec.Struct):
     "What /v1/predict says."
 
     model: str
-    version: int
+    version: int  # the released one where an experiment lets several answer: each prediction says its own
     predictions: list[Prediction]
 
 
@@ -227,8 +229,8 @@ class Rest:
             if service.keys.path is not None:
                 who = service.keys.who(key_in(scope["headers"]), "feedback" if route == "/v1/feedback" else "predict")
             body = await self._body(scope, receive)
-            served, predictions, said, headers = await handle(scope, body, began, *more)
-            code, model = 200, served.label
+            model, predictions, said, headers = await handle(scope, body, began, *more)
+            code = 200
             service.metrics.read.inc(len(body))
         except Refused as refusal:
             code, error, said = refusal.status, str(refusal), _encode({"error": str(refusal), **refusal.facts})
@@ -248,8 +250,9 @@ class Rest:
         served = self.service.host.current
         asked = served.door.read(body)
         predictions, outputs = await self.service.answer(served, asked.rows, asked.subjects, began)
-        said = b'{"model":%b,"version":%d,"predictions":[%b]}' % (_encode(served.name), served.version, b",".join(outputs))
-        return served, predictions, said, [_JSON]
+        version = version_of(served, predictions)
+        said = b'{"model":%b,"version":%d,"predictions":[%b]}' % (_encode(served.name), version, b",".join(outputs))
+        return f"{served.name}/{version}", predictions, said, [_JSON]
 
     async def _feedback(self, scope: Any, body: bytes, began: float) -> tuple:
         service = self.service
@@ -269,12 +272,13 @@ class Rest:
         asked = protocol.read_request(body, length, self.service.limits.rows)
         protocol.check_wanted(asked.wanted, served.task)
         rows = protocol.rows_of(asked, served.door)
-        predictions, _ = await self.service.answer(served, rows, protocol.subjects_of(asked, len(rows)), began)
+        predictions, _ = await self.service.answer(served, rows, protocol.subjects_of(asked, len(rows)), began, pinned=bool(version))
         tensors = protocol.tensors_of(predictions, served.task, asked.wanted)
-        said, json_length = protocol.write_response(protocol.Head(served.name, str(served.version), asked.id), tensors, asked)
+        number = version_of(served, predictions)
+        said, json_length = protocol.write_response(protocol.Head(served.name, str(number), asked.id), tensors, asked)
         if json_length is None:
-            return served, predictions, said, [_JSON]
-        return served, predictions, said, [(b"inference-header-content-length", str(json_length).encode()), (b"content-type", b"application/octet-stream")]
+            return f"{served.name}/{number}", predictions, said, [_JSON]
+        return f"{served.name}/{number}", predictions, said, [(b"inference-header-content-length", str(json_length).encode()), (b"content-type", b"application/octet-stream")]
 
     async def _body(self, scope: Any, receive: Any) -> bytes:
         "The whole body, within the limits of size and time."

@@ -104,7 +104,8 @@ def make_app() -> Any:  # the ASGI app
     if lines is not None:
         logging.basicConfig(handlers=[lines], level=logging.INFO, force=True)
     try:
-        host = Host(Path(options.released), options.model, options.which, limits.rows)
+        arms = Path(options.home) if options.home and options.which in ("released", "production") else None  # who asks for a version gets it
+        host = Host(Path(options.released), options.model, options.which, limits.rows, home=arms)
     except MlopsError as error:
         if multiprocessing.parent_process() is None:
             raise
