@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,11 +25,12 @@ from mlops_nb.core.registry import get, load, promote, register, sample_of
 from mlops_nb.core.settings import load_settings
 from mlops_nb.core.tables import read_table
 from mlops_nb.services import retrain
-from mlops_nb.services.retrain import Labelled, Look, Retrainer, Trigger, compare, hold_out, only_one, triggers, why_not, why_now
+from mlops_nb.services.retrain import Labelled, Look, Retrainer, Trigger, compare, hold_out, only_one, settle, triggers, why_not, why_now
+from mlops_nb.stages.evaluate import evaluate
 from mlops_nb.stages.features import make_recipe
 from mlops_nb.stages.problem import Problem
 from mlops_nb.stages.split import conform, learn_schema
-from mlops_nb.traffic.arms import read_experiment
+from mlops_nb.traffic.arms import assign, read_experiment
 from mlops_nb.traffic.events import Alerts, Events
 from mlops_nb.traffic.feedback import Feedback, Item
 from mlops_nb.traffic.log import PredictionLog, Record
@@ -68,23 +70,31 @@ def fit(settings, charter_file: Path, sample=None, spoilt: bool = False):
     known, truth = conform(rows, form), rows[stated.target]
     truth = truth.sample(frac=1, random_state=0).to_numpy() if spoilt else truth
     model = Pipeline([("recipe", make_recipe(form, stated)["tree"]), ("estimator", HistGradientBoostingClassifier(max_iter=20, random_state=0))]).fit(known, truth)
-    evidence = {"problem": stated.model_dump(mode="json"), "schema": form.model_dump(mode="json"), "decision": {"threshold": 1 / 3}, "sample": sample_of(model, known.head(4))}
+    evidence = {"problem": stated.model_dump(mode="json"), "schema": form.model_dump(mode="json"), "decision": {"threshold": 1 / 3}, "sample": sample_of(model, known.head(4)),
+                "evaluation": evaluate(stated, model, rows.tail(200), 1 / 3, resamples=20)}  # fmt: skip
     return register(settings.registry_uri, charter.name, model, evidence, "staging", reason="0 of 0 gates passed")
+
+
+_MADE: list[Path] = []  # with a champion
 
 
 class Shop:
     "A project with a champion that learnt that wages decide, and a log of days in which age does."
 
     def __init__(self, root: Path, more: str = "", champion: bool = True):
+        if champion and _MADE:  # a registry takes seconds to be made
+            shutil.copytree(_MADE[0], root, dirs_exist_ok=True)
         source = customers(600, 0, "wage")
         source.assign(count=range(1, 601), number=[f"c{n}" for n in range(600)], note="x").to_csv(root / "shop.csv", index=False)
         (root / "shop.yaml").write_text(CHARTER + more)
         (root / "settings.ini").write_text("[mlops_nb]\ncharter = shop.yaml\nhome = home\ntracking = disabled\n")
         self.settings = load_settings(root)
         self.charter, self.now = load_charter(root / "shop.yaml"), datetime.now(UTC)
-        if champion:
+        if champion and not _MADE:
             fit(self.settings, root / "shop.yaml")
             promote(self.settings.registry_uri, "shop", 1, by="ann")
+            shutil.copytree(root, kept := root.parent / "kept")
+            _MADE.append(kept)
 
     def serve(self, n: int, labelled: int | None = None, by: str = "age", days: float = 10) -> pd.DataFrame:
         "Answered predictions of the last days, and feedback on them."
@@ -98,6 +108,21 @@ class Shop:
         assert not log.close().error
         Feedback(self.settings.home).put([Item(i, b) for i, b in list(zip(ids, rows.buys, strict=True))[: n if labelled is None else labelled]], "test")
         return rows
+
+    def share(self, test, n: int, better: str) -> None:
+        "Requests that came while an experiment ran; one arm knows what will be bought, the other guesses."
+        rng, now, records, items = np.random.default_rng(0), time.time_ns() // 1000, [], []
+        for i in range(n):
+            key, truth = f"e{i:031x}", rng.random() < 0.4
+            arm = assign(test, key)
+            chance = float(np.clip((0.75 if truth else 0.25) + rng.normal(0, 0.2), 0.01, 0.99)) if arm == better else rng.random()
+            said = {"decision": "yes" if chance > 1 / 3 else "no", "flags": [], "probability": chance, "probabilities": {"no": 1 - chance, "yes": chance}}
+            records.append(Record(key, now + i, "shop", test.arms[arm], arm, None, b'{"age": 30, "wage": 30.0, "club": null}', json.dumps(said).encode(), 0.001, b"[]"))
+            items.append(Item(key, "yes" if truth else "no"))
+        log = PredictionLog(self.settings.home)
+        log.put(records)
+        log.close()
+        Feedback(self.settings.home).put(items, "test")
 
     def retrainer(self, learn=fit) -> Retrainer:
         return Retrainer(self.settings, self.charter, learn=learn)
@@ -271,6 +296,20 @@ def test_an_automatic_test(tmp_path):
     assert test and test.state == "running" and test.arms == {"champion": 1, "challenger": 2}
     again = shop.retrainer(never).retrain(HAND, shop.now, force=True)
     assert again.state == "refused" and "challenger comes first" in again.reason
+    assert settle(shop.retrainer()).startswith("go on") and shop.phases()[1] == "production"
+    shop.share(test, 3000, better="challenger")
+    assert settle(shop.retrainer()).startswith("promote") and shop.phases() == {1: "archived", 2: "production"}
+    assert Events(shop.settings.home).list(kinds=["promotion"])[0].detail["version"] == 2
+    assert settle(shop.retrainer()) == ""  # it is over
+
+
+def test_an_automatic_test_that_is_lost(tmp_path):
+    shop = Shop(tmp_path)
+    shop.charter = shop.charter.model_copy(update={"retraining": Retraining(approve="abtest")})
+    shop.serve(1000)
+    assert shop.retrainer().retrain(HAND, shop.now).state == "testing"
+    shop.share(read_experiment(shop.settings.home, "shop"), 3000, better="champion")
+    assert settle(shop.retrainer()).startswith("stop") and shop.phases() == {1: "production", 2: "archived"}
 
 
 def test_what_asks_for_it(shop, monkeypatch):

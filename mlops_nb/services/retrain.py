@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Kind', 'Look', 'Trigger', 'triggers', 'why_not', 'Labelled', 'hold_out', 'as_target', 'learning_rows',
            'challenger_charter', 'labelled', 'Comparison', 'answers', 'compare', 'only_one', 'learn', 'Outcome',
-           'Retrainer', 'start_test', 'looks_of', 'why_now', 'command']
+           'Retrainer', 'running_test', 'start_test', 'settle', 'looks_of', 'why_now', 'command']
 
 # %% ../../nbs/services/80_retrain.ipynb #9b452cf1
 import contextlib
@@ -29,7 +29,7 @@ import yaml
 from ..core.charter import Charter, Retraining, load_charter, source_path
 from ..core.errors import MlopsError
 from ..core.job import prepare, sample_settings
-from ..core.registry import Loaded, Version, get, load, promote, versions
+from ..core.registry import Loaded, Version, get, load, promote, read_evidence, versions
 from ..core.settings import Settings, load_settings
 from ..core.tables import read_table
 from ..stages.evaluate import binary_metrics, multiclass_metrics, regression_metrics, with_intervals
@@ -359,8 +359,8 @@ class Retrainer:
                 if not force and (why := why_not(self.past(), self.charter.retraining, now)):
                     raise _Refusal(why)
                 champion = self.champion()
-                if (running := _running_test(self.settings.home, self.name)) is not None:
-                    raise _Refusal(f"the experiment '{running}' of {self.name} is running; its challenger comes first")
+                if (running := running_test(self.settings.home, self.name)) is not None:
+                    raise _Refusal(f"the experiment '{running.name}' of {self.name} is running; its challenger comes first")
                 learnt, held = self._rows(champion, now)
             except _Refusal as error:
                 self.say("refused", str(error), trigger=trigger.kind)
@@ -441,12 +441,15 @@ class Retrainer:
             self._failed(MlopsError("it was killed before its end"), key)
 
 # %% ../../nbs/services/80_retrain.ipynb #ef8abe73
-def _running_test(home: Path, name: str) -> str | None:
+_TEST = "retraining-"  # how the experiments are named that are started here
+
+
+def running_test(home: Path, name: str) -> Any:  # traffic.arms.Experiment, or None
     "The experiment that shares the model's requests, if there is one."
     from mlops_nb.traffic.arms import read_experiment
 
     found = read_experiment(home, name)
-    return found.name if found is not None and found.state == "running" else None
+    return found if found is not None and found.state == "running" else None
 
 
 def start_test(
@@ -456,14 +459,46 @@ def start_test(
     challenger: Version,
     key: str,  # of the retraining; the experiment is named by it
 ) -> str:  # what was done, in words
-    "Let champion and challenger share the requests."
+    "Let champion and challenger share the requests evenly, for as many of them as a plan says."
+    from mlops_nb.stages.abtest import figures, plan
     from mlops_nb.traffic.arms import Experiment, Plan, start_experiment
 
-    plan = Plan(charter.metric, max(charter.monitoring.quality_drop, 1e-6))
-    test = Experiment(f"retraining-{key}", charter.name, {"champion": champion.version, "challenger": challenger.version}, {"champion": 0.5, "challenger": 0.5}, key, plan)
+    evidence = read_evidence(settings.registry_uri, champion)
+    known = plan(figures(evidence["evaluation"], charter.metric, Problem.model_validate(evidence["problem"])), charter.metric)
+    size = Plan(charter.metric, known["minimum_effect"], known["watched"]["control"], known["watched"]["variant"])
+    test = Experiment(f"{_TEST}{key}", charter.name, {"champion": champion.version, "challenger": challenger.version}, {"champion": 0.5, "challenger": 0.5}, key, size)
     allowed = [v.version for v in versions(settings.registry_uri, charter.name) if v.phase in ("production", "staging")]
     start_experiment(settings.home, test, allowed)
-    return f"the experiment '{test.name}' shares the requests evenly between versions {champion.version} and {challenger.version}"
+    return f"the experiment '{test.name}' shares the requests evenly between versions {champion.version} and {challenger.version}, for at most {size.control + size.variant:,} units"
+
+# %% ../../nbs/services/80_retrain.ipynb #6bbe3806
+def settle(
+    retrainer: Retrainer,
+) -> str:  # what was done, in words; empty: there is nothing to settle
+    "Look at the automatic test: a challenger that has won is promoted, one that hasn't is archived, and one of which nothing is certain goes on."
+    from mlops_nb.stages.abtest import judge
+    from mlops_nb.traffic.arms import end_experiment
+    from mlops_nb.traffic.feedback import Feedback
+
+    settings, name, test = retrainer.settings, retrainer.name, running_test(retrainer.settings.home, retrainer.name)
+    if test is None or not test.name.startswith(_TEST):
+        return ""
+    told = Feedback(settings.home, settings.log_url).labels(datetime.fromisoformat(test.started), None, name)
+    logged = History(settings.home, settings.log_url).read(datetime.fromisoformat(test.started), None, name)
+    verdict = judge(test, logged, dict(zip(told["id"].to_pylist(), told["label"].to_pylist(), strict=True)), Problem.model_validate(retrainer.charter.statement())).verdict
+    said, number = f"the experiment '{test.name}': {'; '.join(verdict.reasons)}", test.arms["challenger"]
+    if verdict.action == "promote":
+        done = promote(settings.registry_uri, name, number, by="retraining", reason=said, approval=settings.approval)
+        end_experiment(settings.home, name, said, verdict.arm)
+        retrainer.say("promotion", f"version {number} is in {done.phase}{', and a second person must approve' if done.requested_by else ''}: {said}", version=number, experiment=test.name)
+    elif verdict.action == "stop":
+        end_experiment(settings.home, name, said)
+        promote(settings.registry_uri, name, number, "archived", by="retraining", reason=said)
+        retrainer.say("retraining", f"version {number} is archived: {said}", state="not better", version=number, experiment=test.name)
+    elif verdict.action == "refused":
+        retrainer.say("refused", said, experiment=test.name)
+        retrainer.alerts.raise_(f"{name}/experiment", f"the automatic test of version {number} of {name} can't be judged", said)
+    return f"{verdict.action}: {said}"
 
 # %% ../../nbs/services/80_retrain.ipynb #e8c31772
 def looks_of(
@@ -505,6 +540,8 @@ def command(
     settings = load_settings()
     retrainer, now = Retrainer(settings, load_charter(charter or settings.charter), sample), datetime.now(UTC)
     if if_due:
+        if said := settle(retrainer):
+            return print(said)
         stand = why_now(retrainer, now)
         if not stand:
             return print(f"nothing asks for a retraining of {retrainer.name}")
