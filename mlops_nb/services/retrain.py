@@ -503,12 +503,13 @@ def settle(
 # %% ../../nbs/services/80_retrain.ipynb #e8c31772
 def looks_of(
     settings: Settings,
-    name: str,  # of the model
+    champion: Version,
 ) -> list[Look]:  # oldest first
-    "What monitoring's reports say, as far as it matters here."
+    "What monitoring's reports say about the champion, as far as it matters here."
     from mlops_nb.stages.monitor import reports
 
-    return [Look(report.start, report.quality_reason, report.drift_reason) for report in reports(settings.home, name)]
+    seen = [(report.start, report.part(champion.version)) for report in reports(settings.home, champion.name)]
+    return [Look(start, part.quality_down, part.drift_impact) for start, part in seen if part is not None and part.judged]
 
 
 def why_now(
@@ -525,7 +526,7 @@ def why_now(
     made = datetime.fromisoformat(champion.created)
     since = max([made, *retrainer.past()[-1:]])  # what was seen before the last try is no reason for another
     labels = Feedback(settings.home, settings.log_url).labels(since, None, name, by="received").num_rows if "labels" in rules.on else 0
-    looks = [look for look in looks_of(settings, name) if look.start >= since] if {"quality", "drift"} & set(rules.on) else []
+    looks = [look for look in looks_of(settings, champion) if look.start >= since] if {"quality", "drift"} & set(rules.on) else []
     return triggers(looks, made, labels, rules, now)
 
 # %% ../../nbs/services/80_retrain.ipynb #1ee6f8d8
