@@ -6,8 +6,8 @@
 __all__ = ['app', 'runs_app', 'models_app', 'CharterOption', 'KnobOption', 'SampleOption', 'RunsFlag', 'JsonFlag', 'SampleFlag',
            'main', 'run', 'run_stage', 'junit_xml', 'check', 'graph', 'status', 'runs_list', 'runs_show',
            'runs_compare', 'models_list', 'models_show', 'models_promote', 'models_rollback', 'sync', 'lab',
-           'app_command', 'serve_command', 'keys_command', 'score_command', 'retrain_command', 'watch_command',
-           'init_command', 'new_stage_command', 'diff', 'gc_command', 'doctor']
+           'app_command', 'serve_command', 'experiment_command', 'keys_command', 'score_command', 'retrain_command',
+           'watch_command', 'init_command', 'new_stage_command', 'diff', 'gc_command', 'doctor']
 
 # %% ../../nbs/core/80_cli.ipynb #815edb86
 import gc
@@ -576,6 +576,12 @@ _ITS_OWN_WORDS = {"allow_extra_args": True, "ignore_unknown_options": True, "hel
 def serve_command(words: typer.Context) -> None:
     "Answer predictions by REST and gRPC: serve MODEL[@production|@staging|@VERSION]."
     _start("mlops_nb.services.serve", *words.args)
+
+
+@app.command("experiment", context_settings=_ITS_OWN_WORDS)
+def experiment_command(words: typer.Context) -> None:
+    "Experiments between versions of a served model: start, status, stop, verdict."
+    _start("mlops_nb.services.experiment", *words.args)
 
 
 @app.command("keys", context_settings=_ITS_OWN_WORDS)

@@ -29,7 +29,7 @@ import yaml
 from ..core.charter import Charter, Retraining, load_charter, source_path
 from ..core.errors import MlopsError
 from ..core.job import prepare, sample_settings
-from ..core.registry import Loaded, Version, get, load, promote, read_evidence, versions
+from ..core.registry import Loaded, Version, get, load, promote, versions
 from ..core.settings import Settings, load_settings
 from ..core.tables import read_table
 from ..stages.evaluate import binary_metrics, multiclass_metrics, regression_metrics, with_intervals
@@ -417,7 +417,7 @@ class Retrainer:
             promote(self.settings.registry_uri, name, number, "archived", by="retraining", reason=found.said)
             return self._end(key, Outcome("not better", f"version {number} is archived: {found.said}", number))
         if found.verdict == "better" and self.charter.retraining.approve == "abtest":
-            return self._end(key, Outcome("testing", f"{start_test(self.settings, self.charter, champion.version, made, key)}; {found.said}", number))
+            return self._end(key, Outcome("testing", f"{start_test(self.settings, champion.version, made, key)}; {found.said}", number))
         return self._end(key, Outcome("asked" if found.verdict == "better" else "unsure", f"{found.said}; a person decides: mlops-nb models promote {name} {number}", number))
 
     def _end(self, key: str, outcome: Outcome) -> Outcome:
@@ -454,51 +454,36 @@ def running_test(home: Path, name: str) -> Any:  # traffic.arms.Experiment, or N
 
 def start_test(
     settings: Settings,
-    charter: Charter,
     champion: Version,
     challenger: Version,
     key: str,  # of the retraining; the experiment is named by it
 ) -> str:  # what was done, in words
     "Let champion and challenger share the requests evenly, for as many of them as a plan says."
-    from mlops_nb.stages.abtest import figures, plan
-    from mlops_nb.traffic.arms import Experiment, Plan, start_experiment
+    from mlops_nb.services.experiment import Wish, begin
 
-    evidence = read_evidence(settings.registry_uri, champion)
-    known = plan(figures(evidence["evaluation"], charter.metric, Problem.model_validate(evidence["problem"])), charter.metric)
-    size = Plan(charter.metric, known["minimum_effect"], known["watched"]["control"], known["watched"]["variant"])
-    test = Experiment(f"{_TEST}{key}", charter.name, {"champion": champion.version, "challenger": challenger.version}, {"champion": 0.5, "challenger": 0.5}, key, size)
-    allowed = [v.version for v in versions(settings.registry_uri, charter.name) if v.phase in ("production", "staging")]
-    start_experiment(settings.home, test, allowed)
-    return f"the experiment '{test.name}' shares the requests evenly between versions {champion.version} and {challenger.version}, for at most {size.control + size.variant:,} units"
+    test = begin(settings, champion.name, {"champion": champion.version, "challenger": challenger.version}, Wish(f"{_TEST}{key}"))
+    return f"the experiment '{test.name}' shares the requests evenly between versions {champion.version} and {challenger.version}, for at most {test.plan.control + test.plan.variant:,} units"
 
 # %% ../../nbs/services/80_retrain.ipynb #6bbe3806
 def settle(
     retrainer: Retrainer,
-) -> str:  # what was done, in words; empty: there is nothing to settle
-    "Look at the automatic test: a challenger that has won is promoted, one that hasn't is archived, and one of which nothing is certain goes on."
-    from mlops_nb.stages.abtest import judge
-    from mlops_nb.traffic.arms import end_experiment
-    from mlops_nb.traffic.feedback import Feedback
+) -> str:  # what was done, in words; empty: there is no automatic test
+    "Let the automatic test's verdict act: a challenger that has won is promoted, one that hasn't is archived, and one of which nothing is certain goes on."
+    from mlops_nb.services.experiment import act, look
 
     settings, name, test = retrainer.settings, retrainer.name, running_test(retrainer.settings.home, retrainer.name)
     if test is None or not test.name.startswith(_TEST):
         return ""
-    told = Feedback(settings.home, settings.log_url).labels(datetime.fromisoformat(test.started), None, name)
-    logged = History(settings.home, settings.log_url).read(datetime.fromisoformat(test.started), None, name)
-    verdict = judge(test, logged, dict(zip(told["id"].to_pylist(), told["label"].to_pylist(), strict=True)), Problem.model_validate(retrainer.charter.statement())).verdict
-    said, number = f"the experiment '{test.name}': {'; '.join(verdict.reasons)}", test.arms["challenger"]
-    if verdict.action == "promote":
-        done = promote(settings.registry_uri, name, number, by="retraining", reason=said, approval=settings.approval)
-        end_experiment(settings.home, name, said, verdict.arm)
-        retrainer.say("promotion", f"version {number} is in {done.phase}{', and a second person must approve' if done.requested_by else ''}: {said}", version=number, experiment=test.name)
-    elif verdict.action == "stop":
-        end_experiment(settings.home, name, said)
+    found, number = look(settings, test), test.arms["challenger"]
+    said = f"experiment {test.name}: {'; '.join(found.verdict.reasons)}"
+    done = act(settings, test, found, "retraining")
+    if found.verdict.action == "stop":
         promote(settings.registry_uri, name, number, "archived", by="retraining", reason=said)
-        retrainer.say("retraining", f"version {number} is archived: {said}", state="not better", version=number, experiment=test.name)
-    elif verdict.action == "refused":
+        retrainer.say("retraining", f"version {number} is archived: {said}", state="not better", version=number, retraining=test.name.removeprefix(_TEST))
+    elif found.verdict.action == "refused":
         retrainer.say("refused", said, experiment=test.name)
         retrainer.alerts.raise_(f"{name}/experiment", f"the automatic test of version {number} of {name} can't be judged", said)
-    return f"{verdict.action}: {said}"
+    return f"{found.verdict.action}: {done}; {said}"
 
 # %% ../../nbs/services/80_retrain.ipynb #e8c31772
 def looks_of(
