@@ -599,6 +599,7 @@ def init_command(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the project goes; its name is the project's.")],
     data: Annotated[Path | None, typer.Option(help="CSV or Parquet file; without one the example project is made.")] = None,
     target: Annotated[str | None, typer.Option(help="Column to be learnt; default: a guess, which is said.")] = None,
+    example: Annotated[str, typer.Option(help="Without a file: income, or flights, whose table is made from the extra flights.")] = "income",
 ) -> None:
     "Make a project: charter, settings, CI script; the stages ship with mlops_nb."
     from mlops_nb.core import project
@@ -606,7 +607,7 @@ def init_command(
     if data is None:
         if target:
             raise MlopsError("--target needs --data FILE, the table that it is a column of")
-        print(f"the example project, whose data ship with mlops_nb, is in {project.init_example(folder)}\nnext: cd {folder}    mlops-nb run --sample 2000")
+        print(f"the example project {example} is in {project.init_example(folder, example)}\nnext: cd {folder}    mlops-nb run --sample 2000")
         return
     print(project.report(project.init(folder, data, target)))
 
