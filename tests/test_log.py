@@ -366,7 +366,9 @@ def test_roll_killed_at_random_points(tmp_path):
     for _ in range(4):
         with subprocess.Popen([sys.executable, "-c", ROLL, str(tmp_path)], stdout=subprocess.PIPE) as process:
             process.stdout.readline()
-            time.sleep(chance.uniform(0.1, 0.8))
+            goal = len(rolled_files(tmp_path)) + chance.randrange(1, 20)  # of some 100 files: it is at work, on a quick machine too
+            wait_for(lambda goal=goal: len(rolled_files(tmp_path)) >= goal or process.poll() is not None)
+            time.sleep(chance.uniform(0, 0.01))
             kills += process.poll() is None
             process.kill()
         assert History(tmp_path).read().equals(expected), f"seed {seed}"

@@ -59,7 +59,7 @@ class Costs(_Part):
 class Data(_Part):
     "Where the rows come from."
 
-    source: str  # a path from the project's folder, or package:FILE for a data set that ships with mlops_nb
+    source: str  # a path from the project's folder, package:FILE for a data set that ships with mlops_nb, or made:NAME for one that is made at need
     licence: str = ""
     attribution: str = ""
 
@@ -297,8 +297,12 @@ def source_path(
     root: Path,  # relative paths start here
 ) -> Path:
     "Where the charter's data source is; an error when no file can be read there."
-    package, _, packaged = charter.data.source.rpartition("package:")
-    path = Path(str(resources.files("mlops_nb") / "data" / packaged)) if _ and not package else Path(root) / charter.data.source
+    kind, _, name = charter.data.source.partition(":")
+    if kind == "made" and _:
+        from mlops_nb.core.made import make
+
+        return make(name, Path(root) / "data")
+    path = Path(str(resources.files("mlops_nb") / "data" / name)) if kind == "package" and _ else Path(root) / charter.data.source
     try:
         with open(path, "rb"):
             return path

@@ -6,8 +6,8 @@
 __all__ = ['app', 'runs_app', 'models_app', 'CharterOption', 'KnobOption', 'SampleOption', 'RunsFlag', 'JsonFlag', 'SampleFlag',
            'main', 'run', 'run_stage', 'junit_xml', 'check', 'graph', 'status', 'runs_list', 'runs_show',
            'runs_compare', 'models_list', 'models_show', 'models_promote', 'models_rollback', 'sync', 'lab',
-           'app_command', 'serve_command', 'keys_command', 'score_command', 'init_command', 'new_stage_command', 'diff',
-           'gc_command', 'doctor']
+           'app_command', 'serve_command', 'keys_command', 'score_command', 'retrain_command', 'watch_command',
+           'init_command', 'new_stage_command', 'diff', 'gc_command', 'doctor']
 
 # %% ../../nbs/core/80_cli.ipynb #815edb86
 import gc
@@ -588,6 +588,18 @@ def keys_command(words: typer.Context) -> None:
 def score_command(words: typer.Context) -> None:
     "Predict for a whole table: score IN OUT --model MODEL."
     _start("mlops_nb.services.batch", *words.args)
+
+
+@app.command("retrain", context_settings=_ITS_OWN_WORDS)
+def retrain_command(words: typer.Context) -> None:
+    "Make a challenger from labelled predictions and compare it with the champion."
+    _start("mlops_nb.services.retrain", *words.args)
+
+
+@app.command("watch", context_settings=_ITS_OWN_WORDS)
+def watch_command(words: typer.Context) -> None:
+    "Monitoring, scoring and retraining on schedule: [watch] in settings.ini."
+    _start("mlops_nb.services.watch", *words.args)
 
 # %% ../../nbs/core/80_cli.ipynb #6627521f
 @app.command("init")

@@ -28,7 +28,7 @@ from .host import Prediction
 from mlops_nb.services.protocol import (
     DATATYPES, Head, Request, Tensor, bad, check_values, check_wanted, from_raw, model_metadata, row_count, rows_of, server_metadata, subjects_of, tensors_of, text_of, to_raw,
 )  # fmt: skip
-from .service import Service
+from .service import Service, version_of
 
 pb: Any = inference_pb2  # its names come at run time
 
@@ -188,8 +188,10 @@ class Inference:
             request = request_of(asked, served.door.max_rows)
             check_wanted(request.wanted, served.task)
             rows = rows_of(request, served.door)
-            said, _ = await service.answer(served, rows, subjects_of(request, len(rows)), began)
-            made = response_of(Head(served.name, str(served.version), request.id), tensors_of(said, served.task, request.wanted), request.binary)
+            said, _ = await service.answer(served, rows, subjects_of(request, len(rows)), began, pinned=bool(asked.model_version))
+            version = version_of(served, said)
+            label = f"{served.name}/{version}"
+            made = response_of(Head(served.name, str(version), request.id), tensors_of(said, served.task, request.wanted), request.binary)
         except Exception as error:
             status, wrong = fault_of(error)
         service.ended(route, status, began, model=label, predictions=said, who=who, client=client, error=wrong)
