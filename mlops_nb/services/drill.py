@@ -6,7 +6,7 @@
 __all__ = ['Setting', 'Score', 'recovery', 'divide', 'stage_folder', 'first_model', 'Town', 'town', 'plain', 'text_of', 'Drill',
            'close_loop', 'conduct', 'logged', 'told', 'scored', 'held_ids', 'drill', 'verdict', 'command']
 
-# %% ../../nbs/services/90_drill.ipynb #4a897364
+# %% ../../nbs/services/90_drill.ipynb #a4121763
 import http.client
 import json
 import math
@@ -38,7 +38,7 @@ from .misfortunes import MISFORTUNES, Misfortune, World, misfortune, undisturbed
 from ..stages.problem import Problem, is_positive, metric_value
 from ..stages.split import Schema, conform
 
-# %% ../../nbs/services/90_drill.ipynb #51e0e5ea
+# %% ../../nbs/services/90_drill.ipynb #8937bfb9
 class Setting(msgspec.Struct, frozen=True):
     "How large a drill is."
 
@@ -83,7 +83,7 @@ def recovery(
     worst = min((f for f in since if not math.isnan(f)), default=math.nan)
     return before, worst if greater else -worst, None if back is None else back + 1
 
-# %% ../../nbs/services/90_drill.ipynb #bf9fd3d3
+# %% ../../nbs/services/90_drill.ipynb #78abfc55
 def divide(
     source: pd.DataFrame,
     charter: Charter,
@@ -131,7 +131,7 @@ def first_model(settings: Settings) -> int:  # the version
     promote(settings.registry_uri, model["name"], model["version"], by="drill", reason="the champion of a fire drill")
     return model["version"]
 
-# %% ../../nbs/services/90_drill.ipynb #5d3c9c2e
+# %% ../../nbs/services/90_drill.ipynb #f2b49408
 class Town:
     "A service under a clock of its own, and those who ask it."
 
@@ -221,7 +221,7 @@ def town(settings: Settings, name: str) -> Iterator[Town]:
     finally:
         made.close()
 
-# %% ../../nbs/services/90_drill.ipynb #9f8674dd
+# %% ../../nbs/services/90_drill.ipynb #323415a0
 def plain(rows: pd.DataFrame) -> list[dict]:
     "Rows as JSON has them."
     return json.loads(rows.to_json(orient="records", date_format="iso"))
@@ -289,6 +289,7 @@ class Drill:
         names = list(known[0]["probabilities"])
         decided = pd.Series([str(s["decision"]) for s in known])
         if problem.task == "binary":
+            assert problem.positive is not None  # check_sense has seen to it
             right = is_positive(actual, problem.positive)
             return metric_value(problem.metric, np.asarray(right), probability=np.array([s["probability"] for s in known]), decision=np.asarray(decided == str(problem.positive)))
         codes = {name: k for k, name in enumerate(names)}
