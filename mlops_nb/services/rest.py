@@ -20,9 +20,11 @@ import msgspec
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from .. import __version__
+from .desk import Items, Taken, read_feedback, taken
 from .door import Refused
 from .host import Prediction, Served
 from .service import Service
+from ..traffic.feedback import Item
 
 logger = logging.getLogger(__name__)
 _encode = msgspec.json.Encoder().encode
@@ -135,26 +137,32 @@ def openapi_of(
     from mlops_nb.services.protocol import InferenceRequest
 
     served = service.host.current
-    (asked, answered, _, tensors, inferred), parts = msgspec.json.schema_components((served.door.request, Answered, Error, InferenceRequest, Inferred), ref_template="#/components/schemas/{name}")
+    (asked, answered, _, tensors, inferred, item, items, verdicts), parts = msgspec.json.schema_components((served.door.request, Answered, Error, InferenceRequest, Inferred, Item, Items, Taken), ref_template="#/components/schemas/{name}")
     refusals = {str(code): said for code, said in _refusals().items()}
     example = {"rows": [{c.name: c.typical for c in served.door.columns}]}
 
     def post(summary: str, request: dict, response: dict, **more: Any) -> dict:
         content = {"application/json": request}
-        said = {"200": {"description": "Predictions", "content": {"application/json": {"schema": response}}}}
+        said = {"200": {"description": "Answered", "content": {"application/json": {"schema": response}}}}
         return {"post": {"summary": summary, "requestBody": {"required": True, "content": content}, "responses": said | refusals, **more}}
 
     def named(*names: str) -> list[dict]:
         return [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names]
 
     paths = {"/v1/predict": post("Predict rows", {"schema": asked, "example": example}, answered)}
+    paths["/v1/feedback"] = post("Say what turned out to be true, or rate an answer", {"schema": {"anyOf": [item, items]}, "example": {"feedback": [{"id": "0" * 32, "label": _label(served)}]}}, verdicts)
     for path, names in (("/v2/models/{name}/infer", ("name",)), ("/v2/models/{name}/versions/{version}/infer", ("name", "version"))):
         paths[path] = post("Predict tensors (Open Inference Protocol v2)", {"schema": tensors}, inferred, parameters=named(*names))
     schemas = described.get("components", {}).get("schemas", {}) | parts
     return described | {"paths": paths | described["paths"], "components": {"schemas": schemas}}
 
 
-_CODES = {400: "Not a request", 401: "No key, or an unknown one", 403: "Not for this key", 404: "No such model or version", 408: "The request took too long to arrive", 413: "Too large", 415: "Compressed", 422: "A row can't be predicted", 503: "Too busy, or not at present; try again"}
+_CODES = {400: "Not a request", 401: "No key, or an unknown one", 403: "Not for this key", 404: "No such model or version", 408: "The request took too long to arrive", 413: "Too large", 415: "Compressed", 422: "A row can't be predicted, an item can't be taken", 503: "Too busy, or not at present; try again"}
+
+
+def _label(served: Served) -> Any:
+    "What a label may be, for an example."
+    return served.classes[-1] if served.classes else 12.5
 
 
 def _refusals() -> dict[int, dict]:
@@ -201,6 +209,8 @@ class Rest:
             await self._hot("/v1/predict", self._predict, scope, receive, send)
         elif path.startswith("/v2/models/") and (found := _INFER.fullmatch(path)):
             await self._hot("/v2/infer", self._infer, scope, receive, send, *found.groups())
+        elif path == "/v1/feedback":
+            await self._hot("/v1/feedback", self._feedback, scope, receive, send)
         else:
             await self._other(scope, receive, send)
 
@@ -215,7 +225,7 @@ class Rest:
             if scope["method"] != "POST":
                 raise Refused(f"{scope['method']} isn't possible here; expected POST", 405)
             if service.keys.path is not None:
-                who = service.keys.who(key_in(scope["headers"]), "predict")
+                who = service.keys.who(key_in(scope["headers"]), "feedback" if route == "/v1/feedback" else "predict")
             body = await self._body(scope, receive)
             served, predictions, said, headers = await handle(scope, body, began, *more)
             code, model = 200, served.label
@@ -240,6 +250,16 @@ class Rest:
         predictions, outputs = await self.service.answer(served, asked.rows, asked.subjects, began)
         said = b'{"model":%b,"version":%d,"predictions":[%b]}' % (_encode(served.name), served.version, b",".join(outputs))
         return served, predictions, said, [_JSON]
+
+    async def _feedback(self, scope: Any, body: bytes, began: float) -> tuple:
+        service = self.service
+        if service.desk is None:
+            raise Refused("no feedback is taken here", 404)
+        items = read_feedback(body, service.limits.rows)
+        verdicts = await service.desk.put(items, service.keys.who(key_in(scope["headers"]), "feedback") or "rest")
+        for verdict in verdicts:
+            service.metrics.feedback.labels(verdict.verdict).inc()
+        return service.host.current, (), _encode(taken(verdicts)), [_JSON]
 
     async def _infer(self, scope: Any, body: bytes, began: float, name: str, version: str | None) -> tuple:
         from mlops_nb.services import protocol

@@ -89,8 +89,10 @@ def make_app() -> Any:  # the ASGI app
     gc.disable()  # all that is loaded now stays
     from uvicorn.config import STARTUP_FAILURE
 
+    from mlops_nb.services.desk import Desk
     from mlops_nb.services.host import Host
     from mlops_nb.services.keys import Keys
+    from mlops_nb.traffic.feedback import Feedback
     from mlops_nb.traffic.log import PredictionLog
     from mlops_nb.services.rest import Rest
     from mlops_nb.services.service import Limits, Lines, Metrics, Service
@@ -110,7 +112,8 @@ def make_app() -> Any:  # the ASGI app
         sys.exit(STARTUP_FAILURE)
     log = None if options.log == "off" else PredictionLog(Path(options.home), options.log_url, options.log)
     keys = Keys(Path(options.keys)) if options.keys else None
-    service = Service(host, keys=keys, limits=limits, log=log, strict=options.log == "strict", lines=lines, metrics=Metrics(options.metrics))
+    desk = Desk(Feedback(Path(options.home), options.log_url), host.name, log)
+    service = Service(host, keys=keys, limits=limits, log=log, desk=desk, strict=options.log == "strict", lines=lines, metrics=Metrics(options.metrics))
     app = Rest(service, _grpc(options))
     gc.freeze()  # or each full collection would look at it again, and requests wait for 150 ms
     gc.enable()

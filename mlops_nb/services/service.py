@@ -21,6 +21,7 @@ import msgspec
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from ..core.errors import MlopsError
+from .desk import Desk
 from .door import Refused
 from .host import Host, Prediction, Served
 from .keys import Keys
@@ -135,6 +136,7 @@ class Metrics:
         times = [0.0001, 0.0002, 0.0003, 0.0004, 0.0006, 0.001, 0.002, 0.004, 0.01, 0.03, 0.1, 0.3, 1, 3, 10]
         self.seconds = made(Histogram, "request_seconds", "Time to an answer, once the request's head is there", ["route"], buckets=times)
         self.rows = made(Histogram, "request_rows", "Rows in a request", ["route"], buckets=[1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1000])
+        self.feedback = made(Counter, "feedback", "Items of feedback", ["verdict"])
         self.read = made(Counter, "received_bytes", "Bytes of request bodies")
         self.sent = made(Counter, "sent_bytes", "Bytes of answers")
         mode = {"multiprocess_mode": "livesum"}
@@ -210,12 +212,13 @@ class Service:
         keys: Keys | None = None,  # None: everybody may ask
         limits: Limits | None = None,  # None: the usual ones
         log: PredictionLog | None = None,  # None: nothing is written down
+        desk: Desk | None = None,  # None: feedback isn't taken
         strict: bool = False,  # an answer is given only when it is written down
         lines: Lines | None = None,  # None: requests are not logged
         metrics: Metrics | None = None,
     ):
         self.host, self.keys, self.limits, self.log, self.strict, self.lines = host, keys or Keys(None), limits or Limits(), log, strict, lines
-        self.metrics = metrics or Metrics()
+        self.metrics, self.desk = metrics or Metrics(), desk
         self.tasks: Collection = ()  # requests being answered; the server's own set
         self.connections: Collection = ()  # its connections
         self._encode = msgspec.json.Encoder().encode
@@ -301,6 +304,8 @@ class Service:
     def close(self) -> None:
         "Write down what waits."
         self.host.close()
+        if self.desk is not None:
+            self.desk.close()
         if self.log is not None:
             self.log.close()
         if self.lines is not None:

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['EVENT_TABLES', 'Severity', 'ALERT_TABLES', 'Event', 'moment_of', 'write_event', 'Events', 'Alert', 'Alerts']
 
-# %% ../../nbs/traffic/40_events.ipynb #cbcf820d
+# %% ../../nbs/traffic/40_events.ipynb #8274a3e1
+import builtins
 import json
 import time
 from collections.abc import Sequence
@@ -13,11 +14,13 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
+import msgspec
+
 from ..core.errors import MlopsError, nearest
 from .history import micros
 from .tables import Tables
 
-# %% ../../nbs/traffic/40_events.ipynb #1e85765a
+# %% ../../nbs/traffic/40_events.ipynb #207834d5
 EVENT_TABLES = (
     "CREATE TABLE IF NOT EXISTS events (seq {seq}, time {int} NOT NULL, kind TEXT NOT NULL, model TEXT NOT NULL, reason TEXT NOT NULL, detail TEXT NOT NULL){end}",
     "CREATE INDEX IF NOT EXISTS events_time ON events (time)",
@@ -41,7 +44,7 @@ def moment_of(
     "A time as people and programs read it, UTC."
     return None if number is None else datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=number)
 
-# %% ../../nbs/traffic/40_events.ipynb #d37af0ec
+# %% ../../nbs/traffic/40_events.ipynb #c72b0473
 def write_event(
     tables: Tables,  # with EVENT_TABLES, in a transaction
     kind: str,
@@ -65,7 +68,7 @@ def _text(
     plain = text.replace("\0", " ").encode(errors="replace").decode()
     return plain if len(plain) <= most else plain[: most - 4] + " ..."
 
-# %% ../../nbs/traffic/40_events.ipynb #e0a9d63f
+# %% ../../nbs/traffic/40_events.ipynb #51efe64b
 class Events:
     "The events of a home."
 
@@ -95,7 +98,8 @@ class Events:
         limit: int = 1000,  # the newest
     ) -> Sequence[Event]:  # oldest first
         "What happened."
-        clauses, values = ["seq > ?"], [after]
+        clauses: builtins.list[str] = ["seq > ?"]
+        values: builtins.list[Any] = [after]
         for name, sign, value in (("time", ">=", since and micros(since)), ("model", "=", model)):
             if value is not None:
                 clauses, values = [*clauses, f"{name} {sign} ?"], [*values, value]
@@ -105,7 +109,7 @@ class Events:
         rows = self._tables.run(lambda tables: tables.execute(statement, [*values, limit]).fetchall(), write=False)
         return [Event(seq, moment_of(when) or datetime.max, kind, about, reason, json.loads(detail)) for seq, when, kind, about, reason, detail in reversed(rows)]
 
-# %% ../../nbs/traffic/40_events.ipynb #d73b415d
+# %% ../../nbs/traffic/40_events.ipynb #969e38d6
 Severity = Literal["info", "warning", "critical"]
 ALERT_TABLES = (
     *EVENT_TABLES,
@@ -118,7 +122,7 @@ _OPENED = "key, model, title, cause, severity, opened, last, times"
 _SEEN_AGAIN = "times = alerts.times + 1, last = excluded.last, cause = excluded.cause, title = excluded.title, severity = excluded.severity"
 
 
-class Alert(NamedTuple):
+class Alert(msgspec.Struct, frozen=True):
     "Something that a person should look at."
 
     id: int
@@ -148,7 +152,7 @@ def _alert(row: Sequence[Any]) -> Alert:
         values[place] = moment_of(values[place])
     return Alert(*values)
 
-# %% ../../nbs/traffic/40_events.ipynb #3f83311b
+# %% ../../nbs/traffic/40_events.ipynb #80e567f4
 class Alerts:
     "The alerts of a home."
 

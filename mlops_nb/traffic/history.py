@@ -141,7 +141,7 @@ class History:
         self,
         days: int,  # full days to keep, beside today; >= 0
     ) -> int:  # rows deleted
-        "Delete what is older."
+        "Delete what is older, and the feedback on it."
         limit = datetime.now(UTC).date() - timedelta(days=days)
         with self._locked(fcntl.LOCK_EX) as connection:
             import pyarrow.parquet as pq
@@ -149,6 +149,8 @@ class History:
             self._tidy(connection)
             with self._database.transaction(connection):
                 rows = self._change(connection, "DELETE FROM predictions WHERE time < ?", micros(limit))
+                if self._database.has(connection, "feedback"):
+                    self._change(connection, "DELETE FROM feedback WHERE predicted < ?", micros(limit))
             for file in rolled_files(self.home):
                 if file.day < limit:
                     rows += pq.read_metadata(file.path).num_rows
@@ -161,11 +163,13 @@ class History:
         self,
         subject: str,  # as it was given with the predictions
     ) -> int:  # rows
-        "Remove every row about a subject, unreadably; records that wait in a service's memory come too late, flush them first."
+        "Remove every row about a subject, and the feedback on it, unreadably; records that wait in a service's memory come too late, flush them first."
         with self._locked(fcntl.LOCK_EX) as connection:
             self._tidy(connection)
             with self._database.transaction(connection):
                 rows = self._change(connection, "DELETE FROM predictions WHERE subject = ?", subject)
+                if self._database.has(connection, "feedback"):
+                    self._change(connection, "DELETE FROM feedback WHERE subject = ?", subject)
             rows += sum(_without(file.path, subject) for file in rolled_files(self.home))
             self._database.scrub(connection)
             with self._database.transaction(connection):

@@ -131,6 +131,10 @@ class Sqlite:
                 connection.execute(statement, list(chain.from_iterable(records[begun : begun + size])))
                 begun += size
 
+    def has(self, connection: Any, table: str) -> bool:
+        "Whether somebody has made a table."
+        return connection.execute("SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = ?", [table]).fetchone()[0] > 0
+
     def stop_writers(self, connection: Any) -> None:
         "In a transaction: nobody else is in one; that is so with SQLite."
 
@@ -195,6 +199,10 @@ class Postgres:
         arrays = ", ".join(f"%s::{name}[]" for name in types)
         connection.execute(f"INSERT INTO predictions ({COLUMNS}) SELECT * FROM unnest({arrays})", columns)  # noqa: S608
 
+    def has(self, connection: Any, table: str) -> bool:
+        "Whether somebody has made a table."
+        return connection.execute("SELECT to_regclass(%s) IS NOT NULL", [table]).fetchone()[0]
+
     def stop_writers(self, connection: Any) -> None:
         "In a transaction: others, who may have drawn a seq already, have ended theirs."
         connection.execute("LOCK TABLE predictions IN SHARE MODE")
@@ -202,6 +210,8 @@ class Postgres:
     def scrub(self, connection: Any) -> None:
         "Leave nothing readable of deleted rows in the table's files; the server's own logs and backups are beyond reach."
         connection.execute("VACUUM (FULL) predictions")
+        if self.has(connection, "feedback"):
+            connection.execute("VACUUM (FULL) feedback")
 
     def is_bad(self, error: Exception) -> bool:  # whether a record is to blame, and not the database
         unsent = isinstance(error, self._driver.ProgrammingError) and error.sqlstate is None
