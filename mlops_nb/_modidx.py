@@ -1425,6 +1425,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                 'mlops_nb/services/serve.py'),
                                          'mlops_nb.services.serve.make_app': ('services/serve.html#make_app', 'mlops_nb/services/serve.py'),
                                          'mlops_nb.services.serve.serve': ('services/serve.html#serve', 'mlops_nb/services/serve.py'),
+                                         'mlops_nb.services.serve.service_of': ( 'services/serve.html#service_of',
+                                                                                 'mlops_nb/services/serve.py'),
                                          'mlops_nb.services.serve.target_of': ( 'services/serve.html#target_of',
                                                                                 'mlops_nb/services/serve.py')},
             'mlops_nb.services.service': { 'mlops_nb.services.service.Limits': ( 'services/service.html#limits',

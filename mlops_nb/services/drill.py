@@ -146,16 +146,13 @@ class Town:
         "Start the service."
         import uvicorn
 
-        from mlops_nb.services.host import Host
         from mlops_nb.services.rest import Rest
-        from mlops_nb.services.service import Service
-        from mlops_nb.traffic.log import PredictionLog
+        from mlops_nb.services.serve import ASGI, Options, service_of
 
-        host = Host(released_file(self.settings.registry_uri), self.name)
-        app = Rest(Service(host, log=PredictionLog(self.settings.home, self.settings.log_url), clock=lambda: self.now))
-        config = uvicorn.Config(app, interface="asgi3", http="mlops_nb.services.rest:Connection", ws="none", lifespan="on", log_config=None, access_log=False, server_header=False)  # type: ignore[arg-type]
+        options = Options(str(released_file(self.settings.registry_uri)), self.name, home=str(self.settings.home))
+        app: Any = Rest(service_of(options, clock=lambda: self.now))
         listener = socket.create_server(("127.0.0.1", 0))
-        self.port, self._server = listener.getsockname()[1], uvicorn.Server(config)
+        self.port, self._server = listener.getsockname()[1], uvicorn.Server(uvicorn.Config(app, **ASGI))
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [listener]}, name="drill", daemon=True)
         self._thread.start()
         self.until(lambda: self._server.started, "the service does not start")
