@@ -7,7 +7,7 @@ __all__ = ['BLOCK', 'EPSILON', 'SPARSE', 'MOST_NEW', 'CODES', 'BANDS', 'NAMED', 
            'js', 'two_shares_p', 'least_p', 'table_p', 'variation', 'FeatureDrift', 'compare_numbers', 'compare_texts',
            'compare_feature', 'Drift', 'compare', 'Domain', 'domain', 'Slice', 'slices']
 
-# %% ../../nbs/stats/20_drift.ipynb #4724516c
+# %% ../../nbs/stats/20_drift.ipynb #3f23555f
 import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +25,7 @@ from scipy.special import gammaln
 
 from .profile import NUMERIC, Numbers, Profile, Texts, column, count_buckets, count_texts, kind_of, names_of, numbers, texts
 
-# %% ../../nbs/stats/20_drift.ipynb #7dc6f490
+# %% ../../nbs/stats/20_drift.ipynb #e71db2d1
 BLOCK = 8_192  # values at a time: they stay in the processor's cache
 
 
@@ -54,7 +54,7 @@ def _finite_area(values: np.ndarray, upto: np.ndarray, window: np.ndarray) -> fl
     below = upto[0] if values[0] == -np.inf else 0
     return gap_and_area(values[inside], upto[inside] - below, here)[1] if inside.any() and len(here) else 0.0
 
-# %% ../../nbs/stats/20_drift.ipynb #0e93345d
+# %% ../../nbs/stats/20_drift.ipynb #a59eb1e1
 def ks_test(
     known: Numbers,  # the reference's
     window: np.ndarray,  # n, ascending
@@ -76,7 +76,7 @@ def _tail(n: int, gap: float) -> float:
     terms = gammaln(n + 1) - gammaln(j + 1) - gammaln(n - j + 1) + (j - 1) * np.log(gap + j / n) + (n - j) * np.log1p(-gap - j / n)
     return float(2 * gap * np.exp(terms).sum())
 
-# %% ../../nbs/stats/20_drift.ipynb #0d0679aa
+# %% ../../nbs/stats/20_drift.ipynb #b6f8d7b2
 EPSILON = 1e-4  # least share in the population stability index
 
 
@@ -106,7 +106,7 @@ def js(
     with np.errstate(invalid="ignore"):  # equal shares may come out as the root of -1e-17
         return float(np.nan_to_num(jensenshannon(reference, window, base=2)))
 
-# %% ../../nbs/stats/20_drift.ipynb #3508b312
+# %% ../../nbs/stats/20_drift.ipynb #127cc40f
 SPARSE = 5  # expected rows of a cell, at least, for chi-squared (Cochran, 1954)
 
 
@@ -141,7 +141,7 @@ def table_p(
         found.append(two_shares_p(*((int(c[common].sum()), int(c[~common].sum())) for c in (reference, window))))
     return least_p(*found)
 
-# %% ../../nbs/stats/20_drift.ipynb #d97052aa
+# %% ../../nbs/stats/20_drift.ipynb #7f0ebc5b
 def variation(
     reference: np.ndarray,  # k counts
     window: np.ndarray,  # k counts
@@ -153,7 +153,7 @@ def variation(
     chance = np.sqrt(2 / np.pi * share * (1 - share) * (1 / n + 1 / m)).sum() / 2
     return float(np.sqrt(max(0.0, seen**2 - chance**2)))
 
-# %% ../../nbs/stats/20_drift.ipynb #8096c815
+# %% ../../nbs/stats/20_drift.ipynb #e15c0afe
 MOST_NEW = 100  # new categories named, the most frequent
 
 
@@ -182,7 +182,7 @@ class FeatureDrift:
     drifted: bool = False  # q <= alpha, or the feature is gone
     note: str = ""  # what is unusual, in a sentence
 
-# %% ../../nbs/stats/20_drift.ipynb #52fc20c9
+# %% ../../nbs/stats/20_drift.ipynb #d912a8fc
 def compare_numbers(
     known: Numbers,  # the reference's
     given: np.ndarray,  # n, float64; missing ones are NaN
@@ -211,7 +211,7 @@ def compare_numbers(
         "p": least_p(*tests),
     }
 
-# %% ../../nbs/stats/20_drift.ipynb #eb246535
+# %% ../../nbs/stats/20_drift.ipynb #ca0c2c10
 def compare_texts(
     known: Texts,  # the reference's
     given: pa.Array,  # n texts; missing ones are null
@@ -245,7 +245,7 @@ def compare_texts(
         "p": table_p(reference, window),
     }
 
-# %% ../../nbs/stats/20_drift.ipynb #86c55fb6
+# %% ../../nbs/stats/20_drift.ipynb #e3f4c71b
 def compare_feature(
     profile: Profile,
     window: pd.DataFrame | pa.Table,  # >= 1 row
@@ -278,7 +278,7 @@ def _note(name: str, kind: str, known: Numbers | Texts, given: pa.Array, lost: i
         said.append(f"'{name}' has too many categories to be told by name; they are compared in {len(known.counts):,} buckets")
     return "; ".join(said)
 
-# %% ../../nbs/stats/20_drift.ipynb #de0d82e3
+# %% ../../nbs/stats/20_drift.ipynb #7b937e1c
 @dataclass(frozen=True)
 class Drift:
     "How a window differs from the reference."
@@ -298,7 +298,7 @@ class Drift:
         "A row for each feature."
         return pd.DataFrame([asdict(f) for f in self.features], columns=list(FeatureDrift.__dataclass_fields__))
 
-# %% ../../nbs/stats/20_drift.ipynb #b76f90ed
+# %% ../../nbs/stats/20_drift.ipynb #7aef6017
 def compare(
     profile: Profile,  # of the reference
     window: pd.DataFrame | pa.Table,
@@ -318,7 +318,7 @@ def compare(
     features = [replace(f, q=float(fdr[f.name]), drifted=bool(fdr[f.name] <= alpha)) if f.name in fdr else f for f in found]
     return Drift(features, len(window), alpha, added, f"columns that the reference doesn't have are not compared: {', '.join(added[:12])}" if added else "")
 
-# %% ../../nbs/stats/20_drift.ipynb #4ec13184
+# %% ../../nbs/stats/20_drift.ipynb #a444de1c
 CODES = 100  # most frequent categories told apart by the classifier
 
 
@@ -358,7 +358,7 @@ def _codes(values: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:  # n
     rank[order], rank[-1] = np.minimum(np.arange(len(distinct)), most), np.nan
     return rank[code], np.asarray(distinct, dtype=object)[order[:most]]
 
-# %% ../../nbs/stats/20_drift.ipynb #8491da89
+# %% ../../nbs/stats/20_drift.ipynb #30c319a0
 def domain(
     reference: pd.DataFrame | pa.Table,
     window: pd.DataFrame | pa.Table,
@@ -393,7 +393,7 @@ def domain(
     importances = dict(zip(features, np.mean(lost, axis=0).tolist(), strict=True))
     return Domain(float(np.mean(auc)), least_p(*map(float, p)), dict(sorted(importances.items(), key=lambda item: -item[1])))
 
-# %% ../../nbs/stats/20_drift.ipynb #1a955d17
+# %% ../../nbs/stats/20_drift.ipynb #989cf19a
 BANDS, NAMED = 5, 20  # of numbers; most frequent categories that get a slice
 
 
@@ -420,7 +420,7 @@ def _bands(name: str, kind: str, values: np.ndarray, reference_rows: int) -> tup
     labels = [f"{name} <= {said[0]}", *(f"{a} < {name} <= {b}" for a, b in zip(said, said[1:], strict=False)), f"{name} > {said[-1]}"] if said else [f"{name} present"]
     return np.where(np.isnan(values), len(labels), np.searchsorted(edges, values)), [*labels, f"{name} missing"]
 
-# %% ../../nbs/stats/20_drift.ipynb #487c9cf6
+# %% ../../nbs/stats/20_drift.ipynb #a9f54c45
 def slices(
     reference: pd.DataFrame | pa.Table,  # >= 1 row
     window: pd.DataFrame | pa.Table,  # >= 1 row
