@@ -520,9 +520,15 @@ def report(made: Made) -> str:
     return "\n".join([*lines, *(f"  {step:<28}{what}".rstrip() for step, what in steps)])
 
 # %% ../../nbs/core/85_project.ipynb #9c2ebe3f
-def init_example(folder: Path) -> Path:
-    "A project with the example charter, whose data ship with mlops_nb; the folder."
-    charter = (stock("charters") / "income.yaml").read_text(encoding="utf-8")
+def init_example(
+    folder: Path,
+    example: str = "income",  # a stock charter
+) -> Path:
+    "A project with an example charter, whose data ship with mlops_nb or are made at need; the folder."
+    known = sorted(file.stem for file in stock("charters").glob("*.yaml"))
+    if example not in known:
+        raise MlopsError(f"no example '{example}'{nearest(example, known)}")
+    charter = (stock("charters") / f"{example}.yaml").read_text(encoding="utf-8")
     _write(Path(folder), project_name(Path(folder)), charter, None)
     return Path(folder)
 

@@ -119,7 +119,7 @@ def plan(job: Job, wanted: Iterable[str], force: Iterable[str] = ()) -> list[Ste
 
 def _mask(settings: Settings) -> Masker:
     "Masks what is secret in this process: in what is saved, and in what is said."
-    return masker(secrets_of(os.environ, (settings.registry_uri, settings.log_url)))
+    return masker(secrets_of(os.environ, (settings.registry_uri, settings.log_url), settings.alerts))
 
 
 def last_results(settings: Settings, charter: str) -> dict[str, dict[str, Any]]:
@@ -257,7 +257,7 @@ class _Run:
         record.unlink(missing_ok=True)
         context = {
             "run": self.id, "stage": name, "home": str(job.settings.home), "inputs": parts["inputs"], "record": str(record),
-            "source": self.source, "targets": parts["targets"],
+            "source": self.source, "log_url": job.settings.log_url, "targets": parts["targets"],
         }
         out, flood = self.folder / f"{name}.ipynb", Flood(work, job.settings.output_budget, self.mask)
         failure = execute(

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Kind', 'Look', 'Trigger', 'triggers', 'why_not', 'Labelled', 'hold_out', 'as_target', 'learning_rows',
            'challenger_charter', 'labelled', 'Comparison', 'answers', 'compare', 'only_one', 'learn', 'Outcome',
-           'Retrainer', 'start_test', 'looks_of', 'why_now', 'command']
+           'Retrainer', 'running_test', 'start_test', 'settle', 'looks_of', 'why_now', 'command']
 
 # %% ../../nbs/services/80_retrain.ipynb #9b452cf1
 import contextlib
@@ -246,7 +246,7 @@ def compare(
         return Comparison("not better", f"the challenger knows the classes {challenger.evidence['schema'].get('classes')}, the champion {classes}: they don't answer the same question", 0)
     label = as_target(rows.label, pd.Series(classes, dtype=object), stated.task)
     rows, label = rows.where(label.notna().to_numpy()).where(slice(-most, None)), label.dropna()[-most:]  # type: ignore[arg-type]
-    truth = {"binary": lambda: is_positive(label.infer_objects(), stated.positive), "multiclass": lambda: label.map(classes.index).to_numpy(int), "regression": lambda: label.to_numpy(float)}[stated.task]()
+    truth = {"binary": lambda: is_positive(label.infer_objects(), stated.positive or False), "multiclass": lambda: label.map(classes.index).to_numpy(int), "regression": lambda: label.to_numpy(float)}[stated.task]()
     strata = truth if stated.task != "regression" else np.zeros(len(truth))
     rarest = min(np.bincount(truth.astype(int), minlength=len(classes))) if stated.task != "regression" else len(truth)
     if len(truth) < least or rarest < 10:
@@ -359,8 +359,8 @@ class Retrainer:
                 if not force and (why := why_not(self.past(), self.charter.retraining, now)):
                     raise _Refusal(why)
                 champion = self.champion()
-                if (running := _running_test(self.settings.home, self.name)) is not None:
-                    raise _Refusal(f"the experiment '{running}' of {self.name} is running; its challenger comes first")
+                if (running := running_test(self.settings.home, self.name)) is not None:
+                    raise _Refusal(f"the experiment '{running.name}' of {self.name} is running; its challenger comes first")
                 learnt, held = self._rows(champion, now)
             except _Refusal as error:
                 self.say("refused", str(error), trigger=trigger.kind)
@@ -417,7 +417,7 @@ class Retrainer:
             promote(self.settings.registry_uri, name, number, "archived", by="retraining", reason=found.said)
             return self._end(key, Outcome("not better", f"version {number} is archived: {found.said}", number))
         if found.verdict == "better" and self.charter.retraining.approve == "abtest":
-            return self._end(key, Outcome("testing", f"{start_test(self.settings, self.charter, champion.version, made, key)}; {found.said}", number))
+            return self._end(key, Outcome("testing", f"{start_test(self.settings, champion.version, made, key)}; {found.said}", number))
         return self._end(key, Outcome("asked" if found.verdict == "better" else "unsure", f"{found.said}; a person decides: mlops-nb models promote {name} {number}", number))
 
     def _end(self, key: str, outcome: Outcome) -> Outcome:
@@ -441,39 +441,60 @@ class Retrainer:
             self._failed(MlopsError("it was killed before its end"), key)
 
 # %% ../../nbs/services/80_retrain.ipynb #ef8abe73
-def _running_test(home: Path, name: str) -> str | None:
+_TEST = "retraining-"  # how the experiments are named that are started here
+
+
+def running_test(home: Path, name: str) -> Any:  # traffic.arms.Experiment, or None
     "The experiment that shares the model's requests, if there is one."
     from mlops_nb.traffic.arms import read_experiment
 
     found = read_experiment(home, name)
-    return found.name if found is not None and found.state == "running" else None
+    return found if found is not None and found.state == "running" else None
 
 
 def start_test(
     settings: Settings,
-    charter: Charter,
     champion: Version,
     challenger: Version,
     key: str,  # of the retraining; the experiment is named by it
 ) -> str:  # what was done, in words
-    "Let champion and challenger share the requests."
-    from mlops_nb.traffic.arms import Experiment, Plan, start_experiment
+    "Let champion and challenger share the requests evenly, for as many of them as a plan says."
+    from mlops_nb.services.experiment import Wish, begin
 
-    plan = Plan(charter.metric, max(charter.monitoring.quality_drop, 1e-6))
-    test = Experiment(f"retraining-{key}", charter.name, {"champion": champion.version, "challenger": challenger.version}, {"champion": 0.5, "challenger": 0.5}, key, plan)
-    allowed = [v.version for v in versions(settings.registry_uri, charter.name) if v.phase in ("production", "staging")]
-    start_experiment(settings.home, test, allowed)
-    return f"the experiment '{test.name}' shares the requests evenly between versions {champion.version} and {challenger.version}"
+    test = begin(settings, champion.name, {"champion": champion.version, "challenger": challenger.version}, Wish(f"{_TEST}{key}"))
+    return f"the experiment '{test.name}' shares the requests evenly between versions {champion.version} and {challenger.version}, for at most {test.plan.control + test.plan.variant:,} units"
+
+# %% ../../nbs/services/80_retrain.ipynb #6bbe3806
+def settle(
+    retrainer: Retrainer,
+) -> str:  # what was done, in words; empty: there is no automatic test
+    "Let the automatic test's verdict act: a challenger that has won is promoted, one that hasn't is archived, and one of which nothing is certain goes on."
+    from mlops_nb.services.experiment import act, look
+
+    settings, name, test = retrainer.settings, retrainer.name, running_test(retrainer.settings.home, retrainer.name)
+    if test is None or not test.name.startswith(_TEST):
+        return ""
+    found, number = look(settings, test), test.arms["challenger"]
+    said = f"experiment {test.name}: {'; '.join(found.verdict.reasons)}"
+    done = act(settings, test, found, "retraining")
+    if found.verdict.action == "stop":
+        promote(settings.registry_uri, name, number, "archived", by="retraining", reason=said)
+        retrainer.say("retraining", f"version {number} is archived: {said}", state="not better", version=number, retraining=test.name.removeprefix(_TEST))
+    elif found.verdict.action == "refused":
+        retrainer.say("refused", said, experiment=test.name)
+        retrainer.alerts.raise_(f"{name}/experiment", f"the automatic test of version {number} of {name} can't be judged", said)
+    return f"{found.verdict.action}: {done}; {said}"
 
 # %% ../../nbs/services/80_retrain.ipynb #e8c31772
 def looks_of(
     settings: Settings,
-    name: str,  # of the model
+    champion: Version,
 ) -> list[Look]:  # oldest first
-    "What monitoring's reports say, as far as it matters here."
+    "What monitoring's reports say about the champion, as far as it matters here."
     from mlops_nb.stages.monitor import reports
 
-    return [Look(report.start, report.quality_reason, report.drift_reason) for report in reports(settings.home, name)]
+    seen = [(report.start, report.part(champion.version)) for report in reports(settings.home, champion.name)]
+    return [Look(start, part.quality_down, part.drift_impact) for start, part in seen if part is not None and part.judged]
 
 
 def why_now(
@@ -490,7 +511,7 @@ def why_now(
     made = datetime.fromisoformat(champion.created)
     since = max([made, *retrainer.past()[-1:]])  # what was seen before the last try is no reason for another
     labels = Feedback(settings.home, settings.log_url).labels(since, None, name, by="received").num_rows if "labels" in rules.on else 0
-    looks = [look for look in looks_of(settings, name) if look.start >= since] if {"quality", "drift"} & set(rules.on) else []
+    looks = [look for look in looks_of(settings, champion) if look.start >= since] if {"quality", "drift"} & set(rules.on) else []
     return triggers(looks, made, labels, rules, now)
 
 # %% ../../nbs/services/80_retrain.ipynb #1ee6f8d8
@@ -505,6 +526,8 @@ def command(
     settings = load_settings()
     retrainer, now = Retrainer(settings, load_charter(charter or settings.charter), sample), datetime.now(UTC)
     if if_due:
+        if said := settle(retrainer):
+            return print(said)
         stand = why_now(retrainer, now)
         if not stand:
             return print(f"nothing asks for a retraining of {retrainer.name}")
