@@ -1737,6 +1737,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                       'mlops_nb/traffic/feedback.py'),
                                            'mlops_nb.traffic.feedback._latest': ( 'traffic/feedback.html#_latest',
                                                                                   'mlops_nb/traffic/feedback.py'),
+                                           'mlops_nb.traffic.feedback._may_hold': ( 'traffic/feedback.html#_may_hold',
+                                                                                    'mlops_nb/traffic/feedback.py'),
                                            'mlops_nb.traffic.feedback._names': ( 'traffic/feedback.html#_names',
                                                                                  'mlops_nb/traffic/feedback.py'),
                                            'mlops_nb.traffic.feedback._number': ( 'traffic/feedback.html#_number',

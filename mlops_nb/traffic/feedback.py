@@ -7,13 +7,14 @@ __all__ = ['LATE', 'AHEAD', 'MOST_COMMENT', 'EXPECTED', 'Word', 'WORDS', 'FEEDBA
            'label_of', 'Verdict', 'Answered', 'Held', 'judge', 'Asked', 'Feedback', 'read_items', 'Imported',
            'import_file', 'command']
 
-# %% ../../nbs/traffic/30_feedback.ipynb #01fe35a9
+# %% ../../nbs/traffic/30_feedback.ipynb #db2ac9f2
 import fcntl
 import json
 import math
 import re
 import sys
 import time
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
@@ -29,7 +30,7 @@ from .events import EVENT_TABLES, write_event
 from .history import micros, rolled_files
 from .tables import Away, Tables
 
-# %% ../../nbs/traffic/30_feedback.ipynb #9e27b6e7
+# %% ../../nbs/traffic/30_feedback.ipynb #d894f1ad
 LATE = timedelta(days=7)  # after the prediction: the longest window of monitoring is over
 AHEAD = timedelta(minutes=5)  # that clocks may disagree by
 MOST_COMMENT = 2000  # characters
@@ -90,7 +91,7 @@ def _shown(value: Any) -> str:
 def _huge(value: Any) -> bool:
     return isinstance(value, int) and abs(value) > 10**30
 
-# %% ../../nbs/traffic/30_feedback.ipynb #2aa424d5
+# %% ../../nbs/traffic/30_feedback.ipynb #bbe4690b
 class _Said(msgspec.Struct):
     decision: Any = None
     probabilities: dict[str, float] | None = None
@@ -137,7 +138,7 @@ def _number(label: str | int | float | bool) -> float:
         raise BadItem(f"label: {_shown(label)}; expected a finite number, the model answers with numbers", "label")
     return value
 
-# %% ../../nbs/traffic/30_feedback.ipynb #b185b7c5
+# %% ../../nbs/traffic/30_feedback.ipynb #e9a6e614
 Word = Literal["accepted", "late", "repeated", "contradicts", "unknown", "refused"]
 WORDS: tuple[Word, ...] = ("accepted", "late", "repeated", "contradicts", "unknown", "refused")
 
@@ -221,7 +222,7 @@ def _timing(new: Held, about: Answered, now: int) -> tuple[Word, list[str]]:
         return "accepted", [f"observed {(about.time - new.at) / 3.6e9:.1f} hours before the prediction: clocks disagree, or the truth was there already"]
     return "accepted", []
 
-# %% ../../nbs/traffic/30_feedback.ipynb #f502d456
+# %% ../../nbs/traffic/30_feedback.ipynb #c29ba714
 FEEDBACK_TABLES = (
     *EVENT_TABLES,
     "CREATE TABLE IF NOT EXISTS feedback (seq {seq}, id TEXT NOT NULL, model TEXT NOT NULL, version {int} NOT NULL, predicted {int} NOT NULL, subject TEXT, at {int} NOT NULL, received {int} NOT NULL,"
@@ -243,7 +244,7 @@ class Asked(NamedTuple):
     source: str  # who gave them
     last: bool = True  # False: unknown ids are asked for again, and not counted yet
 
-# %% ../../nbs/traffic/30_feedback.ipynb #f4323950
+# %% ../../nbs/traffic/30_feedback.ipynb #583cb439
 class Feedback:
     "What is said about predictions. Make it after a fork, in the process that uses it; threads take turns."
 
@@ -335,6 +336,8 @@ class Feedback:
         wanted = pa.array(ids, pa.string())
         for file in rolled_files(self.home):
             with pq.ParquetFile(file.path) as source:
+                if not _may_hold(source.metadata, ids):
+                    continue
                 hits = pc.is_in(source.read(columns=["id"])["id"], value_set=wanted)
                 if pc.any(hits).as_py():
                     table = source.read(columns=["id", "time", "model", "version", "subject", "output"]).filter(hits)
@@ -408,10 +411,19 @@ class Feedback:
         return pa.table([pa.array([row[i] for row in rows], types.get(name, pa.string())) for i, name in enumerate(columns)], names=columns)
 
 
+def _may_hold(metadata: Any, ids: Sequence[str]) -> bool:  # ids sorted
+    "Whether one of these ids lies between the least and the greatest of a part of a file; ids that a service gives rise with time."
+    place = metadata.schema.names.index("id")
+    for part in (metadata.row_group(n).column(place).statistics for n in range(metadata.num_row_groups)):
+        if part is None or not part.has_min_max or bisect_right(ids, part.max) > bisect_left(ids, part.min):
+            return True
+    return False
+
+
 class _Moved(MlopsError):
     "A prediction that was in the database is there no more."
 
-# %% ../../nbs/traffic/30_feedback.ipynb #02b713f2
+# %% ../../nbs/traffic/30_feedback.ipynb #f616bf78
 CHUNK = 20_000  # items of a file in one commit
 
 
@@ -503,7 +515,7 @@ def import_file(
         examples += [f"row {n}: {said[n].verdict}: {said[n].reason}" for n in sorted(said) if said[n].verdict in ("unknown", "refused", "contradicts")][: max(0, 8 - len(examples))]
     return Imported(dict(counts), examples, ignored)
 
-# %% ../../nbs/traffic/30_feedback.ipynb #c2f7e6c3
+# %% ../../nbs/traffic/30_feedback.ipynb #468492ec
 def command(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="CSV, TSV, Parquet or JSON lines with the columns id and label, or id, rating and comment; at may be added.")],
     model: Annotated[str, typer.Option(help="The model that the predictions are of.")],
@@ -522,7 +534,7 @@ def command(
     if not set(word for word, n in done.counts.items() if n) - {"unknown", "refused"}:
         raise MlopsError(f"nothing of {file.name} was taken; are its ids those that the service answered with, and is the log in {settings.home} the service's?")
 
-# %% ../../nbs/traffic/30_feedback.ipynb #94d96f12
+# %% ../../nbs/traffic/30_feedback.ipynb #9bbccce4
 if __name__ == "__main__" and "__file__" in globals():
     try:
         typer.run(command)
