@@ -246,7 +246,7 @@ def compare(
         return Comparison("not better", f"the challenger knows the classes {challenger.evidence['schema'].get('classes')}, the champion {classes}: they don't answer the same question", 0)
     label = as_target(rows.label, pd.Series(classes, dtype=object), stated.task)
     rows, label = rows.where(label.notna().to_numpy()).where(slice(-most, None)), label.dropna()[-most:]  # type: ignore[arg-type]
-    truth = {"binary": lambda: is_positive(label.infer_objects(), stated.positive), "multiclass": lambda: label.map(classes.index).to_numpy(int), "regression": lambda: label.to_numpy(float)}[stated.task]()
+    truth = {"binary": lambda: is_positive(label.infer_objects(), stated.positive or False), "multiclass": lambda: label.map(classes.index).to_numpy(int), "regression": lambda: label.to_numpy(float)}[stated.task]()
     strata = truth if stated.task != "regression" else np.zeros(len(truth))
     rarest = min(np.bincount(truth.astype(int), minlength=len(classes))) if stated.task != "regression" else len(truth)
     if len(truth) < least or rarest < 10:
