@@ -4,10 +4,9 @@
 
 # %% auto #0
 __all__ = ['app', 'runs_app', 'models_app', 'CharterOption', 'KnobOption', 'SampleOption', 'RunsFlag', 'JsonFlag', 'SampleFlag',
-           'main', 'run', 'run_stage', 'junit_xml', 'check', 'graph', 'status', 'runs_list', 'runs_show',
+           'PROGRAMS', 'main', 'run', 'run_stage', 'junit_xml', 'check', 'graph', 'status', 'runs_list', 'runs_show',
            'runs_compare', 'models_list', 'models_show', 'models_promote', 'models_rollback', 'sync', 'lab',
-           'app_command', 'serve_command', 'experiment_command', 'keys_command', 'score_command', 'retrain_command',
-           'watch_command', 'init_command', 'new_stage_command', 'diff', 'gc_command', 'doctor']
+           'app_command', 'init_command', 'new_stage_command', 'diff', 'gc_command', 'doctor']
 
 # %% ../../nbs/core/80_cli.ipynb #815edb86
 import gc
@@ -18,7 +17,7 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
@@ -569,43 +568,30 @@ def app_command(port: Annotated[int | None, typer.Option(min=1, max=65535)] = No
     _start("streamlit", "run", str(page), "--server.address", "127.0.0.1", "--server.port", str(port or settings.app_port), "--server.headless", "true")
 
 # %% ../../nbs/core/80_cli.ipynb #4def2b57
-_ITS_OWN_WORDS = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+PROGRAMS = {  # commands that are programs with words of their own, in services and traffic
+    "serve": ("services.serve", "Answer predictions by REST and gRPC: serve MODEL[@production|@staging|@VERSION]."),
+    "keys": ("services.keys", "API keys of a service: add, list, remove."),
+    "score": ("services.batch", "Predict for a whole table: score IN OUT --model MODEL."),
+    "feedback": ("traffic.feedback", "Import labels or ratings of logged predictions: feedback FILE --model MODEL."),
+    "alerts": ("services.alerts", "What a person should look at: list, ack, send."),
+    "experiment": ("services.experiment", "Experiments between versions of a served model: start, status, stop, verdict."),
+    "retrain": ("services.retrain", "Make a challenger from labelled predictions and compare it with the champion."),
+    "watch": ("services.watch", "Monitoring, scoring and retraining on schedule."),
+    "drill": ("services.drill", "A fire drill: replay rows through the real service, let something go wrong, score the loop."),
+}
 
 
-@app.command("serve", context_settings=_ITS_OWN_WORDS)
-def serve_command(words: typer.Context) -> None:
-    "Answer predictions by REST and gRPC: serve MODEL[@production|@staging|@VERSION]."
-    _start("mlops_nb.services.serve", *words.args)
+def _program(module: str) -> Callable[[typer.Context], None]:
+    "A command that becomes another program."
+
+    def start(words: typer.Context) -> None:
+        _start(f"mlops_nb.{module}", *words.args)
+
+    return start
 
 
-@app.command("experiment", context_settings=_ITS_OWN_WORDS)
-def experiment_command(words: typer.Context) -> None:
-    "Experiments between versions of a served model: start, status, stop, verdict."
-    _start("mlops_nb.services.experiment", *words.args)
-
-
-@app.command("keys", context_settings=_ITS_OWN_WORDS)
-def keys_command(words: typer.Context) -> None:
-    "API keys of a service: add, list, remove."
-    _start("mlops_nb.services.keys", *words.args)
-
-
-@app.command("score", context_settings=_ITS_OWN_WORDS)
-def score_command(words: typer.Context) -> None:
-    "Predict for a whole table: score IN OUT --model MODEL."
-    _start("mlops_nb.services.batch", *words.args)
-
-
-@app.command("retrain", context_settings=_ITS_OWN_WORDS)
-def retrain_command(words: typer.Context) -> None:
-    "Make a challenger from labelled predictions and compare it with the champion."
-    _start("mlops_nb.services.retrain", *words.args)
-
-
-@app.command("watch", context_settings=_ITS_OWN_WORDS)
-def watch_command(words: typer.Context) -> None:
-    "Monitoring, scoring and retraining on schedule: [watch] in settings.ini."
-    _start("mlops_nb.services.watch", *words.args)
+for _name, (_module, _what) in PROGRAMS.items():
+    app.command(_name, help=_what, context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})(_program(_module))
 
 # %% ../../nbs/core/80_cli.ipynb #6627521f
 @app.command("init")
