@@ -1491,6 +1491,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                  'mlops_nb/services/watch.py'),
                                          'mlops_nb.services.watch.Firing.last_words': ( 'services/watch.html#firing.last_words',
                                                                                         'mlops_nb/services/watch.py'),
+                                         'mlops_nb.services.watch.Firing.seconds': ( 'services/watch.html#firing.seconds',
+                                                                                     'mlops_nb/services/watch.py'),
                                          'mlops_nb.services.watch.Job': ('services/watch.html#job', 'mlops_nb/services/watch.py'),
                                          'mlops_nb.services.watch.Job.next': ('services/watch.html#job.next', 'mlops_nb/services/watch.py'),
                                          'mlops_nb.services.watch.Row': ('services/watch.html#row', 'mlops_nb/services/watch.py'),

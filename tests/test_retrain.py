@@ -81,12 +81,12 @@ _MADE: list[Path] = []  # with a champion
 class Shop:
     "A project with a champion that learnt that wages decide, and a log of days in which age does."
 
-    def __init__(self, root: Path, more: str = "", champion: bool = True):
+    def __init__(self, root: Path, champion: bool = True):
         if champion and _MADE:  # a registry takes seconds to be made
             shutil.copytree(_MADE[0], root, dirs_exist_ok=True)
         source = customers(600, 0, "wage")
         source.assign(count=range(1, 601), number=[f"c{n}" for n in range(600)], note="x").to_csv(root / "shop.csv", index=False)
-        (root / "shop.yaml").write_text(CHARTER + more)
+        (root / "shop.yaml").write_text(CHARTER)
         (root / "settings.ini").write_text("[mlops_nb]\ncharter = shop.yaml\nhome = home\ntracking = disabled\n")
         self.settings = load_settings(root)
         self.charter, self.now = load_charter(root / "shop.yaml"), datetime.now(UTC)
@@ -287,7 +287,7 @@ def test_kill_9_in_the_middle(shop):
 
 
 def test_an_automatic_test(tmp_path):
-    shop = Shop(tmp_path, "  # and\n")
+    shop = Shop(tmp_path)
     shop.charter = shop.charter.model_copy(update={"retraining": Retraining(approve="abtest")})
     shop.serve(1000)
     done = shop.retrainer().retrain(HAND, shop.now)
@@ -304,6 +304,7 @@ def test_an_automatic_test(tmp_path):
     assert settle(shop.retrainer()) == ""  # it is over
 
 
+@pytest.mark.deep
 def test_an_automatic_test_that_is_lost(tmp_path):
     shop = Shop(tmp_path)
     shop.charter = shop.charter.model_copy(update={"retraining": Retraining(approve="abtest")})
@@ -361,6 +362,7 @@ def test_retrainings_never_come_quicker_than_the_rules(tries, budget, rest):
     assert all(sum(timedelta(0) <= b - a < timedelta(days=30) for a in past) <= budget for b in past)
 
 
+@pytest.mark.deep
 def test_the_comparison_is_honest_about_chance(shop):
     """A challenger that is the champion's equal is called better about as seldom as the interval says."""
     champion = load(shop.settings.registry_uri, "shop", 1)
