@@ -242,6 +242,7 @@ class Drill:
         self.pending: list[tuple[int, list[dict]]] = []  # labels on their way: the window in which they come
         self.timeline: list[dict[str, Any]] = []
         self.ids: list[str] = []
+        self.rung: set[tuple] = set()  # windows and channels whose alarm was heard; late labels make a window's report anew
 
     def time_of(self, window: int) -> datetime:
         "When a window begins."
@@ -307,8 +308,9 @@ def close_loop(
     from mlops_nb.stages.monitor import monitor_due
 
     settings, charter, name = drill.settings, drill.charter, drill.charter.name
-    reports = monitor_due(settings, charter, name, now)
-    found: dict[str, Any] = {"alarms": [alarm["said"] for report in reports for alarm in report.alarms], "done": ""}
+    new = {(report.start, alarm["channel"]): alarm["said"] for report in monitor_due(settings, charter, name, now) for alarm in report.every_alarm}
+    found: dict[str, Any] = {"alarms": [said for key, said in new.items() if key not in drill.rung], "done": ""}
+    drill.rung |= new.keys()
     retrainer = Retrainer(settings, charter)
     if standing := why_now(retrainer, now):
         outcome = retrainer.retrain(standing[0], now)
