@@ -34,7 +34,7 @@ from ..traffic.tables import Away, Tables
 logger = logging.getLogger(__name__)
 
 # %% ../../nbs/services/82_watch.ipynb #e377a204
-USUAL = {"monitor": "10 * * * *  run monitor", "retrain": "30 3 * * *  retrain --if-due"}
+USUAL = {"monitor": "10 * * * *  monitor", "retrain": "30 3 * * *  retrain --if-due"}
 _ENDLESS = ("watch", "serve", "lab", "app")
 
 
