@@ -414,3 +414,19 @@ def test_the_whole_pipeline_makes_a_challenger(tmp_path):
     kinds = [e.kind for e in Events(home).list(kinds=["trigger", "retraining", "comparison"])]
     assert kinds[:2] == ["trigger", "retraining"]
     assert get(f"sqlite:///{home}/mlflow.db", "income", "production").version == 1
+
+
+def test_from_what_is_served_to_a_challenger(shop):
+    """Windows of the log are judged by monitoring itself; its report is the trigger."""
+    from mlops_nb.stages.monitor import monitor_due
+
+    monitoring = shop.charter.monitoring.model_copy(update={"min_rows": 100})
+    shop.charter = shop.charter.model_copy(update={"monitoring": monitoring})
+    shop.now += timedelta(days=5)  # the champion is some days old
+    shop.serve(1000, days=3)
+    assert why_now(shop.retrainer(), shop.now) == []
+    assert monitor_due(shop.settings, shop.charter, "shop", shop.now)
+    (trigger,) = why_now(shop.retrainer(), shop.now)
+    assert trigger.kind == "quality" and "roc_auc" in trigger.reason
+    assert shop.retrainer().retrain(trigger, shop.now).state == "asked"
+    assert why_now(shop.retrainer(), shop.now) == []
