@@ -13,6 +13,7 @@ import fcntl
 import os
 import secrets
 import shutil
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
@@ -523,6 +524,7 @@ def command(
     sample: Annotated[int | None, typer.Option(min=50, help="A challenger of few rows, in the sample store.")] = None,
 ) -> None:
     "Make a challenger from the newest labelled predictions, and compare it with the champion."
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a run that is told to end says so
     settings = load_settings()
     retrainer, now = Retrainer(settings, load_charter(charter or settings.charter), sample), datetime.now(UTC)
     if if_due:
