@@ -6,8 +6,8 @@
 __all__ = ['app', 'runs_app', 'models_app', 'CharterOption', 'KnobOption', 'SampleOption', 'RunsFlag', 'JsonFlag', 'SampleFlag',
            'main', 'run', 'run_stage', 'junit_xml', 'check', 'graph', 'status', 'runs_list', 'runs_show',
            'runs_compare', 'models_list', 'models_show', 'models_promote', 'models_rollback', 'sync', 'lab',
-           'app_command', 'serve_command', 'keys_command', 'score_command', 'init_command', 'new_stage_command', 'diff',
-           'gc_command', 'doctor']
+           'app_command', 'serve_command', 'keys_command', 'monitor_command', 'score_command', 'init_command',
+           'new_stage_command', 'diff', 'gc_command', 'doctor']
 
 # %% ../../nbs/core/80_cli.ipynb #815edb86
 import gc
@@ -582,6 +582,12 @@ def serve_command(words: typer.Context) -> None:
 def keys_command(words: typer.Context) -> None:
     "API keys of a service: add, list, remove."
     _start("mlops_nb.services.keys", *words.args)
+
+
+@app.command("monitor", context_settings=_ITS_OWN_WORDS)
+def monitor_command(words: typer.Context) -> None:
+    "Look at each window of the prediction log that is over: drift, quality, alarms."
+    _start("mlops_nb.services.monitoring", *words.args)
 
 
 @app.command("score", context_settings=_ITS_OWN_WORDS)

@@ -9,7 +9,7 @@ __all__ = ['SPANS', 'MOST', 'SLICE', 'SHARES', 'FLOORS', 'CATCH_UP', 'AHEAD', 'T
            'Report', 'look_at_part', 'said_of', 'look', 'report_file', 'save_report', 'reports', 'monitor_due',
            'references_of', 'tell', 'figures_of', 'self_check', 'now_of', 'table_of', 'summary_of']
 
-# %% ../../nbs/stages/140_monitor.ipynb #1802871b
+# %% ../../nbs/stages/140_monitor.ipynb #76c6408c
 import json
 import math
 from collections import Counter
@@ -37,7 +37,7 @@ from .problem import Problem, as_markdown, group_labels, is_positive
 from .split import Schema, conform
 from ..stats.alarm import FIGURES, MIN_PAST, Alarm, anomaly, more_errors
 from ..stats.alarm import judge as judge_window
-from ..stats.drift import compare, domain
+from ..stats.drift import compare, domain, slices
 from ..stats.profile import Numbers, Profile, Texts, column, numbers, texts
 from ..stats.quality import Estimate, by_group, drop_test, estimated, realised
 from ..stats.quality import calibration as calibration_of
@@ -45,7 +45,7 @@ from ..traffic.events import Alerts, Events
 from ..traffic.feedback import Feedback
 from ..traffic.history import History, rolled_files
 
-# %% ../../nbs/stages/140_monitor.ipynb #8f76b618
+# %% ../../nbs/stages/140_monitor.ipynb #d9e318cd
 SPANS = {"hour": timedelta(hours=1), "day": timedelta(days=1), "week": timedelta(weeks=1)}
 _MONDAY = datetime(1970, 1, 5, tzinfo=UTC)
 
@@ -58,7 +58,7 @@ def window_at(
     start = _MONDAY + (moment - _MONDAY) // SPANS[size] * SPANS[size]
     return start, start + SPANS[size]
 
-# %% ../../nbs/stages/140_monitor.ipynb #439dcedc
+# %% ../../nbs/stages/140_monitor.ipynb #e8250916
 MOST = 200_000  # rows of a window that are looked at
 SLICE = 100_000  # rows that are read at a time, about
 
@@ -80,7 +80,7 @@ def has_log(
     "Whether there is a prediction log; looking makes none."
     return bool(place.log_url) or (place.home / "predictions.db").is_file() or bool(rolled_files(place.home))
 
-# %% ../../nbs/stages/140_monitor.ipynb #50ef7c7f
+# %% ../../nbs/stages/140_monitor.ipynb #8719bd61
 def window_of(
     place: Any,  # home, log_url
     model: str,
@@ -103,7 +103,7 @@ def window_of(
     noted = [e.detail for e in Events(place.home, place.log_url).list(start, ("system",), model) if e.time < end]
     return Window(model, start, end, rows, table.append_column("label", label), noted)
 
-# %% ../../nbs/stages/140_monitor.ipynb #e8f1ae0c
+# %% ../../nbs/stages/140_monitor.ipynb #e0596132
 _TYPES = {"number": pa.float64(), "integer": pa.float64(), "boolean": pa.bool_(), "category": pa.string(), "datetime": pa.string()}
 
 
@@ -147,7 +147,7 @@ def _fitting(value: Any, kind: pa.DataType) -> Any:
     wanted: type = str if pa.types.is_string(kind) else bool if pa.types.is_boolean(kind) else int
     return value if type(value) is wanted else None
 
-# %% ../../nbs/stages/140_monitor.ipynb #bf04688c
+# %% ../../nbs/stages/140_monitor.ipynb #f672cd91
 class Part(NamedTuple):
     "The rows of a window that one version answered."
 
@@ -180,7 +180,7 @@ def part_of(
     arms = {arm: n for arm, n in Counter(rows["arm"].to_pylist()).items() if arm}
     return Part(number, answered, inputs, decisions, chances, known, truth[known], arms, notes)
 
-# %% ../../nbs/stages/140_monitor.ipynb #b0d754f2
+# %% ../../nbs/stages/140_monitor.ipynb #5ecae637
 def _answers(outputs: pa.ChunkedArray, form: Mapping, stated: Mapping) -> tuple[np.ndarray, np.ndarray | None]:
     "Decisions and chances."
     task, names = stated["task"], list(map(str, form.get("classes") or []))
@@ -214,7 +214,7 @@ def _unusual(rows: pa.Table, form: Mapping, unread: int) -> list[str]:
     said = [f"{unread:,} answers can't be read and are left out"] if unread else []
     return said + ([f"logged, but no field of the version: {', '.join(new[:12])}"] if new else [])
 
-# %% ../../nbs/stages/140_monitor.ipynb #1d63882d
+# %% ../../nbs/stages/140_monitor.ipynb #6bf3ed30
 _SOME = 5000  # training rows that the classifier of the whole window sees
 
 
@@ -238,7 +238,7 @@ def make_reference(
     profile = Profile.of(rows, {f["name"]: f["kind"] for f in evidence["schema"]["fields"]})
     return Reference(number, dict(evidence), profile, rows.sample(min(_SOME, len(rows)), random_state=0).reset_index(drop=True))
 
-# %% ../../nbs/stages/140_monitor.ipynb #6dd35b66
+# %% ../../nbs/stages/140_monitor.ipynb #a8a64d56
 def reference_of(
     place: Any,  # home, registry_uri
     model: str,
@@ -260,7 +260,7 @@ def reference_of(
     write_atomic(kept.with_suffix(".arrow"), made.profile.dump())  # type: ignore[union-attr]
     return made
 
-# %% ../../nbs/stages/140_monitor.ipynb #df6c670d
+# %% ../../nbs/stages/140_monitor.ipynb #31d53036
 _BARS = 20  # of a distribution that is shown
 _SHOWN = 40  # features whose distributions are kept, those that differ most
 
@@ -291,24 +291,26 @@ def shape_of(
         at = [*map(str, most), *(["others"] if rest.any() else [])]
     return {"at": at, **{k: [round(float(v), 5) for v in c / max(c.sum(), 1)] for k, c in zip(("reference", "window"), counts, strict=True)}}
 
-# %% ../../nbs/stages/140_monitor.ipynb #cc039170
+# %% ../../nbs/stages/140_monitor.ipynb #f8cb2aed
 def input_drift(
     part: Part,
     reference: Reference,
     alpha: float,  # tolerated share of false discoveries among the features called drifted
     seed: int = 0,
-) -> tuple[list[dict], dict | None]:  # features, the largest effect first; the classifier's verdict
+) -> tuple[list[dict], dict | None, list[dict]]:  # features, the largest effect first; the classifier's verdict; slices that grew or shrank
     "The inputs of a window against the training rows."
     if reference.profile is None or not len(part.inputs):
-        return [], None
+        return [], None, []
     found = sorted(compare(reference.profile, part.inputs, alpha).features, key=lambda f: (not f.drifted, -f.effect))
     features = [_plain(asdict(f)) for f in found]
     for place, f in enumerate(features[:_SHOWN]):
         if f["name"] in part.inputs.column_names:
             features[place]["shape"] = shape_of(reference.profile.features[f["name"]], column(part.inputs, f["name"]), f["kind"])
-    some = np.sort(np.random.default_rng(seed).permutation(len(part.inputs))[:_SOME])
-    told = domain(reference.some, part.inputs.take(pa.array(some)).to_pandas(), seed=seed, rows=_SOME) if len(some) >= 50 else None
-    return features, None if told is None else _plain(asdict(told))
+    kinds = reference.profile.kinds
+    told = domain(reference.some, part.inputs, seed, _SOME, kinds)
+    some = part.inputs.take(pa.array(np.sort(np.random.default_rng(seed).permutation(len(part.inputs))[:_SOME])))
+    moved = slices(reference.some, some, most=8, kinds=kinds) if any(f["drifted"] for f in features) else []
+    return features, None if told.note else _plain(told._asdict()), [_plain(s._asdict()) for s in moved]
 
 
 def _plain(value: Any) -> Any:
@@ -320,7 +322,7 @@ def _plain(value: Any) -> Any:
     value = value.item() if hasattr(value, "item") else value
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
-# %% ../../nbs/stages/140_monitor.ipynb #8d7130dd
+# %% ../../nbs/stages/140_monitor.ipynb #6d4ec272
 def prediction_drift(
     part: Part,
     evidence: Mapping[str, Any],  # problem, schema, evaluation
@@ -348,7 +350,7 @@ def _one(name: str, kind: str, before: np.ndarray, now: np.ndarray, alpha: float
     given = pa.table({name: pa.array(now, pa.float64() if kind == "number" else pa.string())})
     return _plain(asdict(compare(profile, given, alpha).features[0])) | {"shape": shape_of(profile.features[name], column(given, name), kind)}
 
-# %% ../../nbs/stages/140_monitor.ipynb #96ba1602
+# %% ../../nbs/stages/140_monitor.ipynb #f7478434
 def quality_of(
     part: Part,
     evidence: Mapping[str, Any],  # problem, schema, evaluation
@@ -399,7 +401,7 @@ def _calibrated(truth: np.ndarray, chances: np.ndarray) -> dict[str, Any]:
     bins = [{"said": round(b.said, 5), "seen": b.seen.plain()} for b in found.bins]
     return {"bins": bins} | _plain({k: getattr(found, k) for k in ("error", "by_luck", "z", "p")})
 
-# %% ../../nbs/stages/140_monitor.ipynb #d8f8fbf1
+# %% ../../nbs/stages/140_monitor.ipynb #c1bc1909
 def groups_of(
     part: Part,
     evidence: Mapping[str, Any],  # problem
@@ -416,7 +418,7 @@ def groups_of(
             made[feature.name] = {"labelled": enough, "rates": rates, "gaps": _told(found.gaps), "small": found.small}
     return made
 
-# %% ../../nbs/stages/140_monitor.ipynb #bc6ff855
+# %% ../../nbs/stages/140_monitor.ipynb #4b35a6c0
 _PACES = 24  # parts of a window whose traffic is shown
 
 
@@ -455,7 +457,7 @@ def system_tests(
         made["errors"] = more_errors(now["errors"], now["requests"], [p["errors"] for p in asked], [p["requests"] for p in asked])
     return made
 
-# %% ../../nbs/stages/140_monitor.ipynb #bd8fc5fb
+# %% ../../nbs/stages/140_monitor.ipynb #409867b7
 #: How the tolerated false alarms are shared out.
 SHARES = {"drift": 0.3, "predictions": 0.15, "estimated": 0.15, "quality": 0.2, "system": 0.15, "errors": 0.05}
 #: Differences below are no reason for an alarm, however certain: share of rows that would have to change; 0.5: half as much again.
@@ -472,7 +474,8 @@ class PartReport(msgspec.Struct):
     judged: bool  # may raise alarms
     arms: dict[str, int] = {}
     features: list[dict[str, Any]] = []  # FeatureDrift and shape, the largest effect first
-    domain: dict[str, Any] | None = None
+    domain: dict[str, Any] | None = None  # see stats.drift.Domain
+    slices: list[dict[str, Any]] = []  # that grew or shrank most, where a feature drifted
     predictions: list[dict[str, Any]] = []
     quality: dict[str, Any] = {}
     groups: dict[str, Any] = {}
@@ -517,7 +520,7 @@ class Report(msgspec.Struct):
         "What is known about one version; None when it answered nothing."
         return next((p for p in self.parts if p.version == version), None)
 
-# %% ../../nbs/stages/140_monitor.ipynb #6ece5d47
+# %% ../../nbs/stages/140_monitor.ipynb #337f85ef
 def look_at_part(
     part: Part,
     reference: Reference,
@@ -525,9 +528,9 @@ def look_at_part(
     share: float = 1.0,  # of the budget that is this part's
 ) -> tuple[PartReport, list[str]]:  # and the channels that could be judged
     "Everything about one version in a window."
-    features, whole = input_drift(part, reference, rules.false_alarms)
+    features, whole, moved = input_drift(part, reference, rules.false_alarms)
     said, quality = prediction_drift(part, reference.evidence, rules.false_alarms), quality_of(part, reference.evidence, rules)
-    made = PartReport(part.version, part.rows, len(part.inputs), part.rows >= rules.min_rows, part.arms, features, whole, said, quality, groups_of(part, reference.evidence, rules), looks=int("quality" in quality["p"]))
+    made = PartReport(part.version, part.rows, len(part.inputs), part.rows >= rules.min_rows, part.arms, features, whole, moved, said, quality, groups_of(part, reference.evidence, rules), looks=int("quality" in quality["p"]))
     made.notes = [*part.notes, *([reference.why] if reference.why else [])]
     if not made.judged:
         made.notes.append(f"too few to judge: {part.rows:,} rows, {rules.min_rows:,} are asked for; figures are shown, nothing raises an alarm")
@@ -545,7 +548,7 @@ def _judged(pvalues: Mapping[str, Any], budget: float, share: float, effects: Ma
     here = {name: value for name, value in effects.items() if name in pvalues}
     return judge_window(pvalues, budget, {name: SHARES[name] * share for name in pvalues}, here, {name: floor for name, floor in FLOORS.items() if name in pvalues})
 
-# %% ../../nbs/stages/140_monitor.ipynb #0ee8c66d
+# %% ../../nbs/stages/140_monitor.ipynb #732cf264
 def said_of(
     alarm: Alarm,
     made: PartReport,  # of the version that it is about
@@ -579,7 +582,7 @@ def _difference(f: Mapping[str, Any]) -> str:
         said.append(f"{(f['below'] or 0) + (f['above'] or 0):.1%} outside of the range seen in training")
     return "; ".join([*said, *([f["note"]] if f["note"] else [])])
 
-# %% ../../nbs/stages/140_monitor.ipynb #d0972eb6
+# %% ../../nbs/stages/140_monitor.ipynb #95b0d160
 def look(
     window: Window,
     references: Mapping[int, Reference | str],  # by version; a text says why there is none
@@ -610,7 +613,7 @@ def look(
             made.alarms += [_plain(a._asdict()) | {"said": tests[a.what].said} for a in alarms]
     return made
 
-# %% ../../nbs/stages/140_monitor.ipynb #314ea141
+# %% ../../nbs/stages/140_monitor.ipynb #63823c09
 def report_file(
     home: Path,
     model: str,
@@ -646,7 +649,7 @@ def _readable(files: Sequence[Path]) -> Iterator[Report]:
         except (OSError, ValueError):
             continue
 
-# %% ../../nbs/stages/140_monitor.ipynb #3b349587
+# %% ../../nbs/stages/140_monitor.ipynb #0f11724f
 CATCH_UP = 31  # windows that are made up for at most, and looked at again when labels come late
 AHEAD = timedelta(minutes=5)  # that clocks may disagree by
 
@@ -700,7 +703,7 @@ def references_of(
             known[number] = str(error)
     return known
 
-# %% ../../nbs/stages/140_monitor.ipynb #28c10263
+# %% ../../nbs/stages/140_monitor.ipynb #87976bc2
 def _with_late_labels(settings: Any, rules: Monitoring, model: str, past: Sequence[Report], known: dict) -> list[Report]:
     "Reports whose labels have at least doubled since they were looked at, made anew; the test of quality has half of what was left to spend."
     if not past:
@@ -735,7 +738,7 @@ def _look_again(part: PartReport, window: Window, reference: Reference | str, ru
         share = 1 / sum(q.judged for q in report.parts) / 2**part.looks
         part.alarms += [_plain(a._asdict()) | {"said": said_of(a, part)} for a in _judged({"quality": p}, rules.false_alarms, share, {})]
 
-# %% ../../nbs/stages/140_monitor.ipynb #b713c4a3
+# %% ../../nbs/stages/140_monitor.ipynb #715af974
 #: Title and severity of the alert of each channel.
 TITLES = {
     "drift": ("inputs are not what the model learnt from", "warning"),
@@ -774,7 +777,7 @@ def figures_of(
         made |= {f"version_{part.version}/{k}": v for k, v in mine.items()}
     return {k: float(v) for k, v in made.items() if v is not None}
 
-# %% ../../nbs/stages/140_monitor.ipynb #254cf5fb
+# %% ../../nbs/stages/140_monitor.ipynb #98f3d4a8
 def self_check(
     reference_rows: pd.DataFrame,  # training rows
     evidence: Mapping[str, Any],  # problem, schema
@@ -793,7 +796,7 @@ def self_check(
         found += bool(_judged({"drift": {f.name: f.p for f in features}}, rules.false_alarms, 1, {"drift": {f.name: f.effect for f in features}}))
     return {"windows": windows, "rows": size, "alarms": found, "tolerated": rules.false_alarms}
 
-# %% ../../nbs/stages/140_monitor.ipynb #d7cf029a
+# %% ../../nbs/stages/140_monitor.ipynb #9474feff
 def now_of(
     place: Any,  # home, log_url
     model: str,
