@@ -1758,7 +1758,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'mlops_nb.stats.drift.domain': ('stats/drift.html#domain', 'mlops_nb/stats/drift.py'),
                                       'mlops_nb.stats.drift.gap_and_area': ('stats/drift.html#gap_and_area', 'mlops_nb/stats/drift.py'),
                                       'mlops_nb.stats.drift.js': ('stats/drift.html#js', 'mlops_nb/stats/drift.py'),
-                                      'mlops_nb.stats.drift.ks_p': ('stats/drift.html#ks_p', 'mlops_nb/stats/drift.py'),
+                                      'mlops_nb.stats.drift.ks_test': ('stats/drift.html#ks_test', 'mlops_nb/stats/drift.py'),
                                       'mlops_nb.stats.drift.least_p': ('stats/drift.html#least_p', 'mlops_nb/stats/drift.py'),
                                       'mlops_nb.stats.drift.psi': ('stats/drift.html#psi', 'mlops_nb/stats/drift.py'),
                                       'mlops_nb.stats.drift.slices': ('stats/drift.html#slices', 'mlops_nb/stats/drift.py'),
