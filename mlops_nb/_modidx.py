@@ -1515,6 +1515,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                          'mlops_nb.stages.monitor.look': ('stages/monitor.html#look', 'mlops_nb/stages/monitor.py'),
                                          'mlops_nb.stages.monitor.look_at_part': ( 'stages/monitor.html#look_at_part',
                                                                                    'mlops_nb/stages/monitor.py'),
+                                         'mlops_nb.stages.monitor.look_now': ('stages/monitor.html#look_now', 'mlops_nb/stages/monitor.py'),
                                          'mlops_nb.stages.monitor.make_reference': ( 'stages/monitor.html#make_reference',
                                                                                      'mlops_nb/stages/monitor.py'),
                                          'mlops_nb.stages.monitor.monitor_due': ( 'stages/monitor.html#monitor_due',
