@@ -74,13 +74,14 @@ def headline(report: Report, part: PartReport | None) -> None:
     places = st.columns(5)
     places[0].metric("Predictions", f"{report.rows:,}", border=True)
     took = report.system
-    places[1].metric("Latency, median", f"{took['latency_p50'] * 1e3:.2f} ms" if "latency_p50" in took else "-", border=True, help=f"99% are below {took['latency_p99'] * 1e3:.2f} ms" if "latency_p99" in took else None)
+    places[1].metric("Median latency", f"{took['latency_p50'] * 1e3:.2f} ms" if "latency_p50" in took else "-", border=True, help=f"99% are below {took['latency_p99'] * 1e3:.2f} ms" if "latency_p99" in took else None)
     if part:
         drifted, metric = [f for f in part.features if f["drifted"]], part.quality.get("metric", "")
-        places[2].metric("Features that drifted", f"{len(drifted)} of {len(part.features)}", border=True, help="Those that differ from the training rows beyond chance; false discoveries are controlled over the features.")
+        places[2].metric("Drifted features", f"{len(drifted)} of {len(part.features)}", border=True, help="Those that differ from the training rows beyond chance; false discoveries are controlled over the features.")
         for place, how in ((places[3], "estimated"), (places[4], "realised")):
             figure = (part.quality.get(how) or {}).get(metric) or {}
-            place.metric(f"{words(metric)}, {how}", number(figure.get("value")) if figure else "no labels yet" if how == "realised" else "-", border=True, help=f"95%: {number(figure['low'])} to {number(figure['high'])}" if figure.get("low") is not None else None)
+            said = f"{words(metric)}, 95%: {number(figure['low'])} to {number(figure['high'])}" if figure.get("low") is not None else f"{part.quality.get('labelled', 0):,} labels are known, too few" if how == "realised" else None
+            place.metric(f"{words(metric)} {how}" if len(metric) < 5 else how.capitalize(), number(figure.get("value")) if figure else "-", border=True, help=said)
 
 
 def pace_chart(found: list[Report]) -> alt.VConcatChart:
@@ -95,7 +96,7 @@ def pace_chart(found: list[Report]) -> alt.VConcatChart:
     base = alt.Chart(data).encode(x=alt.X("time:T", title=None, scale=alt.Scale(type="utc"), axis=alt.Axis(format="%d %b %H:%M", tickCount=8)))
     area = base.mark_area(color=BLUE, opacity=0.35, line={"color": BLUE}, interpolate="step-after").encode(y=alt.Y("predictions:Q", title="predictions"), tooltip=["time:T", "predictions:Q"]).properties(height=130, width="container")
     slow = base.transform_fold(["median", "99%"], as_=["latency", "ms"]).mark_line(interpolate="step-after").encode(
-        y=alt.Y("ms:Q", title="latency, ms"), strokeDash=alt.StrokeDash("latency:N", title=None, legend=alt.Legend(orient="top-right")), color=alt.value(GREY), tooltip=["time:T", "latency:N", alt.Tooltip("ms:Q", format=".2f")]
+        y=alt.Y("ms:Q", title="latency, ms"), strokeDash=alt.StrokeDash("latency:N", title=None, legend=alt.Legend(orient="top-right", direction="horizontal")), color=alt.value(GREY), tooltip=["time:T", "latency:N", alt.Tooltip("ms:Q", format=".2f")]
     ).properties(height=110, width="container")  # fmt: skip
     return alt.vconcat(area, slow, spacing=8).resolve_scale(x="shared")
 
@@ -110,19 +111,19 @@ def quality_chart(found: list[Report], metric: str) -> alt.LayerChart:
                 figure = (part.quality.get(how) or {}).get(metric) or {}
                 if figure.get("value") is not None:
                     lines.append({"window": report.start, "how": how, "version": str(part.version), "labels": part.quality["labelled"], **{k: figure[k] for k in ("value", "low", "high")}})
-    colours = alt.Color("how:N", title=None, scale=alt.Scale(domain=["estimated", "realised", "test rows"], range=[GREY, BLUE, ORANGE]), legend=alt.Legend(orient="top-right"))
+    colours = alt.Color("how:N", title=None, scale=alt.Scale(domain=["estimated", "realised", "test rows"], range=[GREY, BLUE, ORANGE]), legend=alt.Legend(orient="top"))
     base = alt.Chart(pd.DataFrame(lines, columns=["window", "how", "version", "labels", "value", "low", "high"])).encode(x=alt.X("window:T", title=None, scale=alt.Scale(type="utc"), axis=alt.Axis(format="%d %b %H:%M", tickCount=8)), color=colours)
     y = alt.Y("low:Q", title=f"{words(metric)}, 95% interval", scale=alt.Scale(zero=False))
     bars = base.mark_rule(strokeWidth=2, opacity=0.6).encode(y=y, y2="high:Q")
     points = base.mark_line(point=alt.OverlayMarkDef(size=45)).encode(y="value:Q", tooltip=["window:T", "how:N", "version:N", "labels:Q", *(alt.Tooltip(f"{k}:Q", format=".3f") for k in ("value", "low", "high"))])
     line = alt.Chart(pd.DataFrame([{"value": before.get("value"), "how": "test rows"}])).mark_rule(strokeDash=[6, 3], strokeWidth=1.5).encode(y="value:Q", color=colours)
-    return (bars + points + line).properties(height=240)
+    return (bars + points + line).properties(height=300)
 
 
 def shape_chart(feature: dict[str, Any], where: str) -> alt.Chart:
     "Both distributions of a feature."
     shape, numeric = feature["shape"], feature["kind"] in ("number", "integer", "datetime")
-    places = shape["at"] if not numeric else [f"up to {shape['at'][0]:g}", *(f"{a:g} to {b:g}" for a, b in zip(shape["at"], shape["at"][1:], strict=False)), f"above {shape['at'][-1]:g}"]
+    places = shape["at"] if not numeric else [f"up to {shape['at'][0]:.3g}", *(f"to {b:.3g}" for b in shape["at"][1:]), f"above {shape['at'][-1]:.3g}"]
     if feature["kind"] == "datetime":
         places = [f"{pd.Timestamp(v, unit='us'):%Y-%m-%d}" for v in [*shape["at"], shape["at"][-1]]]
     lines = [{"place": i, "value": str(p), "rows": where_, "share": s} for where_, key in (("training rows", "reference"), (where, "window")) for i, (p, s) in enumerate(zip(places, shape[key], strict=True))]
@@ -132,7 +133,7 @@ def shape_chart(feature: dict[str, Any], where: str) -> alt.Chart:
         xOffset=alt.XOffset("rows:N", sort=["training rows", where]), y=alt.Y("share:Q", title="share of the rows", axis=alt.Axis(format="%")),
         color=alt.Color("rows:N", title=None, sort=["training rows", where], scale=alt.Scale(domain=["training rows", where], range=[GREY, BLUE]), legend=alt.Legend(orient="top")),
         tooltip=["value:N", "rows:N", alt.Tooltip("share:Q", format=".2%")],
-    ).properties(height=260)  # fmt: skip
+    ).properties(height=360)  # fmt: skip
 
 
 def show_drift(part: PartReport) -> None:
@@ -193,13 +194,16 @@ if not found and now is None:
     st.code("mlops-nb monitor", language="bash")
     st.stop()
 choices = ([now] if now else []) + found[::-1]
-place = left.selectbox("Window", range(len(choices)), format_func=lambda i: f"{at(choices[i])}{' · still running' if choices[i] is now else ''} · {choices[i].rows:,} predictions" + (f" · {len(choices[i].every_alarm)} alarms" if choices[i].every_alarm else ""))
+usual = next((i for i, r in enumerate(choices) if r is now or any(p.judged for p in r.parts)), 0)
+place = left.selectbox("Window", range(len(choices)), index=usual, format_func=lambda i: f"{at(choices[i])}{' · still running' if choices[i] is now else ''} · {choices[i].rows:,} predictions" + (f" · {len(choices[i].every_alarm)} alarms" if choices[i].every_alarm else ""))
 report = choices[place]
 part = max(report.parts, key=lambda p: p.rows, default=None)
 if len(report.parts) > 1:
     number_ = st.segmented_control("Version that answered", [p.version for p in report.parts], default=part.version, required=True)
     part = report.part(number_)
 headline(report, part)
+if part:
+    st.caption(f"Estimated: {words(part.quality.get('metric', ''))} by the model's own probabilities, before labels come. Realised: by the {part.quality.get('labelled', 0):,} labels that are known.")
 for note in [*report.notes, *(part.notes if part else [])]:
     st.caption(f":material/info: {note}")
 
