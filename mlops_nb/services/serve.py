@@ -94,6 +94,7 @@ def make_app() -> Any:  # the ASGI app
     from mlops_nb.services.keys import Keys
     from mlops_nb.traffic.feedback import Feedback
     from mlops_nb.traffic.log import PredictionLog
+    from mlops_nb.services.pulse import Pulse
     from mlops_nb.services.rest import Rest
     from mlops_nb.services.service import Limits, Lines, Metrics, Service
 
@@ -114,6 +115,8 @@ def make_app() -> Any:  # the ASGI app
     keys = Keys(Path(options.keys)) if options.keys else None
     desk = Desk(Feedback(Path(options.home), options.log_url), host.name, log)
     service = Service(host, keys=keys, limits=limits, log=log, desk=desk, strict=options.log == "strict", lines=lines, metrics=Metrics(options.metrics))
+    if log is not None:
+        Pulse(service.metrics, Path(options.home), options.log_url, host.name).start()
     app = Rest(service, _grpc(options))
     gc.freeze()  # or each full collection would look at it again, and requests wait for 150 ms
     gc.enable()

@@ -9,7 +9,7 @@ __all__ = ['SPANS', 'MOST', 'SLICE', 'SHARES', 'FLOORS', 'CATCH_UP', 'AHEAD', 'T
            'Report', 'look_at_part', 'look', 'report_file', 'save_report', 'reports', 'monitor_due', 'look_now',
            'references_of', 'tell', 'figures_of', 'self_check', 'now_of', 'table_of', 'summary_of']
 
-# %% ../../nbs/stages/140_monitor.ipynb #6e244b96
+# %% ../../nbs/stages/140_monitor.ipynb #ee36d538
 import json
 import math
 from collections import Counter
@@ -45,7 +45,7 @@ from ..traffic.events import Alerts, Events
 from ..traffic.feedback import Feedback
 from ..traffic.history import History, rolled_files
 
-# %% ../../nbs/stages/140_monitor.ipynb #50e8c1fc
+# %% ../../nbs/stages/140_monitor.ipynb #4634e9f0
 SPANS = {"hour": timedelta(hours=1), "day": timedelta(days=1), "week": timedelta(weeks=1)}
 _MONDAY = datetime(1970, 1, 5, tzinfo=UTC)
 
@@ -58,7 +58,7 @@ def window_at(
     start = _MONDAY + (moment - _MONDAY) // SPANS[size] * SPANS[size]
     return start, start + SPANS[size]
 
-# %% ../../nbs/stages/140_monitor.ipynb #960dbfef
+# %% ../../nbs/stages/140_monitor.ipynb #a7b605cb
 MOST = 200_000  # rows of a window that are looked at
 SLICE = 100_000  # rows that are read at a time, about
 
@@ -80,7 +80,7 @@ def has_log(
     "Whether there is a prediction log; looking makes none."
     return bool(place.log_url) or (place.home / "predictions.db").is_file() or bool(rolled_files(place.home))
 
-# %% ../../nbs/stages/140_monitor.ipynb #5dd5ca99
+# %% ../../nbs/stages/140_monitor.ipynb #8886bfc7
 def window_of(
     place: Any,  # home, log_url
     model: str,
@@ -100,10 +100,10 @@ def window_of(
     labels = feedback.labels(start, end, model)
     feedback.close()
     label = labels["label"].combine_chunks().take(pc.index_in(table["id"].combine_chunks(), labels["id"].combine_chunks()))
-    noted = [e.detail for e in Events(place.home, place.log_url).list(start, ("system",), model) if e.time < end]
+    noted = [e.detail for e in Events(place.home, place.log_url).list(start, ("system",), model, limit=100_000) if e.time < end]
     return Window(model, start, end, rows, table.append_column("label", label), noted)
 
-# %% ../../nbs/stages/140_monitor.ipynb #90e50ef7
+# %% ../../nbs/stages/140_monitor.ipynb #2ff9227e
 _TYPES = {"number": pa.float64(), "integer": pa.float64(), "boolean": pa.bool_(), "category": pa.string(), "datetime": pa.string()}
 
 
@@ -147,7 +147,7 @@ def _fitting(value: Any, kind: pa.DataType) -> Any:
     wanted: type = str if pa.types.is_string(kind) else bool if pa.types.is_boolean(kind) else int
     return value if type(value) is wanted else None
 
-# %% ../../nbs/stages/140_monitor.ipynb #4d97fcd3
+# %% ../../nbs/stages/140_monitor.ipynb #cc1b8cab
 class Part(NamedTuple):
     "The rows of a window that one version answered."
 
@@ -180,7 +180,7 @@ def part_of(
     arms = {arm: n for arm, n in Counter(rows["arm"].to_pylist()).items() if arm}
     return Part(number, answered, inputs, decisions, chances, known, truth[known], arms, notes)
 
-# %% ../../nbs/stages/140_monitor.ipynb #474865bf
+# %% ../../nbs/stages/140_monitor.ipynb #f31902c0
 def _answers(outputs: pa.ChunkedArray, form: Mapping, stated: Mapping) -> tuple[np.ndarray, np.ndarray | None]:
     "Decisions and chances."
     task, names = stated["task"], list(map(str, form.get("classes") or []))
@@ -214,7 +214,7 @@ def _unusual(rows: pa.Table, form: Mapping, unread: int) -> list[str]:
     said = [f"{unread:,} answers can't be read and are left out"] if unread else []
     return said + ([f"logged, but no field of the version: {', '.join(new[:12])}"] if new else [])
 
-# %% ../../nbs/stages/140_monitor.ipynb #b6ea8363
+# %% ../../nbs/stages/140_monitor.ipynb #78fb3afa
 _SOME = 5000  # training rows that the classifier of the whole window sees
 
 
@@ -238,7 +238,7 @@ def make_reference(
     profile = Profile.of(rows, {f["name"]: f["kind"] for f in evidence["schema"]["fields"]})
     return Reference(number, dict(evidence), profile, rows.sample(min(_SOME, len(rows)), random_state=0).reset_index(drop=True))
 
-# %% ../../nbs/stages/140_monitor.ipynb #6761b0e6
+# %% ../../nbs/stages/140_monitor.ipynb #20662955
 def reference_of(
     place: Any,  # home, registry_uri
     model: str,
@@ -260,7 +260,7 @@ def reference_of(
     write_atomic(kept.with_suffix(".arrow"), made.profile.dump())  # type: ignore[union-attr]
     return made
 
-# %% ../../nbs/stages/140_monitor.ipynb #023cf12a
+# %% ../../nbs/stages/140_monitor.ipynb #35129103
 _BARS = 20  # of a distribution that is shown
 _SHOWN = 40  # features whose distributions are kept, those that differ most
 
@@ -291,7 +291,7 @@ def shape_of(
         at = [*map(str, most), *(["others"] if rest.any() else [])]
     return {"at": at, **{k: [round(float(v), 5) for v in c / max(c.sum(), 1)] for k, c in zip(("reference", "window"), counts, strict=True)}}
 
-# %% ../../nbs/stages/140_monitor.ipynb #65a44e48
+# %% ../../nbs/stages/140_monitor.ipynb #7044d8aa
 def input_drift(
     part: Part,
     reference: Reference,
@@ -322,7 +322,7 @@ def _plain(value: Any) -> Any:
     value = value.item() if hasattr(value, "item") else value
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
-# %% ../../nbs/stages/140_monitor.ipynb #dcf9e49b
+# %% ../../nbs/stages/140_monitor.ipynb #278c9d19
 def prediction_drift(
     part: Part,
     evidence: Mapping[str, Any],  # problem, schema, evaluation
@@ -350,7 +350,7 @@ def _one(name: str, kind: str, before: np.ndarray, now: np.ndarray, alpha: float
     given = pa.table({name: pa.array(now, pa.float64() if kind == "number" else pa.string())})
     return _plain(asdict(compare(profile, given, alpha).features[0])) | {"shape": shape_of(profile.features[name], column(given, name), kind)}
 
-# %% ../../nbs/stages/140_monitor.ipynb #90941e55
+# %% ../../nbs/stages/140_monitor.ipynb #23312916
 def quality_of(
     part: Part,
     evidence: Mapping[str, Any],  # problem, schema, evaluation
@@ -401,7 +401,7 @@ def _calibrated(truth: np.ndarray, chances: np.ndarray) -> dict[str, Any]:
     bins = [{"said": round(b.said, 5), "seen": b.seen.plain()} for b in found.bins]
     return {"bins": bins} | _plain({k: getattr(found, k) for k in ("error", "by_luck", "z", "p")})
 
-# %% ../../nbs/stages/140_monitor.ipynb #17d7fc55
+# %% ../../nbs/stages/140_monitor.ipynb #7b817c23
 def groups_of(
     part: Part,
     evidence: Mapping[str, Any],  # problem
@@ -418,7 +418,7 @@ def groups_of(
             made[feature.name] = {"labelled": enough, "rates": rates, "gaps": _told(found.gaps), "small": found.small}
     return made
 
-# %% ../../nbs/stages/140_monitor.ipynb #64657dd9
+# %% ../../nbs/stages/140_monitor.ipynb #bf7f1dc4
 _PACES = 24  # parts of a window whose traffic is shown
 
 
@@ -457,7 +457,7 @@ def system_tests(
         made["errors"] = more_errors(now["errors"], now["requests"], [p["errors"] for p in asked], [p["requests"] for p in asked])
     return made
 
-# %% ../../nbs/stages/140_monitor.ipynb #5e224bda
+# %% ../../nbs/stages/140_monitor.ipynb #08f52b64
 #: How the tolerated false alarms are shared out.
 SHARES = {"drift": 0.3, "predictions": 0.15, "estimated": 0.15, "quality": 0.2, "system": 0.15, "errors": 0.05}
 #: Differences below are no reason for an alarm, however certain: share of rows that would have to change; 0.5: half as much again.
@@ -520,7 +520,7 @@ class Report(msgspec.Struct):
         "What is known about one version; None when it answered nothing."
         return next((p for p in self.parts if p.version == version), None)
 
-# %% ../../nbs/stages/140_monitor.ipynb #8d4b5280
+# %% ../../nbs/stages/140_monitor.ipynb #af4012d7
 def look_at_part(
     part: Part,
     reference: Reference,
@@ -548,7 +548,7 @@ def _judged(pvalues: Mapping[str, Any], budget: float, share: float, effects: Ma
     here = {name: value for name, value in effects.items() if name in pvalues}
     return judge_window(pvalues, budget, {name: SHARES[name] * share for name in pvalues}, here, {name: floor for name, floor in FLOORS.items() if name in pvalues})
 
-# %% ../../nbs/stages/140_monitor.ipynb #a76905e6
+# %% ../../nbs/stages/140_monitor.ipynb #8c013adf
 def _cause(
     alarm: Alarm,
     made: PartReport,  # of the version that it is about
@@ -582,7 +582,7 @@ def _difference(f: Mapping[str, Any]) -> str:
         said.append(f"{(f['below'] or 0) + (f['above'] or 0):.1%} outside of the range seen in training")
     return "; ".join([*said, *([f["note"]] if f["note"] else [])])
 
-# %% ../../nbs/stages/140_monitor.ipynb #49f2af63
+# %% ../../nbs/stages/140_monitor.ipynb #651a008b
 def look(
     window: Window,
     references: Mapping[int, Reference | str],  # by version; a text says why there is none
@@ -613,7 +613,7 @@ def look(
             made.alarms += [_plain(a._asdict()) | {"said": tests[a.what].said} for a in alarms]
     return made
 
-# %% ../../nbs/stages/140_monitor.ipynb #b8dfee12
+# %% ../../nbs/stages/140_monitor.ipynb #d6fa6351
 def report_file(
     home: Path,
     model: str,
@@ -649,7 +649,7 @@ def _readable(files: Sequence[Path]) -> Iterator[Report]:
         except (OSError, ValueError):
             continue
 
-# %% ../../nbs/stages/140_monitor.ipynb #b2c531b0
+# %% ../../nbs/stages/140_monitor.ipynb #f88f03d8
 CATCH_UP = 31  # windows that are made up for at most, and looked at again when labels come late
 AHEAD = timedelta(minutes=5)  # that clocks may disagree by
 
@@ -716,7 +716,7 @@ def references_of(
             known[number] = str(error)
     return known
 
-# %% ../../nbs/stages/140_monitor.ipynb #a1a9566b
+# %% ../../nbs/stages/140_monitor.ipynb #8a0c9736
 def _with_late_labels(settings: Any, rules: Monitoring, model: str, past: Sequence[Report], known: dict) -> list[Report]:
     "Reports whose labels have at least doubled since they were looked at, made anew; the test of quality has half of what was left to spend."
     if not past:
@@ -751,7 +751,7 @@ def _look_again(part: PartReport, window: Window, reference: Reference | str, ru
         share = 1 / sum(q.judged for q in report.parts) / 2**part.looks
         part.alarms += [_plain(a._asdict()) | {"said": _cause(a, part)} for a in _judged({"quality": p}, rules.false_alarms, share, {})]
 
-# %% ../../nbs/stages/140_monitor.ipynb #94024774
+# %% ../../nbs/stages/140_monitor.ipynb #6136814d
 #: Title and severity of the alert of each channel.
 TITLES = {
     "drift": ("inputs are not what the model learnt from", "warning"),
@@ -790,7 +790,7 @@ def figures_of(
         made |= {f"version_{part.version}/{k}": v for k, v in mine.items()}
     return {k: float(v) for k, v in made.items() if v is not None}
 
-# %% ../../nbs/stages/140_monitor.ipynb #a2899bab
+# %% ../../nbs/stages/140_monitor.ipynb #4871ad03
 def self_check(
     reference_rows: pd.DataFrame,  # training rows
     evidence: Mapping[str, Any],  # problem, schema
@@ -809,7 +809,7 @@ def self_check(
         found += bool(_judged({"drift": {f.name: f.p for f in features}}, rules.false_alarms, 1, {"drift": {f.name: f.effect for f in features}}))
     return {"windows": windows, "rows": size, "alarms": found, "tolerated": rules.false_alarms}
 
-# %% ../../nbs/stages/140_monitor.ipynb #e1a5c9f8
+# %% ../../nbs/stages/140_monitor.ipynb #50c3ec17
 def now_of(
     place: Any,  # home, log_url
     model: str,
