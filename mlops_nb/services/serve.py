@@ -117,6 +117,7 @@ def make_app() -> Any:  # the ASGI app
     gc.disable()  # all that is loaded now stays
     from uvicorn.config import STARTUP_FAILURE
 
+    from mlops_nb.services.pulse import Pulse
     from mlops_nb.services.rest import Rest
     from mlops_nb.services.service import Lines
 
@@ -132,6 +133,8 @@ def make_app() -> Any:  # the ASGI app
             raise
         print(f"error: {error}", file=sys.stderr)  # a worker: the supervisor stops at this exit code instead of trying again
         sys.exit(STARTUP_FAILURE)
+    if service.log is not None:
+        Pulse(service.metrics, Path(options.home), options.log_url, service.host.name).start()
     app = Rest(service, _grpc(options))
     gc.freeze()  # or each full collection would look at it again, and requests wait for 150 ms
     gc.enable()

@@ -6,10 +6,10 @@
 __all__ = ['SPANS', 'MOST', 'SLICE', 'SHARES', 'FLOORS', 'CATCH_UP', 'AHEAD', 'TITLES', 'window_at', 'Window', 'has_log',
            'window_of', 'parsed', 'Part', 'part_of', 'Reference', 'make_reference', 'reference_of', 'shape_of',
            'input_drift', 'prediction_drift', 'quality_of', 'groups_of', 'system_of', 'system_tests', 'PartReport',
-           'Report', 'look_at_part', 'said_of', 'look', 'report_file', 'save_report', 'reports', 'monitor_due',
+           'Report', 'look_at_part', 'look', 'report_file', 'save_report', 'reports', 'monitor_due', 'look_now',
            'references_of', 'tell', 'figures_of', 'self_check', 'now_of', 'table_of', 'summary_of']
 
-# %% ../../nbs/stages/140_monitor.ipynb #76c6408c
+# %% ../../nbs/stages/140_monitor.ipynb #ee36d538
 import json
 import math
 from collections import Counter
@@ -45,7 +45,7 @@ from ..traffic.events import Alerts, Events
 from ..traffic.feedback import Feedback
 from ..traffic.history import History, rolled_files
 
-# %% ../../nbs/stages/140_monitor.ipynb #d9e318cd
+# %% ../../nbs/stages/140_monitor.ipynb #4634e9f0
 SPANS = {"hour": timedelta(hours=1), "day": timedelta(days=1), "week": timedelta(weeks=1)}
 _MONDAY = datetime(1970, 1, 5, tzinfo=UTC)
 
@@ -58,7 +58,7 @@ def window_at(
     start = _MONDAY + (moment - _MONDAY) // SPANS[size] * SPANS[size]
     return start, start + SPANS[size]
 
-# %% ../../nbs/stages/140_monitor.ipynb #e8250916
+# %% ../../nbs/stages/140_monitor.ipynb #a7b605cb
 MOST = 200_000  # rows of a window that are looked at
 SLICE = 100_000  # rows that are read at a time, about
 
@@ -80,7 +80,7 @@ def has_log(
     "Whether there is a prediction log; looking makes none."
     return bool(place.log_url) or (place.home / "predictions.db").is_file() or bool(rolled_files(place.home))
 
-# %% ../../nbs/stages/140_monitor.ipynb #8719bd61
+# %% ../../nbs/stages/140_monitor.ipynb #8886bfc7
 def window_of(
     place: Any,  # home, log_url
     model: str,
@@ -100,10 +100,10 @@ def window_of(
     labels = feedback.labels(start, end, model)
     feedback.close()
     label = labels["label"].combine_chunks().take(pc.index_in(table["id"].combine_chunks(), labels["id"].combine_chunks()))
-    noted = [e.detail for e in Events(place.home, place.log_url).list(start, ("system",), model) if e.time < end]
+    noted = [e.detail for e in Events(place.home, place.log_url).list(start, ("system",), model, limit=100_000) if e.time < end]
     return Window(model, start, end, rows, table.append_column("label", label), noted)
 
-# %% ../../nbs/stages/140_monitor.ipynb #e0596132
+# %% ../../nbs/stages/140_monitor.ipynb #2ff9227e
 _TYPES = {"number": pa.float64(), "integer": pa.float64(), "boolean": pa.bool_(), "category": pa.string(), "datetime": pa.string()}
 
 
@@ -147,7 +147,7 @@ def _fitting(value: Any, kind: pa.DataType) -> Any:
     wanted: type = str if pa.types.is_string(kind) else bool if pa.types.is_boolean(kind) else int
     return value if type(value) is wanted else None
 
-# %% ../../nbs/stages/140_monitor.ipynb #f672cd91
+# %% ../../nbs/stages/140_monitor.ipynb #cc1b8cab
 class Part(NamedTuple):
     "The rows of a window that one version answered."
 
@@ -180,7 +180,7 @@ def part_of(
     arms = {arm: n for arm, n in Counter(rows["arm"].to_pylist()).items() if arm}
     return Part(number, answered, inputs, decisions, chances, known, truth[known], arms, notes)
 
-# %% ../../nbs/stages/140_monitor.ipynb #5ecae637
+# %% ../../nbs/stages/140_monitor.ipynb #f31902c0
 def _answers(outputs: pa.ChunkedArray, form: Mapping, stated: Mapping) -> tuple[np.ndarray, np.ndarray | None]:
     "Decisions and chances."
     task, names = stated["task"], list(map(str, form.get("classes") or []))
@@ -214,7 +214,7 @@ def _unusual(rows: pa.Table, form: Mapping, unread: int) -> list[str]:
     said = [f"{unread:,} answers can't be read and are left out"] if unread else []
     return said + ([f"logged, but no field of the version: {', '.join(new[:12])}"] if new else [])
 
-# %% ../../nbs/stages/140_monitor.ipynb #6bf3ed30
+# %% ../../nbs/stages/140_monitor.ipynb #78fb3afa
 _SOME = 5000  # training rows that the classifier of the whole window sees
 
 
@@ -238,7 +238,7 @@ def make_reference(
     profile = Profile.of(rows, {f["name"]: f["kind"] for f in evidence["schema"]["fields"]})
     return Reference(number, dict(evidence), profile, rows.sample(min(_SOME, len(rows)), random_state=0).reset_index(drop=True))
 
-# %% ../../nbs/stages/140_monitor.ipynb #a8a64d56
+# %% ../../nbs/stages/140_monitor.ipynb #20662955
 def reference_of(
     place: Any,  # home, registry_uri
     model: str,
@@ -260,7 +260,7 @@ def reference_of(
     write_atomic(kept.with_suffix(".arrow"), made.profile.dump())  # type: ignore[union-attr]
     return made
 
-# %% ../../nbs/stages/140_monitor.ipynb #31d53036
+# %% ../../nbs/stages/140_monitor.ipynb #35129103
 _BARS = 20  # of a distribution that is shown
 _SHOWN = 40  # features whose distributions are kept, those that differ most
 
@@ -291,7 +291,7 @@ def shape_of(
         at = [*map(str, most), *(["others"] if rest.any() else [])]
     return {"at": at, **{k: [round(float(v), 5) for v in c / max(c.sum(), 1)] for k, c in zip(("reference", "window"), counts, strict=True)}}
 
-# %% ../../nbs/stages/140_monitor.ipynb #f8cb2aed
+# %% ../../nbs/stages/140_monitor.ipynb #7044d8aa
 def input_drift(
     part: Part,
     reference: Reference,
@@ -322,7 +322,7 @@ def _plain(value: Any) -> Any:
     value = value.item() if hasattr(value, "item") else value
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
-# %% ../../nbs/stages/140_monitor.ipynb #6d4ec272
+# %% ../../nbs/stages/140_monitor.ipynb #278c9d19
 def prediction_drift(
     part: Part,
     evidence: Mapping[str, Any],  # problem, schema, evaluation
@@ -350,7 +350,7 @@ def _one(name: str, kind: str, before: np.ndarray, now: np.ndarray, alpha: float
     given = pa.table({name: pa.array(now, pa.float64() if kind == "number" else pa.string())})
     return _plain(asdict(compare(profile, given, alpha).features[0])) | {"shape": shape_of(profile.features[name], column(given, name), kind)}
 
-# %% ../../nbs/stages/140_monitor.ipynb #f7478434
+# %% ../../nbs/stages/140_monitor.ipynb #23312916
 def quality_of(
     part: Part,
     evidence: Mapping[str, Any],  # problem, schema, evaluation
@@ -401,7 +401,7 @@ def _calibrated(truth: np.ndarray, chances: np.ndarray) -> dict[str, Any]:
     bins = [{"said": round(b.said, 5), "seen": b.seen.plain()} for b in found.bins]
     return {"bins": bins} | _plain({k: getattr(found, k) for k in ("error", "by_luck", "z", "p")})
 
-# %% ../../nbs/stages/140_monitor.ipynb #c1bc1909
+# %% ../../nbs/stages/140_monitor.ipynb #7b817c23
 def groups_of(
     part: Part,
     evidence: Mapping[str, Any],  # problem
@@ -418,7 +418,7 @@ def groups_of(
             made[feature.name] = {"labelled": enough, "rates": rates, "gaps": _told(found.gaps), "small": found.small}
     return made
 
-# %% ../../nbs/stages/140_monitor.ipynb #4b35a6c0
+# %% ../../nbs/stages/140_monitor.ipynb #bf7f1dc4
 _PACES = 24  # parts of a window whose traffic is shown
 
 
@@ -457,7 +457,7 @@ def system_tests(
         made["errors"] = more_errors(now["errors"], now["requests"], [p["errors"] for p in asked], [p["requests"] for p in asked])
     return made
 
-# %% ../../nbs/stages/140_monitor.ipynb #409867b7
+# %% ../../nbs/stages/140_monitor.ipynb #08f52b64
 #: How the tolerated false alarms are shared out.
 SHARES = {"drift": 0.3, "predictions": 0.15, "estimated": 0.15, "quality": 0.2, "system": 0.15, "errors": 0.05}
 #: Differences below are no reason for an alarm, however certain: share of rows that would have to change; 0.5: half as much again.
@@ -520,7 +520,7 @@ class Report(msgspec.Struct):
         "What is known about one version; None when it answered nothing."
         return next((p for p in self.parts if p.version == version), None)
 
-# %% ../../nbs/stages/140_monitor.ipynb #337f85ef
+# %% ../../nbs/stages/140_monitor.ipynb #af4012d7
 def look_at_part(
     part: Part,
     reference: Reference,
@@ -539,7 +539,7 @@ def look_at_part(
     pvalues = {name: p for name, p in pvalues.items() if p is not None and p != {}}
     effects = {"drift": {f["name"]: f["effect"] for f in features}, "predictions": {f["name"]: f["effect"] for f in said}}
     alarms = _judged(pvalues, rules.false_alarms, share, effects)
-    made.alarms = [_plain(a._asdict()) | {"said": said_of(a, made)} for a in alarms]
+    made.alarms = [_plain(a._asdict()) | {"said": _cause(a, made)} for a in alarms]
     return made, list(pvalues)
 
 
@@ -548,8 +548,8 @@ def _judged(pvalues: Mapping[str, Any], budget: float, share: float, effects: Ma
     here = {name: value for name, value in effects.items() if name in pvalues}
     return judge_window(pvalues, budget, {name: SHARES[name] * share for name in pvalues}, here, {name: floor for name, floor in FLOORS.items() if name in pvalues})
 
-# %% ../../nbs/stages/140_monitor.ipynb #732cf264
-def said_of(
+# %% ../../nbs/stages/140_monitor.ipynb #8c013adf
+def _cause(
     alarm: Alarm,
     made: PartReport,  # of the version that it is about
 ) -> str:
@@ -582,7 +582,7 @@ def _difference(f: Mapping[str, Any]) -> str:
         said.append(f"{(f['below'] or 0) + (f['above'] or 0):.1%} outside of the range seen in training")
     return "; ".join([*said, *([f["note"]] if f["note"] else [])])
 
-# %% ../../nbs/stages/140_monitor.ipynb #95b0d160
+# %% ../../nbs/stages/140_monitor.ipynb #651a008b
 def look(
     window: Window,
     references: Mapping[int, Reference | str],  # by version; a text says why there is none
@@ -613,7 +613,7 @@ def look(
             made.alarms += [_plain(a._asdict()) | {"said": tests[a.what].said} for a in alarms]
     return made
 
-# %% ../../nbs/stages/140_monitor.ipynb #63823c09
+# %% ../../nbs/stages/140_monitor.ipynb #d6fa6351
 def report_file(
     home: Path,
     model: str,
@@ -649,7 +649,7 @@ def _readable(files: Sequence[Path]) -> Iterator[Report]:
         except (OSError, ValueError):
             continue
 
-# %% ../../nbs/stages/140_monitor.ipynb #0f11724f
+# %% ../../nbs/stages/140_monitor.ipynb #f88f03d8
 CATCH_UP = 31  # windows that are made up for at most, and looked at again when labels come late
 AHEAD = timedelta(minutes=5)  # that clocks may disagree by
 
@@ -685,6 +685,19 @@ def monitor_due(
     return done
 
 
+def look_now(
+    settings: Any,  # home, log_url, registry_uri
+    charter_: Charter,  # how windows are judged
+    model: str,
+    now: datetime,  # with its zone
+) -> Report | None:  # None: there is nothing in it
+    "The window that isn't over yet, for looking: nothing is kept, and no alert is opened."
+    if not has_log(settings):
+        return None
+    window = window_of(settings, model, window_at(now, charter_.monitoring.window)[0], now)
+    return look(window, references_of(settings, window, {}), charter_.monitoring) if window.rows else None
+
+
 def _season(rules: Monitoring, past: Sequence[Report]) -> int:
     "Hours are compared with the same hour of other days, when there are enough of them."
     return 24 if rules.window == "hour" and len(past) >= 24 * MIN_PAST else 1
@@ -703,7 +716,7 @@ def references_of(
             known[number] = str(error)
     return known
 
-# %% ../../nbs/stages/140_monitor.ipynb #87976bc2
+# %% ../../nbs/stages/140_monitor.ipynb #8a0c9736
 def _with_late_labels(settings: Any, rules: Monitoring, model: str, past: Sequence[Report], known: dict) -> list[Report]:
     "Reports whose labels have at least doubled since they were looked at, made anew; the test of quality has half of what was left to spend."
     if not past:
@@ -736,9 +749,9 @@ def _look_again(part: PartReport, window: Window, reference: Reference | str, ru
     if part.judged and p is not None and not part.quality_down:
         report.channels += ["quality"] * ("quality" not in report.channels)
         share = 1 / sum(q.judged for q in report.parts) / 2**part.looks
-        part.alarms += [_plain(a._asdict()) | {"said": said_of(a, part)} for a in _judged({"quality": p}, rules.false_alarms, share, {})]
+        part.alarms += [_plain(a._asdict()) | {"said": _cause(a, part)} for a in _judged({"quality": p}, rules.false_alarms, share, {})]
 
-# %% ../../nbs/stages/140_monitor.ipynb #715af974
+# %% ../../nbs/stages/140_monitor.ipynb #6136814d
 #: Title and severity of the alert of each channel.
 TITLES = {
     "drift": ("inputs are not what the model learnt from", "warning"),
@@ -777,7 +790,7 @@ def figures_of(
         made |= {f"version_{part.version}/{k}": v for k, v in mine.items()}
     return {k: float(v) for k, v in made.items() if v is not None}
 
-# %% ../../nbs/stages/140_monitor.ipynb #98f3d4a8
+# %% ../../nbs/stages/140_monitor.ipynb #4871ad03
 def self_check(
     reference_rows: pd.DataFrame,  # training rows
     evidence: Mapping[str, Any],  # problem, schema
@@ -796,7 +809,7 @@ def self_check(
         found += bool(_judged({"drift": {f.name: f.p for f in features}}, rules.false_alarms, 1, {"drift": {f.name: f.effect for f in features}}))
     return {"windows": windows, "rows": size, "alarms": found, "tolerated": rules.false_alarms}
 
-# %% ../../nbs/stages/140_monitor.ipynb #9474feff
+# %% ../../nbs/stages/140_monitor.ipynb #50c3ec17
 def now_of(
     place: Any,  # home, log_url
     model: str,
