@@ -26,6 +26,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                          'mlops_nb.core.artifacts.Store': ('core/artifacts.html#store', 'mlops_nb/core/artifacts.py'),
                                          'mlops_nb.core.artifacts.Store.__init__': ( 'core/artifacts.html#store.__init__',
                                                                                      'mlops_nb/core/artifacts.py'),
+                                         'mlops_nb.core.artifacts.Store._whole': ( 'core/artifacts.html#store._whole',
+                                                                                   'mlops_nb/core/artifacts.py'),
                                          'mlops_nb.core.artifacts.Store.get': ( 'core/artifacts.html#store.get',
                                                                                 'mlops_nb/core/artifacts.py'),
                                          'mlops_nb.core.artifacts.Store.has': ( 'core/artifacts.html#store.has',
