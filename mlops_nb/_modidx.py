@@ -304,6 +304,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'mlops_nb.core.guard.Masker.part': ('core/guard.html#masker.part', 'mlops_nb/core/guard.py'),
                                      'mlops_nb.core.guard._forms': ('core/guard.html#_forms', 'mlops_nb/core/guard.py'),
                                      'mlops_nb.core.guard._in_addresses': ('core/guard.html#_in_addresses', 'mlops_nb/core/guard.py'),
+                                     'mlops_nb.core.guard._joined': ('core/guard.html#_joined', 'mlops_nb/core/guard.py'),
                                      'mlops_nb.core.guard.mask_notebook': ('core/guard.html#mask_notebook', 'mlops_nb/core/guard.py'),
                                      'mlops_nb.core.guard.masker': ('core/guard.html#masker', 'mlops_nb/core/guard.py'),
                                      'mlops_nb.core.guard.secrets_of': ('core/guard.html#secrets_of', 'mlops_nb/core/guard.py')},
