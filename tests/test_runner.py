@@ -6,6 +6,7 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+from conftest import NOTEBOOKS
 
 ALL_CACHED = {"ingest": "cached", "scale": "cached", "total": "cached", "count": "cached"}
 
@@ -105,6 +106,21 @@ def test_damaged_object_is_made_again_once(project, damage):
     file.write_bytes(damaged)
     assert project.run() == ALL_CACHED and "is damaged" in project.summary()["warnings"][0]
     assert project.run() == ALL_CACHED | {"scale": "done"} and file.is_file()
+
+
+def test_damaged_object_with_many_readers_is_made_again_once(project):
+    """Readers side by side each find the damage, one while the producer is at work: it runs once, and is told once."""
+    late = NOTEBOOKS["stages/30_total.ipynb"]
+    late = [c.replace("stages.total", "stages.late").replace('total = Output("total"', 'late = Output("late"').replace("total.write(sum(scaled.read()))", "import time\ntime.sleep(1)\nlate.write(sum(scaled.read()))") for c in late]
+    project.write("stages/35_late.ipynb", late)
+    project.export()
+    project.run(stages=("total", "late"))
+    digest = project.summary()["stages"]["scale"]["outputs"]["scaled"]
+    file = project.root / ".mlops" / "objects" / digest[:2] / digest
+    file.write_bytes(file.read_bytes()[:-1])
+    done = project.call("run", "total", "late", "--force", "total", "--force", "late")
+    assert {n: s["status"] for n, s in project.summary()["stages"].items()} == {"ingest": "cached", "scale": "done", "total": "done", "late": "done"}, done.stdout
+    assert len(re.findall("^scale +done", done.stdout, re.MULTILINE)) == 1 and len(project.summary()["warnings"]) == 1
 
 
 def test_damaged_root_object_is_made_again(project):

@@ -7,6 +7,7 @@ __all__ = ['TRUSTED', 'KINDS', 'digest_of', 'write_atomic', 'zip_of', 'unzip', '
            'Html', 'CorruptObject', 'Store']
 
 # %% ../../nbs/core/20_artifacts.ipynb #699fa030
+import contextlib
 import hashlib
 import io
 import json
@@ -328,11 +329,18 @@ class Store:
         return self.path(digest).is_file()
 
     def put(self, data: bytes) -> str:
-        "Keep `data`; its digest."
+        "Keep `data`; its digest. A damaged object of that name is replaced."
         digest = digest_of(data)
-        if not self.has(digest):
+        if not self._whole(digest):
             write_atomic(self.path(digest), data)
         return digest
+
+    def _whole(self, digest: str) -> bool:
+        try:
+            with open(self.path(digest), "rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest() == digest
+        except OSError:
+            return False
 
     def get(self, digest: str) -> bytes:
         "The bytes named `digest`, checked."
@@ -344,6 +352,7 @@ class Store:
         except OSError as error:
             raise MlopsError(f"the store can't be read: {error.strerror}: {error.filename}; mend its permissions or disk") from error
         if digest_of(data) != digest:
-            os.replace(path, path.with_name(f"{path.name}.corrupt"))
+            with contextlib.suppress(FileNotFoundError):  # another reader was faster
+                os.replace(path, path.with_name(f"{path.name}.corrupt"))
             raise CorruptObject(f"object {digest[:12]} is damaged (set aside as {path.name[:12]}….corrupt); run the pipeline again: its producer will make it")
         return data

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from .errors import MlopsError, nearest
+from .errors import MlopsError, expected, nearest
 from .metrics import FAIRNESS_METRICS, METRICS
 
 # %% ../../nbs/core/25_charter.ipynb #78446fbc
@@ -156,6 +156,8 @@ def load_charter(path: Path) -> Charter:
         content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 - a SafeLoader
     except FileNotFoundError:
         raise MlopsError(f"no charter {path.name} in {path.parent.name}/; name one with --charter, or set `charter` in settings.ini") from None
+    except IsADirectoryError:
+        raise MlopsError(f"charter {path.name} is a folder; expected a YAML file") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise MlopsError(f"charter {path.name} can't be read: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
@@ -173,7 +175,7 @@ def _complaint(name: str, item: Any) -> str:
         return f"charter {name}: '{place}' is missing"
     if item["type"] == "extra_forbidden":
         return f"charter {name}: unknown key '{place}'{nearest(item['loc'][-1], _known(item['loc'][:-1]))}"
-    return f"charter {name}: {place} = {item['input']!r}: {item['msg']}"
+    return f"charter {name}: {place} = {item['input']!r}; {expected(item)}"
 
 
 def _known(loc: tuple) -> list[str]:
@@ -305,13 +307,15 @@ def source_path(
         from mlops_nb.core.made import make
 
         return make(name, Path(root) / "data")
+    if name.startswith("//"):
+        raise MlopsError(f"data source {kind}:... is an address, and sources are files; download it first")
     path = Path(str(resources.files("mlops_nb") / "data" / name)) if kind == "package" and _ else Path(root) / charter.data.source
     try:
         with open(path, "rb"):
             return path
     except OSError as error:
         siblings = [p.name for p in path.parent.glob("*.*")] if path.parent.is_dir() else []
-        raise MlopsError(f"data source {charter.data.source} can't be read: {error.strerror}{nearest(path.name, siblings)}") from None
+        raise MlopsError(f"data source {charter.data.source} can't be read: {error.strerror}{nearest(path.name, siblings) if siblings else ''}") from None
 
 
 def source_file(

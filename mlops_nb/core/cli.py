@@ -10,10 +10,12 @@ __all__ = ['app', 'runs_app', 'models_app', 'CharterOption', 'KnobOption', 'Samp
 
 # %% ../../nbs/core/80_cli.ipynb #815edb86
 import gc
+import importlib.util
 import itertools
 import json
 import os
 import re
+import shlex
 import signal
 import sys
 import time
@@ -195,8 +197,13 @@ def _closing(settings: Any, summary: dict[str, Any], sample: bool) -> None:
     "The end of a run: headline figures, where the report is, what to do next; exits 1 when the run failed."
     folder = settings.reports / summary["run"]
     place = Path(os.path.relpath(folder, Path.cwd()))
-    for warning in summary.get("warnings", ()):
+    warnings = summary.get("warnings", ())
+    executed = any(s["status"] in ("done", "failed") for s in summary["stages"].values())
+    before = () if executed else next(itertools.islice(_summaries(settings), 1, None), {}).get("warnings", ())
+    for warning in [w for w in warnings if w not in before]:
         print(f"warning: {warning}", file=sys.stderr)
+    if known := sum(w in before for w in warnings):
+        print(f"{known} {'warning' if known == 1 else 'warnings'} as in the run before; to read: mlops-nb runs show{' --sample' if sample else ''}", file=sys.stderr)
     cards = [s["error"] for s in summary["stages"].values() if "error" in s]
     for card in cards:
         where = f", line {card['line']}" if card["line"] else ""
@@ -535,8 +542,19 @@ def sync() -> None:
         print(said)
 
 # %% ../../nbs/core/80_cli.ipynb #9fcbb1af
+_NEEDED = {  # by program: a package that tells whether what it needs is there, and the extra that brings it
+    "jupyter": ("jupyterlab", "lab"),
+    "streamlit": ("streamlit", "app"),
+    "mlops_nb.services.serve": ("prometheus_client", "serve"),
+    "mlops_nb.services.drill": ("prometheus_client", "serve"),
+}
+
+
 def _start(*words: str) -> None:
     "Become another program: its signals and its exit code are ours."
+    package, extra = _NEEDED.get(words[0], ("", ""))
+    if package and not importlib.util.find_spec(package):
+        raise MlopsError(f"this needs {package}, which is not installed; install it: pip install 'mlops-nb[{extra}]'")
     sys.stdout.flush()
     os.execv(sys.executable, [sys.executable, "-m", *words])  # noqa: S606 - our own words
 
@@ -609,7 +627,7 @@ def init_command(
     if data is None:
         if target:
             raise MlopsError("--target needs --data FILE, the table that it is a column of")
-        print(f"the example project {example} is in {project.init_example(folder, example)}\nnext: cd {folder}    mlops-nb run --sample 2000")
+        print(f"the example project {example} is in {project.init_example(folder, example)}\nnext: cd {shlex.quote(str(folder))}    mlops-nb run --sample 2000")
         return
     print(project.report(project.init(folder, data, target)))
 

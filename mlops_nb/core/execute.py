@@ -14,6 +14,7 @@ import re
 import signal
 import threading
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -152,8 +153,9 @@ def _engine(kernels: Kernels, env: dict[str, str], out: Path, said: Path, flood:
                 complete(cell, cell_index, **more)
 
             def save(**_):
-                mask_notebook(nb_man.nb, flood.mask)
-                write_atomic(out, writes(nb_man.nb).encode())
+                kept = deepcopy(nb_man.nb)  # what is masked before its end has come can't be masked well
+                mask_notebook(kept, flood.mask)
+                write_atomic(out, writes(kept).encode())
 
             nb_man.cell_start, nb_man.cell_complete, nb_man.save = cell_start, cell_complete, save
             kernels.enter(client)

@@ -12,6 +12,7 @@ import os
 import re
 import shlex
 from collections.abc import Callable, Mapping
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, quote_plus, unquote
@@ -49,7 +50,7 @@ def _in_addresses(text: str) -> set[str]:
 
 def _forms(value: str) -> tuple[str, ...]:
     "How a value may be shown."
-    return value, json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1], repr(value)[1:-1], html.escape(value), quote(value), quote(value, safe=""), quote_plus(value), shlex.quote(value).strip("'")
+    return value, json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1], repr(value)[1:-1], html.escape(value), html.escape(value, quote=False), quote(value), quote(value, safe=""), quote_plus(value), shlex.quote(value).strip("'")
 
 # %% ../../nbs/core/42_guard.ipynb #24dab01a
 _HEAD = 16  # characters of a long secret's shortest beginning that is masked
@@ -94,6 +95,17 @@ def masker(secrets: list[str]) -> Masker:
     return Masker(secrets)
 
 # %% ../../nbs/core/42_guard.ipynb #ac2875e4
+def _joined(outputs: list) -> list:
+    "Outputs of a cell; what it printed in several pieces, one right after the other, is one."
+    kept: list = []
+    for (kind, _), group in groupby(outputs, lambda output: (output["output_type"], output.get("name"))):
+        first, *others = group
+        if kind == "stream":
+            first["text"] = "".join(piece for output in (first, *others) for piece in output["text"])
+        kept += [first] if kind == "stream" else [first, *others]
+    return kept
+
+
 def mask_notebook(
     notebook: dict,  # a notebook's JSON or NotebookNode; changed in place
     mask: Callable[[Any], Any],
@@ -101,6 +113,8 @@ def mask_notebook(
     "Mask the secrets in everything a notebook holds."
     for cell in notebook["cells"]:
         cell["source"] = mask("".join(cell["source"]))
+        if "outputs" in cell:
+            cell["outputs"] = _joined(cell["outputs"])
         for output in cell.get("outputs", ()):
             for part in ("text", "traceback", "ename", "evalue"):
                 if part in output:

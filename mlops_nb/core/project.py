@@ -15,6 +15,7 @@ import json
 import keyword
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -28,7 +29,7 @@ from .errors import MlopsError, nearest
 from .pipeline import Graph, build_graph, load_graph, origin_mark, reading_order, stock_stages
 from .settings import Settings, find_root, stock
 from .signatures import read_notebook, read_stage
-from .tables import read_table
+from .tables import NAMELESS, read_table
 
 # %% ../../nbs/core/85_project.ipynb #efd243d5
 def _rows_of(file: Path) -> Any:  # pandas.DataFrame
@@ -37,7 +38,7 @@ def _rows_of(file: Path) -> Any:  # pandas.DataFrame
         frame = read_table(file)
     except OSError as error:
         siblings = [p.name for p in file.parent.glob("*.*")] if file.parent.is_dir() else []
-        raise MlopsError(f"{file.name} can't be read: {error.strerror or error}{nearest(file.name, siblings)}") from None
+        raise MlopsError(f"{file.name} can't be read: {error.strerror or error}{nearest(file.name, siblings) if siblings else ''}") from None
     if len(frame.columns) < 2:
         raise MlopsError(f"{file.name} has {len(frame)} rows and one column, '{frame.columns[0]}'; expected a target and at least one feature, separated by a comma, semicolon, tab or |")
     return frame
@@ -101,7 +102,7 @@ def _tokens(name: str) -> list[str]:
 
 def guess_target(columns: list[Column]) -> tuple[str, str]:  # name, why
     "The column that is most likely what should be learnt."
-    could_be = [c for c in columns if c.distinct >= 2 and c.kind in ("number", "integer", "boolean", "category")]
+    could_be = [c for c in columns if c.name != NAMELESS and c.distinct >= 2 and c.kind in ("number", "integer", "boolean", "category")]
     if not could_be:
         raise MlopsError("no column could be a target: each has one value only, free text or dates; expected one with classes or numbers")
     named = [c for c in could_be if _TARGETS & set(_tokens(c.name))]
@@ -126,6 +127,7 @@ class Task:
 def guess_task(values: Any) -> Task:  # values: pandas.Series of the target
     "The task that the target's values stand for."
     column, counts = _look("target", values), values.dropna().value_counts()
+    counts.index = counts.index.astype(object)  # plain Python values
     if column.distinct < 2:
         only = f"only {counts.index[0]!r}" if column.distinct else "no value"
         raise MlopsError(f"target '{values.name}' has {only} in {len(values):,} rows; nothing can be learnt from that, name another with --target")
@@ -204,11 +206,13 @@ def columns_to_leave_out(
         words = set(_tokens(c.name))
         counted = c.kind == "integer" and len(columns) > 2 and c.high is not None and c.low is not None and c.high - c.low == rows - 1  # one after the other, and not all there is
         named = words & {"id", "uuid", "guid", "index", "key", "nr", "no"} or c.name.lower().endswith(("id", "number", "nummer"))
-        identifies = c.distinct == rows and (counted or (named and c.kind in ("integer", "text")))
+        identifies = c.distinct == rows and (counted or c.name == NAMELESS or (named and c.kind in ("integer", "text")))
         if identifies and row_id is None:
             row_id = c.name
         elif c.distinct <= 1:
             why[c.name] = "It has one value only and says nothing." if c.distinct else "It is empty."
+        elif c.name == NAMELESS:
+            why[c.name] = "The first column, to which the file gives no name: most often the rows' numbers or labels."
         elif c.kind == "text" or identifies:
             why[c.name] = f"{c.distinct:,} different values in {rows:,} rows: free text or an identifier, not something to learn by heart."
         elif c.kind == "date in text":
@@ -223,6 +227,11 @@ _METRICS: dict[str, list[str]] = {  # the first one is what models are compared 
 }
 _SAMPLE: dict[str, dict[str, Any]] = {"train": {"folds": 3}, "tune": {"trials": 3}, "explain": {"rows": 60}}
 _WIDE = 100  # columns; what SHAP values cost grows with rows times columns
+
+
+def _who(column: str) -> str:
+    "What to say beside a column that the file does not name."
+    return " (the first column, to which the file gives no name)" if column == NAMELESS else ""
 
 
 def _text(value: Any) -> str:
@@ -289,7 +298,7 @@ def charter_text(
     lines += ["", *_costs_and_fairness(task, guess.sensitive)]
     lines += ["", "# Columns that no model may read, each with the reason. GUESS. No program can see which ones are known only after the fact: add those.", f"exclude:{'' if guess.left_out else ' {}'}"]
     lines += [f"  {_text(column)}: {_text(why)}" for column, why in guess.left_out.items()]
-    lines += [f"id: {_text(guess.row_id)}  # GUESS: identifies a row" if guess.row_id else "# id: the column that identifies a row", "# weight: the column of survey weights", ""]
+    lines += [f"id: {_text(guess.row_id)}  # GUESS: identifies a row{_who(guess.row_id)}" if guess.row_id else "# id: the column that identifies a row", "# weight: the column of survey weights", ""]
     return "\n".join([*lines, *_rules(guess.columns), "", *_knobs(graph, len(guess.columns))]) + "\n"
 
 # %% ../../nbs/core/85_project.ipynb #3b4627f2
@@ -501,7 +510,7 @@ def report(made: Made) -> str:
     "What was guessed, for the terminal, and how to go on."
     g = made.guess
     roles = {g.target: "target"} | {s["column"]: "sensitive?" for s in g.sensitive} | {c: f"left out: {why}" for c, why in g.left_out.items()}
-    roles |= {g.row_id: "left out: it identifies a row"} if g.row_id else {}
+    roles |= {g.row_id: f"left out: it identifies a row{_who(g.row_id)}"} if g.row_id else {}
     listed = [c for i, c in enumerate(g.columns) if i < _SHOWN or c.name in roles]
     lines = [f"{'column':<32} {'type':<12} {'different':>9} {'missing':>8}"]
     lines += [f"{c.name[:32]:<32} {c.kind:<12} {c.distinct:>9,} {c.missing:>8,}  {roles.get(c.name, '')}".rstrip() for c in listed]
@@ -515,7 +524,7 @@ def report(made: Made) -> str:
         lines += ["sensitive: no column has an English name for sex, age, origin and the like; if one is there under another name, add it to the charter"]
     lines += [f"left as they were: {', '.join(made.kept)}"] if made.kept else []
     charter = f"nbs/charters/{made.name}.yaml"
-    steps = [(f"cd {made.root}", ""), ("mlops-nb check", "is everything sound?"), ("mlops-nb run --sample 2000", "a trial on few rows"), ("mlops-nb run", "all rows: a registered model and a report")]
+    steps = [(f"cd {shlex.quote(str(made.root))}", ""), ("mlops-nb check", "is everything sound?"), ("mlops-nb run --sample 2000", "a trial on few rows"), ("mlops-nb run", "all rows: a registered model and a report")]
     lines += ["", f"project {made.name} is in {made.root}; read {charter} first: it says what was guessed, and why", "next:"]
     return "\n".join([*lines, *(f"  {step:<28}{what}".rstrip() for step, what in steps)])
 

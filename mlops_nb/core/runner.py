@@ -215,7 +215,8 @@ class _Run:
         self.last = last_results(job.settings, job.charter.name)
         self.results: dict[str, Result] = {}
         self.parts: dict[str, dict[str, Any]] = {}
-        self.mended: set[str] = set()
+        self.mended: set[str] = set()  # stages that found damage
+        self.remade: set[str] = set()  # artifacts
         self.warnings: list[str] = []
         self.kernels = Kernels()
         self.git = git_state(job.settings.root)
@@ -326,13 +327,16 @@ class _Run:
                 self.tell(other, status="skipped", why=f"needs {name}")
 
     def _mend(self, name: str, result: Result) -> bool:
-        "After a damaged object was found: its producer, and this stage, go back to the list, once."
+        "After a damaged object was found: its producer, unless it is there already, and this stage go back to the list, once."
         if result.error is None or result.error["ename"] != "CorruptObject" or name in self.mended or self.kernels.stopped:
             return False
         self.mended.add(name)
+        inputs = self.parts[name]["inputs"]
+        lost = [a for a, d in inputs.items() if a in self.digests and not self.store.has(d)]
         self.digests |= roots(self.job.settings, self.store)
-        lost = [a for a, d in self.parts[name]["inputs"].items() if not self.store.has(d)]
-        self.warnings.append(f"{', '.join(lost) or 'an object'} in the store was damaged or lost and is made again (what is damaged is set aside as OBJECT.corrupt); check the disk")
+        if lost or not self.remade & inputs.keys():  # else another reader found it first
+            self.warnings.append(f"{', '.join(lost) or 'an object'} in the store was damaged or lost and is made again (what is damaged is set aside as OBJECT.corrupt); check the disk")
+        self.remade |= set(lost)
         again = {self.job.graph.producer[a] for a in lost if a in self.job.graph.producer} | {name}
         for other in again:
             self.results.pop(other, None)

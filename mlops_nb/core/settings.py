@@ -14,7 +14,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from .errors import MlopsError, nearest
+from .errors import MlopsError, expected, nearest
 
 # %% ../../nbs/core/10_settings.ipynb #fab690fa
 class Settings(BaseModel):
@@ -84,15 +84,17 @@ def load_settings(
     for key in values:
         if key not in known:
             raise MlopsError(f"settings.ini: unknown key '{key}'{nearest(key, known)}")
-    values |= {k: os.environ[f"MLOPS_NB_{k.upper()}"] for k in known if f"MLOPS_NB_{k.upper()}" in os.environ}
+    variables = {k: f"MLOPS_NB_{k.upper()}" for k in known if f"MLOPS_NB_{k.upper()}" in os.environ}
+    values |= {k: os.environ[name] for k, name in variables.items()}
     if os.environ.get("WANDB_MODE") and values.get("tracking") != "disabled":  # W&B's own variable chooses among its modes
-        values["tracking"] = os.environ["WANDB_MODE"].lower()
+        variables["tracking"], values["tracking"] = "WANDB_MODE", os.environ["WANDB_MODE"].lower()
     values |= {k: v for k, v in overrides.items() if v is not None}
     try:
         made = Settings(root=root, **values)  # type: ignore[arg-type]
     except ValidationError as error:
         first = error.errors()[0]
-        raise MlopsError(f"settings: {first['loc'][0]} = {first['input']!r}: {first['msg']}") from None
+        key = str(first["loc"][0])
+        raise MlopsError(f"{variables.get(key, f'settings.ini: {key}')} = {first['input']!r}; {expected(first)}") from None
     for key, folder in {"home": made.home, "reports": made.reports}.items():
         if wrong := next((f for f in (folder, *folder.parents) if os.path.lexists(f) and not os.path.isdir(f)), None):
             raise MlopsError(f"settings: {key} = {folder}, but {wrong} is a file; expected a folder, or one to be made: name another, or move the file away")

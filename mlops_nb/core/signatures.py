@@ -323,9 +323,9 @@ def faults(
     if stale:
         found.append(f"{where}: exported cells {', '.join(sorted(stale))} differ from {stage.module}; run nbdev-export")
     try:
-        trees = {role: [ast.parse(_no_magics(c.source)) for c in stage.source(role)] for role in ("export", "lesson", "run")}
-    except SyntaxError as error:
-        return [*found, f"{where}: {error.msg} in `{(error.text or '').strip()}`"]
+        trees = {role: [_tree(c, where) for c in stage.source(role)] for role in ("export", "lesson", "run")}
+    except MlopsError as error:
+        return [*found, str(error)]
     bound = {role: [bound_names(tree) for tree in cells] for role, cells in trees.items()}
     names = {role: set().union(*cells) for role, cells in bound.items()}
     imported = {role: {name for cell in cells for name, by_import in cell.items() if by_import} for role, cells in bound.items()}
@@ -344,6 +344,9 @@ def faults(
     return found
 
 # %% ../../nbs/core/30_signatures.ipynb #704771b1
-def _no_magics(source: str) -> str:
-    "The cell without IPython's magic lines."
-    return "\n".join("pass" if line.lstrip().startswith(("%", "!")) else line for line in source.splitlines())
+def _tree(cell: Cell, where: str) -> ast.Module:
+    "A cell's syntax tree, without IPython's magic lines."
+    try:
+        return ast.parse("\n".join("pass" if line.lstrip().startswith(("%", "!")) else line for line in cell.source.splitlines()))
+    except SyntaxError as error:
+        raise MlopsError(f"{where}, cell {cell.id}: {error.msg} in `{(error.text or '').strip()}`") from None

@@ -36,7 +36,7 @@ def check_target(
     known = frame[stated.target].dropna()
     distinct = known.unique()
     if len(distinct) < 2:
-        only = f"only {distinct[0]!r}" if len(distinct) else "no value at all"
+        only = f"only {distinct.tolist()[0]!r}" if len(distinct) else "no value at all"
         raise MlopsError(f"target '{stated.target}' has {only} in {len(frame):,} rows; there is nothing to learn, expected at least two different values")
     if stated.task == "binary" and stated.positive is not None and not is_positive(known, stated.positive).any():
         raise MlopsError(f"no row has {stated.target} = {stated.positive!r}, the positive class{nearest(stated.positive, distinct[:50])}")
