@@ -594,7 +594,6 @@ PROGRAMS = {  # commands that are programs with words of their own, in services 
     "monitor": ("services.monitoring", "Look at each window of the prediction log that is over: drift, quality, alarms."),
     "alerts": ("services.alerts", "What a person should look at: list, ack, send."),
     "experiment": ("services.experiment", "Experiments between versions of a served model: start, status, stop, verdict."),
-    "monitor": ("services.monitor", "Look at the windows of the prediction log that are over."),
     "retrain": ("services.retrain", "Make a challenger from labelled predictions and compare it with the champion."),
     "watch": ("services.watch", "Monitoring, scoring and retraining on schedule."),
     "drill": ("services.drill", "A fire drill: replay rows through the real service, let something go wrong, score the loop."),
