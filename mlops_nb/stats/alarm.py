@@ -54,7 +54,7 @@ def judge(
     if not 0 < false_alarms <= 0.5:
         raise ValueError(f"false_alarms is the tolerated share of undisturbed windows with any alarm, above 0 and up to 0.5, not {false_alarms:g}")
     shares = {name: 1 / len(pvalues) for name in pvalues} if shares is None else shares
-    for what, named in (("share", shares), ("effect", effects or {}), ("floor", floors or {})):
+    for what, named in (("a share", shares), ("an effect", effects or {}), ("a floor", floors or {})):
         _check_names(what, named, pvalues)
     if missing := [name for name in pvalues if name not in shares]:
         raise ValueError(f"channel '{missing[0]}' has no share of the false alarms; give it one, or shares=None for equal ones")
@@ -91,7 +91,7 @@ def _check_names(what: str, named: Mapping, channels: Mapping) -> None:
     for name in named:
         if name not in channels:
             close = get_close_matches(name, list(channels), n=1)
-            raise ValueError(f"a {what} is given for '{name}', which is no channel of this window; " + (f"did you mean '{close[0]}'?" if close else f"channels: {', '.join(channels)}"))
+            raise ValueError(f"{what} is given for '{name}', which is no channel of this window; " + (f"did you mean '{close[0]}'?" if close else f"channels: {', '.join(channels)}"))
 
 
 def _words(channel: str, what: str, p: float, threshold: float, effect: float, false_alarms: float) -> str:
@@ -182,18 +182,20 @@ def more_errors(
         raise ValueError(f"{len(wrong)} past windows have errors and {len(of)} have requests; expected one of each for every window")
     if not 0 <= errors <= requests or (wrong < 0).any() or (wrong > of).any():
         raise ValueError("errors lie between 0 and the window's requests; count refused and failed requests among the requests")
-    if requests == 0 or of.sum() == 0:
+    wrong, of = wrong[of > 0], of[of > 0]
+    if requests == 0 or not len(of):
         return Anomaly(math.nan, math.nan, math.nan, "errors are not judged: there were no requests, now or before")
     usual, spread = float(wrong.sum() / of.sum()), _dispersion(wrong, of)
     now, before, n, m = (math.floor(x / spread) for x in (errors, wrong.sum(), requests, of.sum()))
     p = float(stats.hypergeom.sf(now - 1, n + m, now + before, n)) if n else 1.0
+    if stats.chi2.sf(spread * (len(of) - 1), len(of) - 1) < 0.05 and len(of) >= MIN_PAST:
+        p = max(p, tail_chance(errors / requests, wrong / of, math.sqrt(usual / requests)))
     bursts = f", in bursts: counts are divided by {spread:.2g}" if spread > 1.05 else ""
     return Anomaly(p, usual, errors / requests - usual, f"{errors} of {requests} requests failed ({errors / requests:.2%}), usually {usual:.2%} (p = {p:.2g}{bursts})")
 
 
 def _dispersion(wrong: np.ndarray, of: np.ndarray) -> float:
     "How much more windows differ than counts of independent errors would; at least 1."
-    wrong, of = wrong[of > 0], of[of > 0]
     rate = wrong.sum() / of.sum()
     if len(of) < 2 or not 0 < rate < 1:
         return 1.0
