@@ -256,7 +256,7 @@ def test_what_init_refuses(env, tmp_path):
 
 
 def test_own_notebooks_are_in_the_pipeline(changed):
-    assert changed("mlops-nb", "check") == "sound: 14 stages, 34 artifacts, " + changed("mlops-nb", "check").split("artifacts, ")[1]
+    assert changed("mlops-nb", "check") == "sound: 16 stages, 37 artifacts, " + changed("mlops-nb", "check").split("artifacts, ")[1]
     assert "note:" not in changed("mlops-nb", "check") and "seasons" in changed("mlops-nb", "graph")
     assert changed("mlops-nb", "diff", "split") == "no difference\n"
     for words, part in (
@@ -421,7 +421,7 @@ def sampled(env, changed, tmp_path_factory) -> Shell:
 
 def test_a_run_on_few_rows_by_the_ci_script(sampled):
     summary = sampled.summary(".mlops/sample/reports")
-    assert summary["status"] == "done" and {s["status"] for s in summary["stages"].values()} == {"done"} and len(summary["stages"]) == 14
+    assert summary["status"] == "done" and {s["status"] for s in summary["stages"].values()} == {"done"} and len(summary["stages"]) == 16
     assert summary["model"]["name"] == "tumours" and summary["stages"]["seasons"]["metrics"]["columns"] > 1
     report = ElementTree.parse(sampled.folder / "reports" / "junit.xml").getroot()
     stages, gates = report.findall("testsuite")
@@ -465,7 +465,7 @@ def whole(env, tmp_path) -> Callable[[str], Shell]:
 def test_whole_runs(whole, file):
     shell = whole(file)
     summary = shell.summary()
-    assert len(summary["stages"]) == 13 and {s["status"] for s in summary["stages"].values()} == {"done"}
+    assert len(summary["stages"]) == 15 and {s["status"] for s in summary["stages"].values()} == {"done"}
     assert summary["model"]["phase"] == "staging", summary["model"]
     shell("python", "-c", APP)
     shell("mlops-nb", "models", "promote", summary["model"]["name"], "1", "--reason", "tested")

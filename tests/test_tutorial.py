@@ -35,7 +35,7 @@ def test_it_does_what_it_says(tutorial):
     assert "exclude: {}" in said(tutorial, "What the stages let you turn") and "sound: " in said(tutorial, "^for old, new in")
     assert "did you mean 'test_size'?" in said(tutorial, "test_sise")
     ran = said(tutorial, "^!mlops-nb run --sample 1000$")
-    assert len(re.findall(r"(?m)^\w+ +done ", ran)) == 13 and "model gym version 1, phase staging" in ran
+    assert len(re.findall(r"(?m)^\w+ +done ", ran)) == 15 and "model gym version 1, phase staging" in ran
     assert said(tutorial, "^import json").startswith("done | gym version 1 | staging")
 
 
@@ -50,9 +50,9 @@ def test_the_model_is_of_use(tutorial):
 
 def test_what_is_changed_and_what_is_not(tutorial):
     planned = dict(re.findall(r"(?m)^(\w+) +(run|depends|cached)", said(tutorial, "--dry-run")))
-    assert {n for n, w in planned.items() if w != "cached"} == {"fairness", "register", "score"} and len(planned) == 13
+    assert {n for n, w in planned.items() if w != "cached"} == {"fairness", "register", "score"} and len(planned) == 15
     own = said(tutorial, "new-stage")
-    assert "sound: 14 stages" in own and re.search(r"(?m)^visits +done", own)
+    assert "sound: 16 stages" in own and re.search(r"(?m)^visits +done", own)
     assert re.search(r"gym +1 +production", said(tutorial, "promote"))
 
 

@@ -9,6 +9,7 @@ __all__ = ['lines_of', 'deliver', 'command']
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -45,19 +46,20 @@ def deliver(
 
 
 def command(
-    model: Annotated[str, typer.Option(help="Name of the model; default: the charter's.")] = "",
+    charter: Annotated[Path | None, typer.Option(help="Charter file; default: the one in settings.ini.")] = None,
     last: Annotated[int, typer.Option(min=0, help="Kept windows to show, when none is new.")] = 1,
+    sample: Annotated[bool, typer.Option("--sample", help="The sample store.")] = False,
 ) -> None:
     "Look at each window of the prediction log that is over and wasn't looked at yet."
     from mlops_nb.core.charter import load_charter
+    from mlops_nb.core.job import sample_settings
     from mlops_nb.core.settings import load_settings
     from mlops_nb.stages.monitor import monitor_due
 
     settings = load_settings()
-    charter = load_charter(settings.charter)
-    name = model or charter.name
-    found = monitor_due(settings, charter, name, datetime.now(UTC))
-    _say(found or (reports(settings.home, name)[-last:] if last else []), bool(found), name, charter.monitoring.window)
+    about, settings = load_charter(charter or settings.charter), sample_settings(settings) if sample else settings
+    found = monitor_due(settings, about, about.name, datetime.now(UTC))
+    _say(found or (reports(settings.home, about.name)[-last:] if last else []), bool(found), about.name, about.monitoring.window)
     if sent := deliver(settings):
         print(sent)
 
