@@ -279,7 +279,7 @@ def test_the_contract_holds_for_them(changed):
 
 def test_editing_and_exporting(changed, tmp_path):
     shell = Shell(changed.env, shutil.copytree(changed.folder, tmp_path / "tumours"))
-    notebook = shell.folder / "nbs" / "stages" / "140_seasons.ipynb"
+    notebook = shell.folder / "nbs" / "stages" / "160_seasons.ipynb"
     notebook.write_text(notebook.read_text().replace("table.mean(", "table.median("))
     assert "140_seasons.ipynb: exported cells" in shell("mlops-nb", "check", fails=True)
     shell("nbdev-export")
@@ -425,7 +425,7 @@ def test_a_run_on_few_rows_by_the_ci_script(sampled):
     assert summary["model"]["name"] == "tumours" and summary["stages"]["seasons"]["metrics"]["columns"] > 1
     report = ElementTree.parse(sampled.folder / "reports" / "junit.xml").getroot()
     stages, gates = report.findall("testsuite")
-    assert (stages.get("tests"), stages.get("failures"), gates.get("name")) == ("14", "0", "gates")
+    assert (stages.get("tests"), stages.get("failures"), gates.get("name")) == ("16", "0", "gates")
     assert {c.get("name") for c in stages} == set(summary["stages"])
     # the project's split ran, and it is what the result's key stands for
     (record,) = (sampled.folder / ".mlops" / "sample" / "keys" / "split").glob("*.json")
