@@ -162,6 +162,14 @@ def test_a_better_challenger_waits_for_a_person(shop):
     assert compared.detail["rows"] == 300 and compared.detail["verdict"] == "better" and compared.detail["challenger"] > 0.8 > compared.detail["champion"]
 
 
+def test_few_rows_are_few_of_the_source(shop):
+    shop.charter = shop.charter.model_copy(update={"knobs": {"ingest": {"max_rows": 900}}})
+    shop.serve(1000)
+    assert shop.retrainer().retrain(HAND, shop.now).state == "asked"
+    (rows,) = (shop.settings.home / "retraining" / "shop").glob("*/rows.parquet")
+    assert pd.read_parquet(rows).note.notna().sum() == 200 and len(pd.read_parquet(rows)) == 900
+
+
 def test_a_worse_challenger_is_archived_and_the_champion_goes_on(shop):
     shop.serve(1000, by="wage")
     done = shop.retrainer(lambda *words: fit(*words, spoilt=True)).retrain(HAND, shop.now)

@@ -34,6 +34,7 @@ from ..core.registry import Loaded, Version, get, load, promote, versions
 from ..core.settings import Settings, load_settings
 from ..core.tables import read_table
 from ..stages.evaluate import binary_metrics, multiclass_metrics, regression_metrics, with_intervals
+from ..stages.ingest import draw
 from ..stages.problem import Problem, is_positive, metric_value
 from ..stages.split import Schema, conform
 from ..traffic.events import Alerts, Events
@@ -398,7 +399,8 @@ class Retrainer:
         "The challenger's rows and charter as files; those of the newest three retrainings are kept."
         folder = self.settings.home / "retraining" / self.name / key
         folder.mkdir(parents=True)
-        source = read_table(source_path(self.charter, self.settings.root))
+        most = self.sample or self.charter.knobs.get("ingest", {}).get("max_rows")  # of the source there are fewer then, and of the new rows none is lost
+        source = draw(read_table(source_path(self.charter, self.settings.root)), most and max(1, most - len(learnt.label)))
         learning_rows(source, learnt, self.charter).to_parquet(folder / "rows.parquet", index=False)
         about = challenger_charter(self.charter, folder / "rows.parquet", self.settings.root, [*learnt.inputs, self.charter.target])
         (folder / f"{self.name}.yaml").write_text(yaml.safe_dump(about, sort_keys=False, allow_unicode=True), encoding="utf-8")
