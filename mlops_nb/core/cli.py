@@ -6,8 +6,8 @@
 __all__ = ['app', 'runs_app', 'models_app', 'CharterOption', 'KnobOption', 'SampleOption', 'RunsFlag', 'JsonFlag', 'SampleFlag',
            'main', 'run', 'run_stage', 'junit_xml', 'check', 'graph', 'status', 'runs_list', 'runs_show',
            'runs_compare', 'models_list', 'models_show', 'models_promote', 'models_rollback', 'sync', 'lab',
-           'app_command', 'serve_command', 'keys_command', 'monitor_command', 'score_command', 'init_command',
-           'new_stage_command', 'diff', 'gc_command', 'doctor']
+           'app_command', 'serve_command', 'keys_command', 'monitor_command', 'score_command', 'feedback_command',
+           'alerts_command', 'init_command', 'new_stage_command', 'diff', 'gc_command', 'doctor']
 
 # %% ../../nbs/core/80_cli.ipynb #815edb86
 import gc
@@ -594,6 +594,18 @@ def monitor_command(words: typer.Context) -> None:
 def score_command(words: typer.Context) -> None:
     "Predict for a whole table: score IN OUT --model MODEL."
     _start("mlops_nb.services.batch", *words.args)
+
+
+@app.command("feedback", context_settings=_ITS_OWN_WORDS)
+def feedback_command(words: typer.Context) -> None:
+    "Import labels or ratings of logged predictions: feedback FILE --model MODEL."
+    _start("mlops_nb.traffic.feedback", *words.args)
+
+
+@app.command("alerts", context_settings=_ITS_OWN_WORDS)
+def alerts_command(words: typer.Context) -> None:
+    "What a person should look at: list, ack, send."
+    _start("mlops_nb.services.alerts", *words.args)
 
 # %% ../../nbs/core/80_cli.ipynb #6627521f
 @app.command("init")

@@ -26,13 +26,25 @@ MASK = "[masked]"
 def secrets_of(
     environ: Mapping[str, str],
     urls: tuple[str, ...] = (),  # settings that may hold user:password@
+    receivers: str = "",  # the setting `alerts`: addresses that are secret as a whole
 ) -> list[str]:
     "The secret values, and the forms in which they may be shown, longest first."
-    values = {v for k, v in environ.items() if _SECRET.search(k)}
+    values = {v for k, v in environ.items() if _SECRET.search(k)} | _in_addresses(f"{receivers} {environ.get('MLOPS_NB_ALERTS', '')}")
     values |= {form for u in (*environ.values(), *urls) for password in _IN_URL.findall(u) for form in (password, unquote(password))}
     lines = {line.strip() for v in values for line in (v, *v.splitlines())}
     shown = {form for v in lines if len(v) >= SHORTEST for form in _forms(v) if len(form) >= SHORTEST}
     return sorted(shown, key=len, reverse=True)
+
+
+def _in_addresses(text: str) -> set[str]:
+    "Addresses as a whole, who logs in there, and what in them looks like a token: no plain word, no number."
+    found = set()
+    for address in re.split(r"[,\s]+", text):
+        rest = address.partition("://")[2]
+        login, at, _ = rest.partition("@")
+        words = {word for word in re.split(r"[/?&=@:]+", rest) if not re.fullmatch(r"[a-z]*|[\d.]*", word)}
+        found |= ({address, rest} if rest else set()) | words | set(login.split(":") if at and "/" not in login else ())
+    return found | {unquote(word) for word in found}
 
 
 def _forms(value: str) -> tuple[str, ...]:

@@ -32,7 +32,7 @@ class Job:
 def sample_settings(settings: Settings) -> Settings:
     "The same project with a store, registry and reports of its own, for runs on few rows."
     home = settings.home / "sample"
-    return Settings.model_validate(settings.model_dump() | {"home": home, "reports": home / "reports", "registry_uri": "", "log_url": ""})
+    return Settings.model_validate(settings.model_dump() | {"home": home, "reports": home / "reports", "registry_uri": "", "log_url": "", "alerts": ""})
 
 
 def prepare(

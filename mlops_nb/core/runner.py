@@ -119,7 +119,7 @@ def plan(job: Job, wanted: Iterable[str], force: Iterable[str] = ()) -> list[Ste
 
 def _mask(settings: Settings) -> Masker:
     "Masks what is secret in this process: in what is saved, and in what is said."
-    return masker(secrets_of(os.environ, (settings.registry_uri, settings.log_url)))
+    return masker(secrets_of(os.environ, (settings.registry_uri, settings.log_url), settings.alerts))
 
 
 def last_results(settings: Settings, charter: str) -> dict[str, dict[str, Any]]:

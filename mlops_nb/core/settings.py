@@ -35,6 +35,7 @@ class Settings(BaseModel):
     tracking: Literal["offline", "online", "disabled"] = "offline"
     registry_uri: str = ""  # MLflow URI; empty means sqlite in home
     log_url: str = ""  # postgresql://... of the prediction log; empty means sqlite in home
+    alerts: str = Field("", repr=False)  # who is told about alerts: apprise addresses, separated by commas; they hold passwords
     approval: Literal["single", "two"] = "single"
     upload: frozenset[Literal["tables", "models"]] = frozenset()
     app_port: int = Field(8501, ge=1, le=65535)

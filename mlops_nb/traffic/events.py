@@ -237,6 +237,17 @@ class Alerts:
         rows = self._tables.run(lambda tables: tables.execute(statement, [limit]).fetchall(), write=False)
         return [_alert(row) for row in reversed(rows)]
 
+    @staticmethod
+    def find(
+        tables: Tables,  # with ALERT_TABLES
+        id: int,
+    ) -> Alert:
+        "An alert by its id, as part of other work."
+        row = tables.execute(f"SELECT {_COLUMNS} FROM alerts WHERE seq = ?", [id]).fetchone()  # noqa: S608
+        if row is None:
+            raise MlopsError(f"there is no alert {id}")
+        return _alert(row)
+
     def _why_not(self, tables: Tables, id: int) -> str:
         known = tables.execute("SELECT person, note FROM alerts WHERE seq = ?", [id]).fetchone()
         if known:

@@ -14,6 +14,7 @@ import math
 import re
 import sys
 import time
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
@@ -33,15 +34,16 @@ from .tables import Away, Tables
 LATE = timedelta(days=7)  # after the prediction: the longest window of monitoring is over
 AHEAD = timedelta(minutes=5)  # that clocks may disagree by
 MOST_COMMENT = 2000  # characters
+_TEXT = r"^[^\u0000]*$"  # what PostgreSQL can hold
 
 
 class Item(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     "Feedback about one prediction: a label, or a rating and a comment."
 
     id: Annotated[str, msgspec.Meta(pattern="^[!-~]{1,200}$", description="The prediction's id.")]
-    label: Annotated[str, msgspec.Meta(max_length=1000)] | int | float | bool | None = None
+    label: Annotated[str, msgspec.Meta(max_length=1000, pattern=_TEXT)] | int | float | bool | None = None
     rating: Annotated[int, msgspec.Meta(ge=1, le=5, description="1 is worst, 5 is best.")] | None = None
-    comment: Annotated[str, msgspec.Meta(max_length=MOST_COMMENT)] | None = None
+    comment: Annotated[str, msgspec.Meta(max_length=MOST_COMMENT, pattern=_TEXT)] | None = None
     at: Annotated[datetime, msgspec.Meta(tz=True, description="When it was observed; default: now.")] | None = None
 
 
@@ -49,7 +51,7 @@ EXPECTED = {
     "id": "the id of a prediction, 1 to 200 characters without spaces",
     "label": "a class of the version that answered, or a finite number for a regression",
     "rating": "a whole number from 1 to 5",
-    "comment": f"a text of at most {MOST_COMMENT:,} characters",
+    "comment": f"a text of at most {MOST_COMMENT:,} characters, none of them NUL",
     "at": "a time with its zone such as 2026-11-25T12:00:00Z",
 }  # fmt: skip
 
@@ -334,6 +336,8 @@ class Feedback:
         wanted = pa.array(ids, pa.string())
         for file in rolled_files(self.home):
             with pq.ParquetFile(file.path) as source:
+                if not _may_hold(source.metadata, ids):
+                    continue
                 hits = pc.is_in(source.read(columns=["id"])["id"], value_set=wanted)
                 if pc.any(hits).as_py():
                     table = source.read(columns=["id", "time", "model", "version", "subject", "output"]).filter(hits)
@@ -407,6 +411,15 @@ class Feedback:
         return pa.table([pa.array([row[i] for row in rows], types.get(name, pa.string())) for i, name in enumerate(columns)], names=columns)
 
 
+def _may_hold(metadata: Any, ids: Sequence[str]) -> bool:  # ids sorted
+    "Whether one of these ids lies between the least and the greatest of a part of a file; ids that a service gives rise with time."
+    place = metadata.schema.names.index("id")
+    for part in (metadata.row_group(n).column(place).statistics for n in range(metadata.num_row_groups)):
+        if part is None or not part.has_min_max or bisect_right(ids, part.max) > bisect_left(ids, part.min):
+            return True
+    return False
+
+
 class _Moved(MlopsError):
     "A prediction that was in the database is there no more."
 
@@ -424,7 +437,8 @@ def read_items(
     names = list(dict.fromkeys(name for row in rows for name in row))
     for wanted, what in ((("id",), "column 'id'"), (("label", "rating", "comment"), "column 'label', and no 'rating' or 'comment' either")):
         if not set(wanted) & set(names):
-            raise MlopsError(f"{path.name} has no {what}{nearest(wanted[0], names)}; its columns: {', '.join(names[:12])}; expected id and label, or id, rating and comment")
+            near = next((said for one in wanted if "did you mean" in (said := nearest(one, names))), "")
+            raise MlopsError(f"{path.name} has no {what}; its columns: {', '.join(names[:12])}; expected id and label, or id, rating and comment{near}")
     kept = [{k: v for k, v in row.items() if k in EXPECTED and v is not None} for row in rows]
     return kept, [name for name in names if name not in EXPECTED]
 

@@ -131,9 +131,9 @@ class Sqlite:
                 connection.execute(statement, list(chain.from_iterable(records[begun : begun + size])))
                 begun += size
 
-    def has(self, connection: Any, table: str) -> bool:
-        "Whether somebody has made a table."
-        return connection.execute("SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = ?", [table]).fetchone()[0] > 0
+    def has(self, connection: Any, name: str) -> bool:
+        "Whether somebody has made a table or an index."
+        return connection.execute("SELECT count(*) FROM sqlite_master WHERE name = ?", [name]).fetchone()[0] > 0
 
     def stop_writers(self, connection: Any) -> None:
         "In a transaction: nobody else is in one; that is so with SQLite."
@@ -199,9 +199,9 @@ class Postgres:
         arrays = ", ".join(f"%s::{name}[]" for name in types)
         connection.execute(f"INSERT INTO predictions ({COLUMNS}) SELECT * FROM unnest({arrays})", columns)  # noqa: S608
 
-    def has(self, connection: Any, table: str) -> bool:
-        "Whether somebody has made a table."
-        return connection.execute("SELECT to_regclass(%s) IS NOT NULL", [table]).fetchone()[0]
+    def has(self, connection: Any, name: str) -> bool:
+        "Whether somebody has made a table or an index."
+        return connection.execute("SELECT count(*) FROM pg_class WHERE relname = %s AND pg_table_is_visible(oid)", [name]).fetchone()[0] > 0  # to_regclass may remember that there was none
 
     def stop_writers(self, connection: Any) -> None:
         "In a transaction: others, who may have drawn a seq already, have ended theirs."

@@ -29,7 +29,7 @@ class Tables:
         self,
         home: Path,  # folder of the log
         url: str,  # postgresql://...; empty: SQLite in the folder
-        *statements: str,  # CREATE ... IF NOT EXISTS; {seq}, {int} and {end} stand for what the two databases call differently
+        *statements: str,  # CREATE ... IF NOT EXISTS NAME ...; {seq}, {int} and {end} stand for what the two databases call differently
         wait: float = 2.0,  # seconds, for a lock that another holds
     ):
         self.home, self.database = home, database(home, url, "strict")
@@ -86,12 +86,17 @@ class Tables:
     def _open(self) -> Any:
         connection = self.database.connect()
         try:
-            with self.database.transaction(connection):
-                if not self.sqlite:  # CREATE ... IF NOT EXISTS isn't safe beside itself there
-                    connection.execute("SELECT pg_advisory_xact_lock(hashtext('predictions'))")
-                for statement in self._statements:
-                    connection.execute(statement)
+            if self._missing(connection):
+                with self.database.transaction(connection):
+                    if not self.sqlite:  # CREATE ... IF NOT EXISTS isn't safe beside itself there
+                        connection.execute("SELECT pg_advisory_xact_lock(hashtext('predictions'))")
+                    for statement in self._missing(connection):
+                        connection.execute(statement)
         except BaseException:
             connection.close()
             raise
         return connection
+
+    def _missing(self, connection: Any) -> list[str]:
+        "Statements whose table or index isn't there; PostgreSQL would lock tables for the others too."
+        return [s for s in self._statements if not self.database.has(connection, s.split(" IF NOT EXISTS ")[1].split()[0])]
