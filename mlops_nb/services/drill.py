@@ -113,6 +113,7 @@ def stage_folder(
     turned = {stage: {**charter.knobs.get(stage, {}), **charter.sample.get(stage, {})} for stage in {**charter.knobs, **charter.sample}}
     watched = {"monitoring": {**charter.monitoring.model_dump(), "window": "day", "min_rows": min(charter.monitoring.min_rows, setting.rows // 2), "min_labels": min(charter.monitoring.min_labels, max(20, setting.rows // 4))}}
     told = charter.model_dump(mode="json", exclude_none=True) | watched | {"knobs": turned, "data": {"source": str(folder / "learn.parquet")}}
+    told |= {"success": [], "fairness": [rule | {"gate": False} for rule in told.get("fairness", [])]}  # bars for models of all rows; the loop's own comparison decides here
     told["retraining"] |= {"cooldown_days": 0, "budget": 100, "approve": "person"}
     (folder / "charter.yaml").write_text(yaml.safe_dump(told, sort_keys=False, allow_unicode=True), encoding="utf-8")
     own = {"home": folder / "home", "reports": folder / "reports", "registry_uri": "", "log_url": "", "tracking": "disabled", "charter": folder / "charter.yaml"}

@@ -98,10 +98,10 @@ def label_shift(world: World, n: int, chance: np.random.Generator) -> Drawn:
 
 # %% ../../nbs/services/88_misfortunes.ipynb #78037e84
 def concept_change(world: World, n: int, chance: np.random.Generator) -> Drawn:
-    "The rule itself changes, and no input shows it: where the strongest number is above its median, two labels in three become another one."
+    "The rule itself changes, and no input shows it: where the strongest number is above its median, each label becomes another one."
     rows, labels = _take(world, n, chance)
     column = strongest(world, "number", "integer")
-    hit = (rows[column] > world.rows[column].median()).to_numpy() & (chance.random(n) < 2 / 3)
+    hit = (rows[column] > world.rows[column].median()).to_numpy()
     if world.task == "regression":
         return rows, labels.where(~hit, labels - 2 * float(world.labels.std()))
     classes = sorted(world.labels.unique())

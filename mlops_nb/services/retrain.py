@@ -4,12 +4,14 @@
 
 # %% auto #0
 __all__ = ['Kind', 'Look', 'Trigger', 'triggers', 'why_not', 'Labelled', 'hold_out', 'as_target', 'learning_rows',
-           'challenger_charter', 'labelled', 'Comparison', 'answers', 'compare', 'only_one', 'learn', 'Outcome',
-           'Retrainer', 'running_test', 'start_test', 'settle', 'looks_of', 'why_now', 'command']
+           'challenger_charter', 'labelled', 'Comparison', 'answers', 'compare', 'only_one', 'learn', 'Division',
+           'Outcome', 'Retrainer', 'running_test', 'start_test', 'settle', 'looks_of', 'down_since', 'why_now',
+           'command']
 
 # %% ../../nbs/services/80_retrain.ipynb #9b452cf1
 import contextlib
 import fcntl
+import itertools
 import os
 import secrets
 import shutil
@@ -57,6 +59,7 @@ class Trigger(NamedTuple):
 
     kind: Kind
     reason: str  # in words
+    since: datetime | None = None  # when what was true before ceased to hold; None: nothing says that it did
 
 # %% ../../nbs/services/80_retrain.ipynb #610a090a
 def triggers(
@@ -144,8 +147,9 @@ def learning_rows(
     source: pd.DataFrame,  # the charter's rows
     rows: Labelled,
     charter: Charter,
+    alone: bool = False,  # what the source says doesn't hold any more
 ) -> pd.DataFrame:  # the source's columns
-    "What a challenger learns from."
+    "What a challenger learns from: the source and the labelled predictions, or these alone."
     knobs = charter.knobs.get("split", {})
     filled: dict[str | None, Any] = {charter.id: rows.key, knobs.get("group"): rows.key, knobs.get("time"): rows.time.dt.tz_localize(None)}
     if charter.weight in source:
@@ -156,7 +160,8 @@ def learning_rows(
         filled[knobs["time"]] = when if pd.api.types.is_datetime64_any_dtype(source[knobs["time"]]) else when.dt.strftime("%Y-%m-%dT%H:%M:%S")
     columns = {c: rows.inputs[c] if c in rows.inputs else filled.get(c) for c in source.columns if c != charter.target}
     new = pd.DataFrame(columns | {charter.target: as_target(rows.label, source[charter.target], charter.task)}, index=rows.label.index)
-    whole = pd.concat([source, new[new[charter.target].notna()].drop_duplicates()[list(source.columns)]], ignore_index=True)
+    usable = new[new[charter.target].notna()].drop_duplicates()[list(source.columns)]
+    whole = usable.reset_index(drop=True) if alone else pd.concat([source, usable], ignore_index=True)
     return pd.DataFrame({c: v.astype(object).where(v.notna(), None) if v.dtype == object else v for c, v in whole.items()})
 
 # %% ../../nbs/services/80_retrain.ipynb #7b2b6260
@@ -302,6 +307,17 @@ def learn(
     return get(job.settings.registry_uri, summary["model"]["name"], summary["model"]["version"])
 
 # %% ../../nbs/services/80_retrain.ipynb #871890b3
+class Division(NamedTuple):
+    "What a retraining works with."
+
+    learnt: Labelled
+    held: Labelled  # to compare by
+    alone: bool  # the source is left out: what it says doesn't hold any more
+
+
+_ENOUGH = 5  # times the labels that a comparison needs: enough to learn from nothing else
+
+
 class Outcome(NamedTuple):
     "What came of a retraining."
 
@@ -363,31 +379,36 @@ class Retrainer:
                 champion = self.champion()
                 if (running := running_test(self.settings.home, self.name)) is not None:
                     raise _Refusal(f"the experiment '{running.name}' of {self.name} is running; its challenger comes first")
-                learnt, held = self._rows(champion, now)
+                rows = self._rows(champion, now, trigger.since)
             except _Refusal as error:
                 self.say("refused", str(error), trigger=trigger.kind)
                 return Outcome("refused", str(error))
             except Exception as error:
                 return self._failed(error, "")
-            return self._challenge(trigger, now, champion, learnt, held)
+            return self._challenge(trigger, now, champion, rows)
 
-    def _rows(self, champion: Loaded, now: datetime) -> tuple[Labelled, Labelled]:
-        "Labelled rows to learn from, and those held out."
+    def _rows(self, champion: Loaded, now: datetime, broken: datetime | None) -> Division:
+        "Labelled rows to learn from, and those held out. Where the old truth is broken, those since then alone, once they are enough."
         rules, least = self.charter.retraining, self.charter.monitoring.min_labels
         since = now - timedelta(days=rules.learn_days) if rules.learn_days is not None else None
         rows = labelled(self.settings, champion, since, now)
+        fresh = rows.where((rows.time >= broken).to_numpy()) if broken is not None else None
+        alone = fresh is not None and len(fresh.label) >= _ENOUGH * least
+        rows = fresh if fresh is not None and alone else rows
         held = hold_out(rows.key, least)
         if not held.any():
             window = f"of the last {rules.learn_days:g} days" if since else "in the log"
             raise _Refusal(f"{len(rows.label):,} labelled predictions of {self.name} {window}; expected {2 * least:,} at least, {least:,} to compare by and as many to learn from: mlops-nb feedback FILE --model {self.name}")
-        return rows.where(~rows.key.isin(set(rows.key[held])).to_numpy()), rows.where(held)
+        return Division(rows.where(~rows.key.isin(set(rows.key[held])).to_numpy()), rows.where(held), alone)
 
-    def _challenge(self, trigger: Trigger, now: datetime, champion: Loaded, learnt: Labelled, held: Labelled) -> Outcome:
+    def _challenge(self, trigger: Trigger, now: datetime, champion: Loaded, rows: Division) -> Outcome:
+        learnt, held = rows.learnt, rows.held
+        from_ = f"{len(learnt.label):,} labelled predictions since {trigger.since:%Y-%m-%d %H:%M}, when quality fell, and from nothing older" if rows.alone else f"the charter's rows and {len(learnt.label):,} labelled predictions"
         key = f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
-        self.say("retraining", f"a challenger of version {champion.version.version} learns from the charter's rows and {len(learnt.label):,} labelled predictions; {len(held.label):,} are held out. Why: {trigger.reason}",
+        self.say("retraining", f"a challenger of version {champion.version.version} learns from {from_}; {len(held.label):,} are held out. Why: {trigger.reason}",
                  state="begun", at=now.isoformat(), retraining=key, trigger=trigger.kind, rows=len(learnt.label), held_out=len(held.label))  # fmt: skip
         try:
-            made = self._learn(self.base, self._write(key, learnt, champion), self.sample)
+            made = self._learn(self.base, self._write(key, rows), self.sample)
             return self._judge(key, champion, made, held)
         except BaseException as error:
             failed = self._failed(error, key)
@@ -395,14 +416,14 @@ class Retrainer:
                 raise
             return failed
 
-    def _write(self, key: str, learnt: Labelled, champion: Loaded) -> Path:
+    def _write(self, key: str, rows: Division) -> Path:
         "The challenger's rows and charter as files; those of the newest three retrainings are kept."
         folder = self.settings.home / "retraining" / self.name / key
         folder.mkdir(parents=True)
         most = self.sample or self.charter.knobs.get("ingest", {}).get("max_rows")  # of the source there are fewer then, and of the new rows none is lost
-        source = draw(read_table(source_path(self.charter, self.settings.root)), most and max(1, most - len(learnt.label)))
-        learning_rows(source, learnt, self.charter).to_parquet(folder / "rows.parquet", index=False)
-        about = challenger_charter(self.charter, folder / "rows.parquet", self.settings.root, [*learnt.inputs, self.charter.target])
+        source = draw(read_table(source_path(self.charter, self.settings.root)), most and max(1, most - len(rows.learnt.label)))
+        learning_rows(source, rows.learnt, self.charter, rows.alone).to_parquet(folder / "rows.parquet", index=False)
+        about = challenger_charter(self.charter, folder / "rows.parquet", self.settings.root, [*rows.learnt.inputs, self.charter.target])
         (folder / f"{self.name}.yaml").write_text(yaml.safe_dump(about, sort_keys=False, allow_unicode=True), encoding="utf-8")
         for old in sorted(folder.parent.iterdir())[:-3]:
             shutil.rmtree(old)
@@ -500,6 +521,14 @@ def looks_of(
     return [Look(start, part.quality_down, part.drift_impact) for start, part in seen if part is not None and part.judged]
 
 
+def down_since(
+    looks: Sequence[Look],  # oldest first
+) -> datetime | None:  # None: the newest doesn't say that quality is down
+    "The first of the windows in a row, up to the newest, in which quality was down."
+    row = list(itertools.takewhile(lambda look: look.quality, reversed(looks)))
+    return row[-1].start if row else None
+
+
 def why_now(
     retrainer: Retrainer,
     now: datetime,
@@ -514,8 +543,9 @@ def why_now(
     made = datetime.fromisoformat(champion.created)
     since = max([made, *retrainer.past()[-1:]])  # what was seen before the last try is no reason for another
     labels = Feedback(settings.home, settings.log_url).labels(since, None, name, by="received").num_rows if "labels" in rules.on else 0
-    looks = [look for look in looks_of(settings, champion) if look.start >= since] if {"quality", "drift"} & set(rules.on) else []
-    return triggers(looks, made, labels, rules, now)
+    looks = looks_of(settings, champion) if {"quality", "drift"} & set(rules.on) else []
+    found = triggers([look for look in looks if look.start >= since], made, labels, rules, now)
+    return [t._replace(since=down_since(looks)) if t.kind == "quality" else t for t in found]
 
 # %% ../../nbs/services/80_retrain.ipynb #1ee6f8d8
 def command(
