@@ -261,7 +261,7 @@ def test_own_notebooks_are_in_the_pipeline(changed):
     assert changed("mlops-nb", "diff", "split") == "no difference\n"
     for words, part in (
         (["new-stage", "Seasons"], "no name for a stage"),
-        (["new-stage", "seasons"], "there is a stage 'seasons' already: 140_seasons.ipynb"),
+        (["new-stage", "seasons"], "there is a stage 'seasons' already: 160_seasons.ipynb"),
         (["new-stage", "train"], "mlops-nb new-stage train --override"),
         (["new-stage", "trian", "--override"], "did you mean 'train'?"),
         (["new-stage", "split", "--override"], "takes the place of the stock split already"),
@@ -281,7 +281,7 @@ def test_editing_and_exporting(changed, tmp_path):
     shell = Shell(changed.env, shutil.copytree(changed.folder, tmp_path / "tumours"))
     notebook = shell.folder / "nbs" / "stages" / "160_seasons.ipynb"
     notebook.write_text(notebook.read_text().replace("table.mean(", "table.median("))
-    assert "140_seasons.ipynb: exported cells" in shell("mlops-nb", "check", fails=True)
+    assert "160_seasons.ipynb: exported cells" in shell("mlops-nb", "check", fails=True)
     shell("nbdev-export")
     assert shell("mlops-nb", "check").startswith("sound")
     split = shell.folder / "nbs" / "stages" / "40_split.ipynb"

@@ -50,7 +50,7 @@ def test_the_model_is_of_use(tutorial):
 
 def test_what_is_changed_and_what_is_not(tutorial):
     planned = dict(re.findall(r"(?m)^(\w+) +(run|depends|cached)", said(tutorial, "--dry-run")))
-    assert {n for n, w in planned.items() if w != "cached"} == {"fairness", "register", "score"} and len(planned) == 15
+    assert {n for n, w in planned.items() if w != "cached"} == {"fairness", "register", "score", "monitor"} and len(planned) == 15
     own = said(tutorial, "new-stage")
     assert "sound: 16 stages" in own and re.search(r"(?m)^visits +done", own)
     assert re.search(r"gym +1 +production", said(tutorial, "promote"))

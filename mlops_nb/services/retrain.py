@@ -512,13 +512,14 @@ def settle(
 # %% ../../nbs/services/80_retrain.ipynb #e8c31772
 def looks_of(
     settings: Settings,
-    champion: Version,
+    name: str,  # of the model
+    version: int | None = None,  # None: whichever answered
 ) -> list[Look]:  # oldest first
-    "What monitoring's reports say about the champion, as far as it matters here."
+    "What monitoring's reports say about a model, as far as it matters here."
     from mlops_nb.stages.monitor import reports
 
-    seen = [(report.start, report.part(champion.version)) for report in reports(settings.home, champion.name)]
-    return [Look(start, part.quality_down, part.drift_impact) for start, part in seen if part is not None and part.judged]
+    seen = [(report.start, part) for report in reports(settings.home, name) for part in report.parts if version in (None, part.version)]
+    return [Look(start, part.quality_down, part.drift_impact) for start, part in seen if part.judged]
 
 
 def down_since(
@@ -543,9 +544,9 @@ def why_now(
     made = datetime.fromisoformat(champion.created)
     since = max([made, *retrainer.past()[-1:]])  # what was seen before the last try is no reason for another
     labels = Feedback(settings.home, settings.log_url).labels(since, None, name, by="received").num_rows if "labels" in rules.on else 0
-    looks = looks_of(settings, champion) if {"quality", "drift"} & set(rules.on) else []
+    looks = looks_of(settings, name, champion.version) if {"quality", "drift"} & set(rules.on) else []
     found = triggers([look for look in looks if look.start >= since], made, labels, rules, now)
-    return [t._replace(since=down_since(looks)) if t.kind == "quality" else t for t in found]
+    return [t._replace(since=down_since(looks_of(settings, name))) if t.kind == "quality" else t for t in found]
 
 # %% ../../nbs/services/80_retrain.ipynb #1ee6f8d8
 def command(
