@@ -4,7 +4,7 @@ BIN := .venv/bin
 DONE := .venv/.installed
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: help setup run test test-deep bench bench-serve app lab prepare notebooks readme lock lint clean
+.PHONY: help setup run test test-deep bench bench-serve bench-monitor app lab prepare notebooks readme lock lint clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -42,6 +42,9 @@ bench: $(DONE) ## the benchmarks; each figure ends as: bench NAME VALUE GOAL hol
 
 bench-serve: $(DONE) ## our service beside others, under load; installs them under .bench/
 	@$(BIN)/python tests/bench/serve/run.py
+
+bench-monitor: $(DONE) ## our drift figures beside Evidently's; installs it under .bench/
+	@$(BIN)/python tests/bench/monitor.py --peers
 
 app: $(DONE) ## the app for people who don't code, http://127.0.0.1:8501
 	@$(BIN)/mlops-nb app

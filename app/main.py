@@ -17,6 +17,7 @@ page = st.navigation(
         st.Page("views/overview.py", title="Overview", icon=":material/insights:", default=True),
         st.Page("views/predictions.py", title="Predictions", icon=":material/person_search:"),
         st.Page("views/fairness.py", title="Fairness", icon=":material/balance:"),
+        st.Page("views/monitoring.py", title="Monitoring", icon=":material/monitor_heart:"),
     ]
 )
 with st.sidebar:

@@ -173,6 +173,17 @@ def test_drop_test_keeps_its_rate(name):
     assert all(at_most(h, 1000, alpha) for alpha, h in hits.items()), hits
 
 
+def test_a_drop_of_estimates_keeps_its_rate():
+    """Without labels and with a calibrator that both sides share."""
+    rng, hits, count = np.random.default_rng(18), 0, 600
+    for i in range(count):
+        if i % 10 == 0:
+            known = q.calibrator(*window(rng, 400, bold=2)[:2])
+            reference = q.estimated(*window(rng, 1500, bold=2)[1:], ["accuracy"], known)["accuracy"]
+        hits += q.drop_test(q.estimated(*window(rng, 200, bold=2)[1:], ["accuracy"], known)["accuracy"], reference) <= 0.05
+    assert at_most(hits, count, 0.05), hits
+
+
 def test_a_lucky_reference_does_not_alarm_window_after_window():
     rng = np.random.default_rng(13)
     true = q.realised(*window(rng, 500_000), ["accuracy"])["accuracy"]

@@ -81,12 +81,12 @@ _MADE: list[Path] = []  # with a champion
 class Shop:
     "A project with a champion that learnt that wages decide, and a log of days in which age does."
 
-    def __init__(self, root: Path, more: str = "", champion: bool = True):
+    def __init__(self, root: Path, champion: bool = True):
         if champion and _MADE:  # a registry takes seconds to be made
             shutil.copytree(_MADE[0], root, dirs_exist_ok=True)
         source = customers(600, 0, "wage")
         source.assign(count=range(1, 601), number=[f"c{n}" for n in range(600)], note="x").to_csv(root / "shop.csv", index=False)
-        (root / "shop.yaml").write_text(CHARTER + more)
+        (root / "shop.yaml").write_text(CHARTER)
         (root / "settings.ini").write_text("[mlops_nb]\ncharter = shop.yaml\nhome = home\ntracking = disabled\n")
         self.settings = load_settings(root)
         self.charter, self.now = load_charter(root / "shop.yaml"), datetime.now(UTC)
@@ -287,7 +287,7 @@ def test_kill_9_in_the_middle(shop):
 
 
 def test_an_automatic_test(tmp_path):
-    shop = Shop(tmp_path, "  # and\n")
+    shop = Shop(tmp_path)
     shop.charter = shop.charter.model_copy(update={"retraining": Retraining(approve="abtest")})
     shop.serve(1000)
     done = shop.retrainer().retrain(HAND, shop.now)
@@ -299,10 +299,12 @@ def test_an_automatic_test(tmp_path):
     assert settle(shop.retrainer()).startswith("go on") and shop.phases()[1] == "production"
     shop.share(test, 3000, better="challenger")
     assert settle(shop.retrainer()).startswith("promote") and shop.phases() == {1: "archived", 2: "production"}
-    assert Events(shop.settings.home).list(kinds=["promotion"])[0].detail["version"] == 2
+    (promoted,) = Events(shop.settings.home).list(kinds=["promotion"])
+    assert "better by more than chance" in promoted.reason
     assert settle(shop.retrainer()) == ""  # it is over
 
 
+@pytest.mark.deep
 def test_an_automatic_test_that_is_lost(tmp_path):
     shop = Shop(tmp_path)
     shop.charter = shop.charter.model_copy(update={"retraining": Retraining(approve="abtest")})
@@ -360,6 +362,7 @@ def test_retrainings_never_come_quicker_than_the_rules(tries, budget, rest):
     assert all(sum(timedelta(0) <= b - a < timedelta(days=30) for a in past) <= budget for b in past)
 
 
+@pytest.mark.deep
 def test_the_comparison_is_honest_about_chance(shop):
     """A challenger that is the champion's equal is called better about as seldom as the interval says."""
     champion = load(shop.settings.registry_uri, "shop", 1)
@@ -411,3 +414,19 @@ def test_the_whole_pipeline_makes_a_challenger(tmp_path):
     kinds = [e.kind for e in Events(home).list(kinds=["trigger", "retraining", "comparison"])]
     assert kinds[:2] == ["trigger", "retraining"]
     assert get(f"sqlite:///{home}/mlflow.db", "income", "production").version == 1
+
+
+def test_from_what_is_served_to_a_challenger(shop):
+    """Windows of the log are judged by monitoring itself; its report is the trigger."""
+    from mlops_nb.stages.monitor import monitor_due
+
+    monitoring = shop.charter.monitoring.model_copy(update={"min_rows": 100})
+    shop.charter = shop.charter.model_copy(update={"monitoring": monitoring})
+    shop.now += timedelta(days=5)  # the champion is some days old
+    shop.serve(1000, days=3)
+    assert why_now(shop.retrainer(), shop.now) == []
+    assert monitor_due(shop.settings, shop.charter, "shop", shop.now)
+    (trigger,) = why_now(shop.retrainer(), shop.now)
+    assert trigger.kind == "quality" and "roc_auc" in trigger.reason
+    assert shop.retrainer().retrain(trigger, shop.now).state == "asked"
+    assert why_now(shop.retrainer(), shop.now) == []

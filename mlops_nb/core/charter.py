@@ -137,9 +137,12 @@ class Charter(Statement):
 
 # %% ../../nbs/core/25_charter.ipynb #66c8dae5
 class _Loader(yaml.SafeLoader):
-    "YAML without surprises: a key given twice is an error."
+    "YAML without surprises: a key given twice is an error, and a key is the text that is written (`on` would be true, 2013 a number)."
 
     def construct_mapping(self, node, deep=False):
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                key.tag = "tag:yaml.org,2002:str"
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         if twice := {str(k) for k in keys if keys.count(k) > 1}:
             raise yaml.constructor.ConstructorError(None, None, f"key {sorted(twice)} given twice", node.start_mark)

@@ -591,6 +591,7 @@ PROGRAMS = {  # commands that are programs with words of their own, in services 
     "keys": ("services.keys", "API keys of a service: add, list, remove."),
     "score": ("services.batch", "Predict for a whole table: score IN OUT --model MODEL."),
     "feedback": ("traffic.feedback", "Import labels or ratings of logged predictions: feedback FILE --model MODEL."),
+    "monitor": ("services.monitoring", "Look at each window of the prediction log that is over: drift, quality, alarms."),
     "alerts": ("services.alerts", "What a person should look at: list, ack, send."),
     "experiment": ("services.experiment", "Experiments between versions of a served model: start, status, stop, verdict."),
     "retrain": ("services.retrain", "Make a challenger from labelled predictions and compare it with the champion."),

@@ -31,8 +31,8 @@ from .settings import Settings, stock
 from .signatures import Knob, Stage, faults, parsed, read_stage
 
 # %% ../../nbs/core/40_pipeline.ipynb #2c505490
-#: Artifacts that the frame makes: the charter without its knobs, and the file it names.
-ROOTS = {"charter": "Json", "source": "Source"}
+#: Artifacts that the frame makes: the charter without its knobs, the file it names, and how far the prediction log has come.
+ROOTS = {"charter": "Json", "source": "Source", "traffic": "Traffic"}
 
 
 @dataclass(frozen=True)

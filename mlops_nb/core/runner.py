@@ -258,7 +258,7 @@ class _Run:
         record.unlink(missing_ok=True)
         context = {
             "run": self.id, "stage": name, "home": str(job.settings.home), "inputs": parts["inputs"], "record": str(record),
-            "source": self.source, "targets": parts["targets"],
+            "source": self.source, "log_url": job.settings.log_url, "targets": parts["targets"],
         }
         out, flood = self.folder / f"{name}.ipynb", Flood(work, job.settings.output_budget, self.mask)
         failure = execute(

@@ -156,7 +156,7 @@ class Stage:
         return set(bound_names(ast.parse(self.source("parameters")[0].source)))
 
 # %% ../../nbs/core/30_signatures.ipynb #bf0f80c3
-_KINDS = {"Input": {"Table", "Model", "Json", "Figure", "Html", "Source"}, "Output": {"Table", "Model", "Json", "Figure", "Html"}}
+_KINDS = {"Input": {"Table", "Model", "Json", "Figure", "Html", "Source", "Traffic"}, "Output": {"Table", "Model", "Json", "Figure", "Html"}}
 
 
 def read_stage(

@@ -146,16 +146,13 @@ class Town:
         "Start the service."
         import uvicorn
 
-        from mlops_nb.services.host import Host
         from mlops_nb.services.rest import Rest
-        from mlops_nb.services.service import Service
-        from mlops_nb.traffic.log import PredictionLog
+        from mlops_nb.services.serve import ASGI, Options, service_of
 
-        host = Host(released_file(self.settings.registry_uri), self.name)
-        app = Rest(Service(host, log=PredictionLog(self.settings.home, self.settings.log_url), clock=lambda: self.now))
-        config = uvicorn.Config(app, interface="asgi3", http="mlops_nb.services.rest:Connection", ws="none", lifespan="on", log_config=None, access_log=False, server_header=False)  # type: ignore[arg-type]
+        options = Options(str(released_file(self.settings.registry_uri)), self.name, home=str(self.settings.home))
+        app: Any = Rest(service_of(options, clock=lambda: self.now))
         listener = socket.create_server(("127.0.0.1", 0))
-        self.port, self._server = listener.getsockname()[1], uvicorn.Server(config)
+        self.port, self._server = listener.getsockname()[1], uvicorn.Server(uvicorn.Config(app, **ASGI))
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [listener]}, name="drill", daemon=True)
         self._thread.start()
         self.until(lambda: self._server.started, "the service does not start")
@@ -242,6 +239,7 @@ class Drill:
         self.pending: list[tuple[int, list[dict]]] = []  # labels on their way: the window in which they come
         self.timeline: list[dict[str, Any]] = []
         self.ids: list[str] = []
+        self.rung: set[tuple] = set()  # windows and channels whose alarm was heard; late labels make a window's report anew
 
     def time_of(self, window: int) -> datetime:
         "When a window begins."
@@ -307,8 +305,9 @@ def close_loop(
     from mlops_nb.stages.monitor import monitor_due
 
     settings, charter, name = drill.settings, drill.charter, drill.charter.name
-    reports = monitor_due(settings, charter, name, now)
-    found: dict[str, Any] = {"alarms": [alarm["said"] for report in reports for alarm in report.alarms], "done": ""}
+    new = {(report.start, alarm["channel"]): alarm["said"] for report in monitor_due(settings, charter, name, now) for alarm in report.every_alarm}
+    found: dict[str, Any] = {"alarms": [said for key, said in new.items() if key not in drill.rung], "done": ""}
+    drill.rung |= new.keys()
     retrainer = Retrainer(settings, charter)
     if standing := why_now(retrainer, now):
         outcome = retrainer.retrain(standing[0], now)

@@ -262,7 +262,7 @@ class Rest:
         verdicts = await service.desk.put(items, service.keys.who(key_in(scope["headers"]), "feedback") or "rest")
         for verdict in verdicts:
             service.metrics.feedback.labels(verdict.verdict).inc()
-        return service.host.current, (), _encode(taken(verdicts)), [_JSON]
+        return service.host.current.label, (), _encode(taken(verdicts)), [_JSON]
 
     async def _infer(self, scope: Any, body: bytes, began: float, name: str, version: str | None) -> tuple:
         from mlops_nb.services import protocol

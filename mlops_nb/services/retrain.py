@@ -13,6 +13,7 @@ import fcntl
 import os
 import secrets
 import shutil
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
@@ -246,7 +247,7 @@ def compare(
         return Comparison("not better", f"the challenger knows the classes {challenger.evidence['schema'].get('classes')}, the champion {classes}: they don't answer the same question", 0)
     label = as_target(rows.label, pd.Series(classes, dtype=object), stated.task)
     rows, label = rows.where(label.notna().to_numpy()).where(slice(-most, None)), label.dropna()[-most:]  # type: ignore[arg-type]
-    truth = {"binary": lambda: is_positive(label.infer_objects(), stated.positive), "multiclass": lambda: label.map(classes.index).to_numpy(int), "regression": lambda: label.to_numpy(float)}[stated.task]()
+    truth = {"binary": lambda: is_positive(label.infer_objects(), stated.positive or False), "multiclass": lambda: label.map(classes.index).to_numpy(int), "regression": lambda: label.to_numpy(float)}[stated.task]()
     strata = truth if stated.task != "regression" else np.zeros(len(truth))
     rarest = min(np.bincount(truth.astype(int), minlength=len(classes))) if stated.task != "regression" else len(truth)
     if len(truth) < least or rarest < 10:
@@ -523,6 +524,7 @@ def command(
     sample: Annotated[int | None, typer.Option(min=50, help="A challenger of few rows, in the sample store.")] = None,
 ) -> None:
     "Make a challenger from the newest labelled predictions, and compare it with the champion."
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a run that is told to end says so
     settings = load_settings()
     retrainer, now = Retrainer(settings, load_charter(charter or settings.charter), sample), datetime.now(UTC)
     if if_due:

@@ -23,7 +23,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from ..core.errors import MlopsError
 from .desk import Desk
 from .door import Refused
-from .host import Arms, Host, Prediction, Served
+from .host import Arms, Host, Prediction, Served, new_ids
 from .keys import Keys
 from ..traffic.log import PredictionLog, Record
 
@@ -290,7 +290,7 @@ class Service:
 
     async def _by_arm(self, arms: Arms, rows: Sequence[tuple], subjects: Sequence[str | None] | None) -> list[Prediction]:
         "Each row answered by the arm that its unit is in."
-        ids = os.urandom(16 * len(rows)).hex()
+        ids = new_ids(len(rows))
         made: list[Any] = [None] * len(rows)
         for arm, places in arms.parts(ids, subjects).items():
             served, part = arms.served[arm], [rows[i] for i in places]

@@ -16,6 +16,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
@@ -33,7 +34,7 @@ from ..traffic.tables import Away, Tables
 logger = logging.getLogger(__name__)
 
 # %% ../../nbs/services/82_watch.ipynb #e377a204
-USUAL = {"monitor": "10 * * * *  run monitor", "retrain": "30 3 * * *  retrain --if-due"}
+USUAL = {"monitor": "10 * * * *  monitor", "retrain": "30 3 * * *  retrain --if-due"}
 _ENDLESS = ("watch", "serve", "lab", "app")
 
 
@@ -182,7 +183,7 @@ class Firing:
     "A job at work."
 
     def __init__(self, settings: Settings, job: Job, at: datetime, held: int):
-        self.job, self.at, self.started = job, at, datetime.now(UTC)
+        self.job, self.at, self.began = job, at, time.monotonic()
         self.log = settings.home / "watch" / f"{job.name}.log"
         words = [w.replace("{day}", f"{at:%Y%m%d}").replace("{time}", f"{at:%Y%m%d-%H%M}") for w in job.words]
         code = "import sys; from mlops_nb.core.cli import main; sys.argv[0] = 'mlops-nb'; main()"
@@ -191,6 +192,11 @@ class Firing:
         with open(self.log, "wb") as log:
             self.process = subprocess.Popen([sys.executable, "-c", code, *words], cwd=settings.root, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=(held,), start_new_session=True)  # noqa: S603 - our own program
         os.close(held)
+
+    @property
+    def seconds(self) -> float:
+        "Since it began; a clock that is set has no influence."
+        return time.monotonic() - self.began
 
     def last_words(self) -> str:
         "The last line that it wrote."
@@ -225,7 +231,7 @@ class Clock:
     def tick(self, now: datetime) -> None:
         "Take in what has ended, fire what is due."
         for name, firing in list(self.running.items()):
-            if firing.process.poll() is not None or now - firing.started > self.timeout:
+            if firing.process.poll() is not None or firing.seconds > self.timeout.total_seconds():
                 self._ended(firing, now)
                 del self.running[name]
         rows = self.table.rows()
@@ -265,7 +271,7 @@ class Clock:
         self.events.add("firing", f"{job.name} was due at {at:%Y-%m-%d %H:%M}: mlops-nb {shlex.join(job.words)}", job=job.name, state="begun", at=at.isoformat())
 
     def _ended(self, firing: Firing, now: datetime) -> None:
-        code, seconds = firing.process.poll(), (datetime.now(UTC) - firing.started).total_seconds()
+        code, seconds = firing.process.poll(), firing.seconds
         if code is None:
             firing.end()
         state = "done" if code == 0 else "failed"

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['feature_rows', 'positive_probability', 'resample_counts', 'interval', 'wilson', 'binary_metrics',
            'multiclass_metrics', 'regression_metrics', 'with_intervals', 'roc_and_pr', 'calibration', 'bands',
-           'check_criteria', 'judge', 'evaluate_binary', 'evaluate_multiclass', 'evaluate_regression', 'evaluate',
-           'plot_curves', 'plot_confusion', 'plot_multiclass', 'plot_regression']
+           'check_criteria', 'judge', 'said_sample', 'evaluate_binary', 'evaluate_multiclass', 'evaluate_regression',
+           'evaluate', 'plot_curves', 'plot_confusion', 'plot_multiclass', 'plot_regression']
 
 # %% ../../nbs/stages/90_evaluate.ipynb #4cad08f4
 from collections.abc import Callable, Iterator
@@ -258,6 +258,18 @@ def judge(
     doubt = "" if sure else "; the bound is inside the interval, so other rows of the same kind could have decided otherwise"
     return {"passed": ends[0], "sure": sure, "message": f"{value:.4g}{span}, asked: {word} {bound:g}: {'met' if ends[0] else 'not met'}{doubt}"}
 
+# %% ../../nbs/stages/90_evaluate.ipynb #bcba55a3
+def said_sample(
+    said: np.ndarray,  # (n,) probability of the positive class or predicted number; or (n, classes)
+    most: int = 500,  # >= 2
+) -> list:
+    "What the model said, for later comparison: evenly spaced order statistics of one number a row, or some rows of several."
+    if said.ndim == 1:
+        places = np.unique(np.linspace(0, len(said) - 1, min(most, len(said))).round().astype(int))
+        return [float(f"{v:.6g}") for v in np.sort(said)[places]]
+    rows = np.random.default_rng(0).permutation(len(said))[: max(2, most // said.shape[1])]
+    return said[np.sort(rows)].round(5).tolist()
+
 # %% ../../nbs/stages/90_evaluate.ipynb #45153434
 def evaluate_binary(
     problem: Problem,
@@ -284,6 +296,7 @@ def evaluate_binary(
         "confusion": {k: int(v.sum()) for k, v in counts.items()},
         "criteria": check_criteria(problem.success, metrics),
         "curves": roc_and_pr(truth, probability) | {"calibration": calibration(truth, probability, bins)},
+        "said": said_sample(probability),
     }
 
 # %% ../../nbs/stages/90_evaluate.ipynb #ea4b6213
@@ -314,6 +327,7 @@ def evaluate_multiclass(
         "confusion": {"classes": [str(c) for c in classes], "matrix": matrix.tolist()},
         "criteria": check_criteria(problem.success, metrics),
         "curves": {"roc": roc, "calibration": calibration(truth == picked, probability.max(axis=1), bins)},
+        "said": said_sample(probability),
     }
 
 # %% ../../nbs/stages/90_evaluate.ipynb #2f532ed6
@@ -347,6 +361,7 @@ def evaluate_regression(
             "calibration": [{k: int(v) if k == "n" else round(float(v), 6) if np.isfinite(v) else None for k, v in b.items()} for b in said],
             "scatter": [[float(value[i]), float(truth[i])] for i in some],
         },
+        "said": said_sample(value),
     }
 
 # %% ../../nbs/stages/90_evaluate.ipynb #20615d8b

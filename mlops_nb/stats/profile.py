@@ -7,7 +7,7 @@ __all__ = ['NUMERIC', 'KINDS', 'EXACT', 'POINTS', 'KEPT', 'NAMES', 'BUCKETS', 'F
            'is_text', 'numbers', 'texts', 'Numbers', 'Texts', 'thin', 'summarise_numbers', 'count_texts',
            'count_buckets', 'summarise_texts', 'Profile']
 
-# %% ../../nbs/stats/10_profile.ipynb #f71b865e
+# %% ../../nbs/stats/10_profile.ipynb #64f41224
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -17,13 +17,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pt
 
-# %% ../../nbs/stats/10_profile.ipynb #517e22c4
+# %% ../../nbs/stats/10_profile.ipynb #55c42b79
 NUMERIC = ("number", "integer", "datetime")  # kinds of feature that are numbers; datetimes are microseconds since 1970, UTC
 KINDS = (*NUMERIC, "category", "boolean")
 EXACT, POINTS = 200_000, 100_000  # distinct numbers kept as they are; order statistics kept of more
 KEPT, NAMES, BUCKETS = 10_000, 10_000_000, 1_000  # distinct texts kept by name, bytes of them; buckets for more
 
-# %% ../../nbs/stats/10_profile.ipynb #f4e085b5
+# %% ../../nbs/stats/10_profile.ipynb #992b013e
 def names_of(
     rows: pd.DataFrame | pa.Table,
 ) -> list[str]:
@@ -33,7 +33,7 @@ def names_of(
         raise ValueError(f"two columns of the rows are called '{twice[0]}'; rename one")
     return names
 
-# %% ../../nbs/stats/10_profile.ipynb #2ba03047
+# %% ../../nbs/stats/10_profile.ipynb #b759ec55
 def column(
     rows: pd.DataFrame | pa.Table,
     name: str,  # of a column
@@ -43,6 +43,8 @@ def column(
         values: Any = rows[name]
     else:
         series = rows[name]
+        if isinstance(series.dtype, pd.DatetimeTZDtype):
+            series = series.dt.tz_convert(None)
         try:
             values = pa.array(series, from_pandas=True)
         except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
@@ -55,7 +57,7 @@ def column(
         raise ValueError(f"column '{name}' holds {values.type}; expected numbers, texts, truths or times, one value a row")
     return values
 
-# %% ../../nbs/stats/10_profile.ipynb #d94de016
+# %% ../../nbs/stats/10_profile.ipynb #39f59c0b
 def kind_of(
     values: pa.Array,
 ) -> str:  # number, integer, datetime, boolean or category
@@ -68,20 +70,21 @@ def is_text(of: pa.DataType) -> bool:
     "Whether a column of this type holds texts."
     return pt.is_string(of) or pt.is_large_string(of) or pt.is_string_view(of)
 
-# %% ../../nbs/stats/10_profile.ipynb #218b998e
+# %% ../../nbs/stats/10_profile.ipynb #029ce6a0
 def numbers(
     values: pa.Array,  # n, of any type
     kind: str = "number",  # or integer, datetime
 ) -> np.ndarray:  # n, float64; missing ones are NaN
     "A column as numbers; texts that are none, or no time, are missing."
     if is_text(values.type):
-        texts = values.to_pandas()
-        values = pa.array(pd.to_datetime(texts, errors="coerce", utc=True, format="mixed") if kind == "datetime" else pd.to_numeric(texts, errors="coerce"), from_pandas=True)
+        said = values.to_pandas()
+        read = pd.to_datetime(said, errors="coerce", utc=True, format="mixed").dt.tz_convert(None) if kind == "datetime" else pd.to_numeric(said, errors="coerce")
+        values = pa.array(read, from_pandas=True)
     if pt.is_timestamp(values.type) or pt.is_date(values.type):
         values = values.cast(pa.timestamp("us", getattr(values.type, "tz", None)), safe=False).cast(pa.int64())
     return values.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
 
-# %% ../../nbs/stats/10_profile.ipynb #547248c0
+# %% ../../nbs/stats/10_profile.ipynb #f0a53dec
 def texts(
     values: pa.Array,  # n, of any type
     kind: str = "category",  # or boolean
@@ -95,7 +98,7 @@ def texts(
         said = pc.if_else(pc.equal(said, "1"), "true", pc.if_else(pc.equal(said, "0"), "false", said)).cast(pa.large_string())
     return said
 
-# %% ../../nbs/stats/10_profile.ipynb #7c5bc5f5
+# %% ../../nbs/stats/10_profile.ipynb #a0ee22cf
 class Numbers(NamedTuple):
     "A feature of numbers: its empirical distribution function."
 
@@ -112,7 +115,7 @@ class Texts(NamedTuple):
     counts: np.ndarray  # k or BUCKETS, int64
     missing: int  # rows
 
-# %% ../../nbs/stats/10_profile.ipynb #e60f970a
+# %% ../../nbs/stats/10_profile.ipynb #5a58b282
 def thin(
     values: np.ndarray,  # k, ascending, distinct
     upto: np.ndarray,  # k, rows with this value or a lower one
@@ -123,7 +126,7 @@ def thin(
     kept = np.unique(np.append(0, np.searchsorted(upto, np.maximum(ranks, 1))))
     return values[kept], upto[kept]
 
-# %% ../../nbs/stats/10_profile.ipynb #413991bd
+# %% ../../nbs/stats/10_profile.ipynb #f3238bf3
 def summarise_numbers(
     given: np.ndarray,  # n, float64; missing ones are NaN
 ) -> Numbers:
@@ -137,7 +140,7 @@ def summarise_numbers(
         spread = float(finite.std()) if len(finite) and finite[0] != finite[-1] else 0.0
     return Numbers(values, upto, len(given) - len(known), spread if np.isfinite(spread) else 0.0)
 
-# %% ../../nbs/stats/10_profile.ipynb #f44989ac
+# %% ../../nbs/stats/10_profile.ipynb #a141bd2a
 def count_texts(
     given: pa.Array,  # n texts; missing ones are null
 ) -> tuple[pa.Array, np.ndarray]:  # k distinct texts, int64 counts
@@ -165,13 +168,13 @@ def summarise_texts(
     order = pc.sort_indices(values)
     return Texts(values.take(order), counts[order.to_numpy()], given.null_count)
 
-# %% ../../nbs/stats/10_profile.ipynb #3f522d1f
+# %% ../../nbs/stats/10_profile.ipynb #11640da7
 FORMAT = b"mlops_nb profile 1"
 SCHEMA = pa.schema(
     {"name": pa.string(), "kind": pa.string(), "missing": pa.int64(), "spread": pa.float64(), "values": pa.large_list(pa.float64()), "texts": pa.large_list(pa.large_string()), "counts": pa.large_list(pa.uint32())}
 )
 
-# %% ../../nbs/stats/10_profile.ipynb #8efa8638
+# %% ../../nbs/stats/10_profile.ipynb #45c3f46c
 class Profile:
     "A reference table, ready for comparison."
 
@@ -218,7 +221,7 @@ class Profile:
         "A profile from its bytes, its form checked."
         return _load(data)
 
-# %% ../../nbs/stats/10_profile.ipynb #7426eb2d
+# %% ../../nbs/stats/10_profile.ipynb #c1fb5767
 def _summarise(values: pa.Array, kind: str) -> Numbers | Texts:
     return summarise_numbers(numbers(values, kind)) if kind in NUMERIC else summarise_texts(texts(values, kind))
 
@@ -247,15 +250,17 @@ def _dump(profile: Profile) -> bytes:
         writer.write_table(table)
     return sink.getvalue().to_pybytes()
 
-# %% ../../nbs/stats/10_profile.ipynb #946f3c71
+# %% ../../nbs/stats/10_profile.ipynb #747675a0
 def _load(data: bytes) -> Profile:
     try:
         table = pa.ipc.open_stream(data).read_all()
-        table.validate(full=True)
-    except (pa.ArrowException, OSError) as error:
+        about = table.schema.metadata or {}
+        known = about.get(b"format") == FORMAT and table.schema.equals(SCHEMA) and about.get(b"rows", b"").isdigit()
+        if known:
+            table.validate(full=True)
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise ValueError(f"these {len(data):,} bytes are no profile ({str(error)[:100]}); make it anew: Profile.of(reference).dump()") from error
-    about = table.schema.metadata or {}
-    if about.get(b"format") != FORMAT or not table.schema.equals(SCHEMA) or not about.get(b"rows", b"").isdigit():
+    if not known:
         raise ValueError(f"these bytes hold another table, or a profile of another version; expected {FORMAT.decode()}; make it anew: Profile.of(reference).dump()")
     rows, names = int(about[b"rows"]), table["name"].to_pylist()
     parts = {name: table[name].combine_chunks() for name in ("values", "texts", "counts")}

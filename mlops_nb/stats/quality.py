@@ -539,6 +539,6 @@ def drop_test(
     return max(float(stats.t.sf(drop / both, freedom)), alone)
 
 
-def _error(e: Estimate) -> float:
+def _error(e: Estimate) -> float:  # nan where it is not known
     "Standard error; by the interval where all rows agree, which is no certainty."
     return e.error if e.error > 0 else (e.high - e.low) / (2 * 1.959964)

@@ -14,6 +14,7 @@ import math
 import re
 import sys
 import time
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
@@ -335,6 +336,8 @@ class Feedback:
         wanted = pa.array(ids, pa.string())
         for file in rolled_files(self.home):
             with pq.ParquetFile(file.path) as source:
+                if not _may_hold(source.metadata, ids):
+                    continue
                 hits = pc.is_in(source.read(columns=["id"])["id"], value_set=wanted)
                 if pc.any(hits).as_py():
                     table = source.read(columns=["id", "time", "model", "version", "subject", "output"]).filter(hits)
@@ -406,6 +409,15 @@ class Feedback:
         rows = self._tables.run(lambda tables: tables.execute(statement, [v for _, v in [*inside, *outside]]).fetchall(), write=False)
         types = dict.fromkeys(("predicted", "at", "received"), moment) | dict.fromkeys(("version", "rating", "given"), pa.int64())
         return pa.table([pa.array([row[i] for row in rows], types.get(name, pa.string())) for i, name in enumerate(columns)], names=columns)
+
+
+def _may_hold(metadata: Any, ids: Sequence[str]) -> bool:  # ids sorted
+    "Whether one of these ids lies between the least and the greatest of a part of a file; ids that a service gives rise with time."
+    place = metadata.schema.names.index("id")
+    for part in (metadata.row_group(n).column(place).statistics for n in range(metadata.num_row_groups)):
+        if part is None or not part.has_min_max or bisect_right(ids, part.max) > bisect_left(ids, part.min):
+            return True
+    return False
 
 
 class _Moved(MlopsError):

@@ -82,18 +82,48 @@ class History:
     ) -> Any:  # pyarrow Table in the order of writing
         "Predictions as one table."
         import pyarrow as pa
-        import pyarrow.dataset as ds
 
-        asked = [("time", ">=", since), ("time", "<", until), ("model", "=", model), ("version", "=", version)]
-        given = [(name, sign, micros(value) if isinstance(value, date) else value) for name, sign, value in asked if value is not None]
-        wanted: Any = ds.scalar(True)
-        for name, sign, value in given:
-            field, limit = ds.field(name), pa.scalar(value, schema().field(name).type)
-            wanted &= field >= limit if sign == ">=" else field < limit if sign == "<" else field == limit
+        given, wanted = _asked(since, until, model, version)
         with self._locked(fcntl.LOCK_SH) as connection:
             rolled = self._rolled().to_table(filter=wanted)
             live = pa.Table.from_batches(self._live(connection, given), schema())
         return pa.concat_tables([rolled, live]).sort_by("seq")
+
+    def count(
+        self,
+        since: date | datetime | None = None,  # inclusive
+        until: date | datetime | None = None,  # exclusive
+        model: str | None = None,
+    ) -> int:
+        "How many predictions there are."
+        given, wanted = _asked(since, until, model)
+        with self._locked(fcntl.LOCK_SH) as connection:
+            where, values = self._only_live(connection, given)
+            return self._rolled().count_rows(filter=wanted) + self._one(connection, f"SELECT count(*) FROM predictions WHERE {where}", *values)  # noqa: S608
+
+    def first(self, model: str) -> datetime | None:  # None: there is none
+        "The time of a model's earliest prediction."
+        import pyarrow.compute as pc
+
+        with self._locked(fcntl.LOCK_SH) as connection:
+            live = self._one(connection, "SELECT min(time) FROM predictions WHERE model = ?", model)
+            rolled = pc.min(self._rolled().to_table(columns=["time"], filter=_asked(model=model)[1])["time"].cast("int64")).as_py()
+        found = [when for when in (live, rolled) if when is not None]
+        return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=min(found)) if found else None
+
+    def newest(
+        self,
+        model: str,
+        rows: int = 100,  # that were written last
+    ) -> datetime | None:  # None: there is none
+        "The time that a model's log has come to: the middle of its newest rows, so that a few wrong clocks don't decide it."
+        with self._locked(fcntl.LOCK_SH) as connection:
+            found = self._execute(connection, "SELECT time FROM predictions WHERE model = ? ORDER BY seq DESC LIMIT ?", [model, rows]).fetchall()
+        if not found:  # all are rolled
+            days = [file.day for file in rolled_files(self.home)]
+            newest = self.read(max(days), None, model)["time"].to_pylist()[-rows:] if days else []
+            return sorted(newest)[len(newest) // 2] if newest else None
+        return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=sorted(found)[len(found) // 2][0])
 
     def query(
         self,
@@ -202,15 +232,20 @@ class History:
         lowest = self._one(connection, "SELECT min(seq) FROM predictions")
         return [file for file in rolled_files(self.home) if lowest is not None and file.last >= lowest]
 
+    def _only_live(self, connection: Any, wanted: list[tuple[str, str, Any]]) -> tuple[str, list[Any]]:
+        "The condition that a row is wanted, and in no file; its values."
+        clauses, values = ["seq > 0", *(f"{name} {sign} ?" for name, sign, _ in wanted)], [value for *_, value in wanted]
+        for file in self._covered(connection):
+            clauses.append("NOT (seq BETWEEN ? AND ? AND time >= ? AND time < ?)")
+            values += _range(file)
+        return " AND ".join(clauses), values
+
     def _live(self, connection: Any, wanted: list[tuple[str, str, Any]], top: int = 2**62, limit: int = 2**62) -> Iterator[Any]:
         "Record batches of rows that are in the database only, in the order of writing."
         import pyarrow as pa
 
-        clauses, values = [f"{name} {sign} ?" for name, sign, _ in wanted], [value for *_, value in wanted]
-        for file in self._covered(connection):
-            clauses.append("NOT (seq BETWEEN ? AND ? AND time >= ? AND time < ?)")
-            values += _range(file)
-        statement = f"SELECT seq, {COLUMNS} FROM predictions WHERE {' AND '.join([*clauses, 'seq > ? AND seq <= ?'])} ORDER BY seq LIMIT ?"  # noqa: S608
+        where, values = self._only_live(connection, wanted)
+        statement = f"SELECT seq, {COLUMNS} FROM predictions WHERE {where} AND seq > ? AND seq <= ? ORDER BY seq LIMIT ?"  # noqa: S608
         last = 0
         while limit and (rows := self._execute(connection, statement, [*values, last, top, min(limit, 20_000)]).fetchall()):
             yield pa.RecordBatch.from_arrays([pa.array(c, f.type) for c, f in zip(zip(*rows, strict=True), schema(), strict=True)], schema=schema())
@@ -245,6 +280,20 @@ class History:
         _save(path, table)
         with self._database.transaction(connection):
             return self._change(connection, "DELETE FROM predictions WHERE seq BETWEEN ? AND ? AND time >= ? AND time < ?", *_range(Rolled(path, day, first, last)))
+
+# %% ../../nbs/traffic/20_history.ipynb #0a6c55bd
+def _asked(since: date | datetime | None = None, until: date | datetime | None = None, model: str | None = None, version: int | None = None) -> tuple[list[tuple[str, str, Any]], Any]:
+    "Conditions for SQL and for Arrow."
+    import pyarrow as pa
+    import pyarrow.dataset as ds
+
+    asked = [("time", ">=", since), ("time", "<", until), ("model", "=", model), ("version", "=", version)]
+    given = [(name, sign, micros(value) if isinstance(value, date) else value) for name, sign, value in asked if value is not None]
+    wanted: Any = ds.scalar(True)
+    for name, sign, value in given:
+        field, limit = ds.field(name), pa.scalar(value, schema().field(name).type)
+        wanted &= field >= limit if sign == ">=" else field < limit if sign == "<" else field == limit
+    return given, wanted
 
 # %% ../../nbs/traffic/20_history.ipynb #7ab7b8e0
 def _range(file: Rolled) -> list[int]:
