@@ -125,6 +125,7 @@ def test_pages_of_a_version_in_staging_and_in_production(staged):
     version = registry.released(uri(), "income")
     overview = page()
     said = text(overview)
+    assert "equal opportunity ratio by sex**:" in said and "demographic" not in said  # every gate, and what is none only on its page
     assert "Who earns much?" in said and "staging: not yet approved" in said and "mlops-nb models promote income 1" in said
     assert "On 800 test rows" in said and "uncommitted changes" in str(overview.table[0].value) and "run-1" in str(overview.table[0].value)
     auc = registry.read_evidence(uri(), version)["evaluation"]["metrics"]["roc_auc"]
@@ -146,9 +147,10 @@ def test_pages_of_a_version_in_staging_and_in_production(staged):
 
 def test_the_form_is_the_schema_and_answers_as_the_predictor(staged):
     at, adviser = page("predictions"), Predictor.load(load_settings(), "income")
-    typical = {f.name: f.typical for f in adviser.schema.fields}
+    typical = next(row for row in adviser.evidence["background"]["rows"] if row["age"] == at.number_input(key="income/1:age").value and row["education"] == at.selectbox(key="income/1:education").value)
     asked = {w.key.removeprefix("income/1:"): w.value for w in [*at.number_input, *at.selectbox] if w.key.startswith("income/1:")}
-    assert asked == typical
+    assert asked == {f.name: typical[f.name] for f in adviser.schema.fields}  # a row that there is: education and education_num go together
+    assert abs(typical["age"] - next(f.typical for f in adviser.schema.fields if f.name == "age")) < 15
     answer = adviser.predict([typical])[0]
     assert at.metric[0].value == answer.decision and f"{answer.probability:.1%}" in text(at) and "Not approved" in text(at)
 

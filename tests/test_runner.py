@@ -131,6 +131,14 @@ def test_damaged_root_object_is_made_again(project):
     assert project.run("--force", "ingest") == ALL_CACHED | {"ingest": "done"}
 
 
+def test_warnings_of_the_run_before_are_counted_only(project):
+    rule = '{"rules": [{"passed": False, "gate": False, "message": "few women are found"}]}'
+    project.edit("stages/40_count.ipynb", "n.write(len(raw.read()))", f"n.write({rule})\nraw.read()")
+    first, again = project.call("run", "count"), project.call("run", "count")
+    assert "warning: few women are found" in first.stderr
+    assert again.stderr == "1 warning as in the run before; to read: mlops-nb runs show\n" and "few women" in project.call("runs", "show").stdout
+
+
 def test_unreadable_store_is_said(project):
     project.run()
     for record in (project.root / ".mlops" / "keys" / "ingest").iterdir():
@@ -142,6 +150,7 @@ def test_unreadable_store_is_said(project):
 def test_summary_schema_and_records(ran):
     """The documented shape of summary.json (ARCHITECTURE.md, "Records")."""
     summary = ran.summary()
+    assert (summary["title"], summary["goal"]) == ("", "Learn whether runs behave")
     assert {"format", "run", "charter", "status", "seconds", "started", "git", "stages", "model"} <= summary.keys()
     assert re.fullmatch(r"\d{8}-\d{6}-[0-9a-f]{4}", summary["run"]) and summary["charter"] == "tiny"
     assert summary["started"].endswith("+00:00") and summary["status"] == "done" and summary["model"] is None

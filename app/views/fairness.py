@@ -56,7 +56,7 @@ def groups_chart(groups: dict, measure: str) -> alt.LayerChart:
     "One figure for every group, with 95% intervals; pale where they stand on few people."
     rows = [{"group": f"{g} (n = {f['n']:,})", "few": measure in f["small"], **f[measure]} for g, f in groups.items() if (f.get(measure) or {}).get("value") is not None]
     base = alt.Chart(pd.DataFrame(rows, columns=["group", "few", "value", "low", "high"])).encode(
-        y=alt.Y("group:N", sort=None, title=None, axis=alt.Axis(labelLimit=260)), color=alt.condition("datum.few", alt.value(GREY), alt.value(BLUE))
+        y=alt.Y("group:N", sort=None, title=None, axis=alt.Axis(labelLimit=260, labelOverlap=False)), color=alt.condition("datum.few", alt.value(GREY), alt.value(BLUE))
     )
     lines = base.mark_rule(strokeWidth=3).encode(x=alt.X("low:Q", title=f"{words(measure)}, 95% interval", scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(tickCount=6)), x2="high:Q")
     tips = ["group", *(alt.Tooltip(f"{k}:Q", format=".3f") for k in ("value", "low", "high"))]

@@ -46,12 +46,13 @@ def headline(figures: dict, first: list[str], meaning: dict) -> None:
         st.caption(f"Also: {rest}")
 
 
-def criteria(figures: dict) -> None:
-    "The charter's success criteria, met or not."
-    for c in figures["criteria"]:
-        icon = ":green[:material/check_circle:]" if c["passed"] else ":red[:material/cancel:]"
-        st.markdown(f"{icon} **{words(c['metric'])}**: {c.get('message') or number(c['value'])}", help=c["reason"] or None)
-    if not figures["criteria"]:
+def criteria(gates: list[dict]) -> None:
+    "The charter's gates: its success criteria, and what it demands for groups."
+    for c in gates:
+        icon = {True: ":green[:material/check_circle:]", False: ":red[:material/cancel:]"}.get(c["passed"], ":gray[:material/help:]")
+        by = f" by {c['by'].replace('_', ' ')}" if "by" in c else ""
+        st.markdown(f"{icon} **{words(c['metric'])}{by}**: {c.get('message') or number(c['value'])}", help=c["reason"] or None)
+    if not gates:
         st.caption("The charter names no success criteria.")
 
 
@@ -98,7 +99,7 @@ def calibration_chart(curves: dict, unit: str) -> alt.LayerChart:
 def importance_chart(explanation: dict) -> alt.LayerChart:
     "What moves the model's answers most."
     frame = pd.DataFrame(explanation["global"]).head(10)
-    base = alt.Chart(frame).encode(y=alt.Y("feature:N", sort=None, title=None, axis=alt.Axis(labelLimit=220)))
+    base = alt.Chart(frame).encode(y=alt.Y("feature:N", sort=None, title=None, axis=alt.Axis(labelLimit=220, labelOverlap=False)))
     bars = base.mark_bar(color=BLUE, size=14).encode(x=alt.X("mean_abs_shap:Q", title=f"mean absolute contribution ({explanation.get('units', 'model output')}), 95% interval", axis=alt.Axis(tickCount=6)))
     return bars + base.mark_rule(color="#111").encode(x="low:Q", x2="high:Q")
 
@@ -131,7 +132,7 @@ headline(figures, [problem["metric"], *problem["secondary"], *(c["metric"] for c
 st.caption(f"On {figures['n']:,} test rows that nothing was chosen by.")
 
 st.subheader("Good enough?")
-criteria(figures)
+criteria([*figures["criteria"], *(r for r in evidence.get("fairness_audit", {}).get("rules", ()) if r["gate"])])
 
 st.subheader("How it decides")
 curves = figures["curves"]

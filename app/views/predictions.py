@@ -11,7 +11,7 @@ from mlops_nb.stages.split import Field
 
 here, version, evidence = chosen()
 model: Predictor = predictor(here, version)
-KEY = f"{model.label}:"
+KEY, TYPICAL = f"{model.label}:", "a typical row"
 
 
 def ask(field: Field) -> object:
@@ -33,9 +33,18 @@ def ask(field: Field) -> object:
 
 
 def examples() -> dict[str, dict]:
-    "Rows to start from: the typical values, and the single predictions that the explanation picked."
-    typical = {"typical values": {f.name: f.typical for f in model.schema.fields}}
-    return typical | {s.get("kind", f"example {i}"): s["row"] for i, s in enumerate(evidence.get("explanation", {}).get("singles", []), 1)}
+    "Rows to start from: a typical one, and the single predictions that the explanation picked."
+    return {TYPICAL: min(evidence.get("background", {}).get("rows", ()), key=_strangeness, default={f.name: f.typical for f in model.schema.fields})} | {s.get("kind", f"example {i}"): s["row"] for i, s in enumerate(evidence.get("explanation", {}).get("singles", []), 1)}
+
+
+def _strangeness(row: dict) -> float:
+    "How far a row is from the typical values: a real row, whose values go together, is a better start than those."
+    far = 0.0
+    for f in model.schema.fields:
+        value = row.get(f.name)
+        ruled = f.kind in ("number", "integer") and value is not None and f.typical is not None
+        far += abs(value - f.typical) / ((f.max - f.min) or 1) if ruled else value != f.typical
+    return far
 
 
 def start_from(example: str, values: dict) -> None:
@@ -65,11 +74,12 @@ def classes_chart(answer: Answer) -> alt.Chart:
 
 def reasons_chart(why: dict, most: int = 8) -> alt.LayerChart:
     "What each field adds to the answer or takes from it, the largest first."
-    parts = why["contributions"]
-    rows = [{"what": f"{c['feature'].replace('_', ' ')} = {'missing' if c['value'] is None else c['value']}", "adds": c["shap"]} for c in parts[:most]]
+    parts, whole = why["contributions"], {f.name for f in model.schema.fields if f.kind == "integer"}
+    said = {c["feature"]: "missing" if c["value"] is None else int(c["value"]) if c["feature"] in whole else c["value"] for c in parts}
+    rows = [{"what": f"{c['feature'].replace('_', ' ')} = {said[c['feature']]}", "adds": c["shap"]} for c in parts[:most]]
     if parts[most:]:
         rows.append({"what": f"{len(parts) - most} other fields", "adds": sum(c["shap"] for c in parts[most:])})
-    base = alt.Chart(pd.DataFrame(rows)).encode(y=alt.Y("what:N", sort=None, title=None, axis=alt.Axis(labelLimit=260)))
+    base = alt.Chart(pd.DataFrame(rows)).encode(y=alt.Y("what:N", sort=None, title=None, axis=alt.Axis(labelLimit=260, labelOverlap=False)))
     bars = base.mark_bar(size=16).encode(x=alt.X("adds:Q", title=f"adds to the {why['units']}"), color=alt.condition("datum.adds > 0", alt.value(BLUE), alt.value(ORANGE)), tooltip=["what", alt.Tooltip("adds:Q", format="+.4f")])
     return bars + alt.Chart(pd.DataFrame({"x": [0]})).mark_rule(color=GREY).encode(x="x:Q")
 
@@ -108,7 +118,7 @@ if version.phase != "production":
 form, answer_side = st.columns([5, 4], gap="large")
 with form:
     rows = examples()
-    example = st.segmented_control("Start from", list(rows), default="typical values", required=True) if len(rows) > 1 else "typical values"
+    example = st.segmented_control("Start from", list(rows), default=TYPICAL, required=True) if len(rows) > 1 else TYPICAL
     start_from(example, rows[example])
     with st.form("row"):
         places = st.columns(2)

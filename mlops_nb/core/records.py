@@ -88,7 +88,7 @@ class Records:
             if r.cut:
                 stages[name]["cut"] = r.cut
         return {
-            "format": 1, "run": run.id, "charter": run.job.charter.name, "status": status, "seconds": run.seconds,
+            "format": 1, "run": run.id, "charter": run.job.charter.name, **self._masked(title=run.job.charter.title, goal=run.job.charter.goal), "status": status, "seconds": run.seconds,
             "started": run.started, "git": run.git, "stages": stages, "model": self._model(), "warnings": run.mask(warnings),
         }
 

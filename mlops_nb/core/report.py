@@ -631,6 +631,7 @@ def _index(summary: dict, nodes: dict, figures: list[dict], headline: dict, page
     line = [f"run {summary.get('run', '')}", f"started {_utc(summary['started'])}" if summary.get("started") else "", took, f"code {git}" if git else ""]
     parts = [
         f'<p class="eyebrow">Run report</p><h1>{html.escape(str(summary.get("title") or summary.get("charter") or "run"))}</h1>',
+        f'<p>{html.escape(str(summary["goal"]))}</p>' if summary.get("goal") else "",
         f'<div class="runline">{_status(summary.get("status"))}{"".join(f"<span>{html.escape(t)}</span>" for t in line if t)}</div>',
         *(_error_card({"stage": name, **stage["error"]}) for name, stage in stages.items() if stage.get("error")),
     ]

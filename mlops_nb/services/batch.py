@@ -39,7 +39,7 @@ from ..core.columns import Scored, Scorer, brief, expected
 from ..core.errors import MlopsError, nearest
 from ..core.registry import released_file
 from ..core.settings import load_settings
-from ..core.tables import MISSING
+from ..core.tables import MISSING, named
 from .door import Door, Refused
 from .host import Host, Served
 
@@ -147,7 +147,7 @@ def csv_head(
     if not line:
         raise MlopsError(f"{source} is empty; expected a header line and rows")
     separator = max(",;\t|", key=line.count)
-    names = [n.strip() for n in next(csv.reader([line], delimiter=separator, skipinitialspace=True))]
+    names = named(next(csv.reader([line], delimiter=separator, skipinitialspace=True)))
     if "" in names:
         raise MlopsError(f"{source}: column {names.index('') + 1} of {len(names)} has no name; give it one in the header")
     return names, separator, 1 + text[:blank].count("\n")

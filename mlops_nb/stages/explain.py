@@ -85,8 +85,8 @@ class Contributions:
     ) -> list[dict[str, Any]]:  # feature, value, shap, error; largest first
         "The contributions to one row's output, for people."
         order = np.argsort(-np.abs(self.values[i]), kind="stable")
-        row, names = self.rows.iloc[i], list(self.rows.columns)
-        return [{"feature": names[j], "value": plain(row.iloc[j]), "shap": round(float(self.values[i, j]), 6), "error": round(float(self.errors[i, j]), 6)} for j in order]
+        names = list(self.rows.columns)
+        return [{"feature": names[j], "value": plain(self.rows.iloc[i, j]), "shap": round(float(self.values[i, j]), 6), "error": round(float(self.errors[i, j]), 6)} for j in order]
 
 
 def plain(
