@@ -1420,6 +1420,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                          'mlops_nb.services.serve.command': ('services/serve.html#command', 'mlops_nb/services/serve.py'),
                                          'mlops_nb.services.serve.compile_without_scipy': ( 'services/serve.html#compile_without_scipy',
                                                                                             'mlops_nb/services/serve.py'),
+                                         'mlops_nb.services.serve.host_of': ('services/serve.html#host_of', 'mlops_nb/services/serve.py'),
                                          'mlops_nb.services.serve.is_local': ('services/serve.html#is_local', 'mlops_nb/services/serve.py'),
                                          'mlops_nb.services.serve.limits_of': ( 'services/serve.html#limits_of',
                                                                                 'mlops_nb/services/serve.py'),
