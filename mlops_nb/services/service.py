@@ -231,12 +231,13 @@ class Service:
         self.host, self.keys, self.limits, self.log, self.strict, self.lines = host, keys or Keys(None), limits or Limits(), log, strict, lines
         self.metrics, self.desk = metrics or Metrics(), desk
         self.tasks: Collection = ()  # requests being answered; the server's own set
+        self.calls = 0  # messages over gRPC being answered
         self.connections: Collection = ()  # its connections
         self._encode = msgspec.json.Encoder().encode
 
     def admit(self) -> None:
         "Refuse at once what would only wait."
-        if len(self.tasks) > self.limits.in_flight:
+        if len(self.tasks) + self.calls > self.limits.in_flight:
             raise Refused(f"{self.limits.in_flight} requests are being answered; try again in a second", 503)
 
     async def served(
@@ -326,7 +327,7 @@ class Service:
         "Look at itself once a second, until cancelled."
         now = asyncio.get_running_loop().time
         while True:
-            self.metrics.tick(len(self.tasks), self.host.current, bool(self.host.problem), self.log)
+            self.metrics.tick(len(self.tasks) + self.calls, self.host.current, bool(self.host.problem), self.log)
             for connection in list(self.connections):
                 if connection.waits_since and now() - connection.waits_since > self.limits.receive:
                     connection.transport.abort()
