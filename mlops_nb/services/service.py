@@ -144,10 +144,11 @@ class Metrics:
         self.log_waiting = made(Gauge, "log_waiting", "Predictions that wait to be written down", **mode)
         self.log_dropped = made(Gauge, "log_dropped", "Predictions that could not be written down", multiprocess_mode="sum")
         self.stale = made(Gauge, "stale", "1 when what is released can't be loaded, or not be seen", multiprocess_mode="livemax")
-        self.model = made(Gauge, "model", "1 for the version that is served", ["model", "version", "phase", "engine"], **mode)
+        self.model = made(Gauge, "model", "1 for the version that is served, 0 for one that was", ["model", "version", "phase", "engine"], **mode)
         self.cpu = made(Gauge, "cpu_seconds", "Processor time used", multiprocess_mode="sum")
         self.memory = made(Gauge, "resident_bytes", "Memory in use", **mode)
         self._known: dict[tuple, tuple] = {}
+        self._served: tuple[str, ...] = ()  # labels of the version that is served
 
     def count(
         self,
@@ -172,8 +173,11 @@ class Metrics:
         "What is looked at once a second."
         self.in_flight.set(in_flight)
         self.stale.set(stale)
-        self.model.clear()
-        self.model.labels(served.name, str(served.version), served.phase, served.engine).set(1)
+        labels = (served.name, str(served.version), served.phase, served.engine)
+        if self._served not in ((), labels):
+            self.model.labels(*self._served).set(0)  # what several workers share can't be removed
+        self._served = labels
+        self.model.labels(*labels).set(1)
         used = resource.getrusage(resource.RUSAGE_SELF)
         self.cpu.set(used.ru_utime + used.ru_stime)
         self.memory.set(resident_bytes())
