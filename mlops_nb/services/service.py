@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -33,12 +33,12 @@ logger = logging.getLogger(__name__)
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     "How much one service takes on; what is beyond is refused at once."
 
-    body: int = 1 << 20  # bytes of a request
-    rows: int = 1000  # in a request
-    in_flight: int = 256  # requests at a time, in a worker
-    receive: float = 10.0  # seconds that a request may take to arrive
-    keep_alive: float = 30.0  # seconds that a connection may idle
-    inline: int = 64  # rows that are computed between other requests; more go to a thread
+    body: Annotated[int, msgspec.Meta(ge=1, le=1 << 30)] = 1 << 20  # bytes of a request
+    rows: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 1000  # in a request
+    in_flight: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 256  # requests at a time, in a worker
+    receive: Annotated[float, msgspec.Meta(ge=0.1, le=3600)] = 10.0  # seconds that a request may take to arrive
+    keep_alive: Annotated[float, msgspec.Meta(ge=1, le=86_400)] = 30.0  # seconds that a connection, or a stream, may idle
+    inline: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 64  # rows that are computed between other requests; more go to a thread
 
 # %% ../../nbs/services/18_service.ipynb #358c07b0
 class Line(msgspec.Struct, omit_defaults=True):
