@@ -1,6 +1,7 @@
 """The service as its callers see it: a real process on a free port, a real registry behind it."""
 
 import concurrent.futures
+import base64
 import http.client
 import json
 import os
@@ -246,6 +247,7 @@ def test_overload_is_refused_at_once_and_passes(server, sample):
     begun = time.monotonic()
     code, said, headers = server.predict(sample["rows"][:1])
     assert code == 503 and headers["retry-after"] == "1" and "try again" in said["error"] and time.monotonic() - begun < 1
+    assert [server.get(path)[0] for path in ("/v2/health/live", "/v2/health/ready", "/metrics", "/v1/models")] == [200, 200, 200, 503]
     for one in waiting:
         one.close()
     server.until(lambda: server.predict(sample["rows"][:1])[0] == 200)
@@ -385,6 +387,13 @@ def test_keys(project, sample):
         file.write_text("{")
         time.sleep(0.7)
         assert server.predict(row, **{"X-API-Key": second})[0] == 200
+        asked = server.get("/docs")
+        assert asked[0] == 401 and asked[2]["www-authenticate"].startswith("Basic")  # a browser asks for the key
+        basic = "Basic " + base64.b64encode(f"anybody:{second}".encode()).decode()
+        assert server.get("/docs", Authorization=basic)[0] == server.get("/openapi.json", Authorization=basic)[0] == 200
+        assert server.predict(row, Authorization=basic)[0] == 401  # or a page elsewhere could have the browser ask
+        file.unlink()
+        server.until(lambda: server.predict(row, **{"X-API-Key": second})[0] == 401)
 
 
 @pytest.mark.parametrize(
@@ -395,6 +404,12 @@ def test_keys(project, sample):
         (("income@9",), "no version 9"),
         (("income@prod",), "MODEL@production"),
         (("income", "--limit", "bodi=1"), "did you mean 'body'"),
+        (("income", "--limit", "in_flight=0"), "in_flight is 0; expected"),
+        (("income", "--limit", "receive=nan"), "receive is nan; expected"),
+        (("income@²",), "MODEL@NUMBER"),
+        (("income", "--log", "foo"), "'strict'"),
+        (("income", "--grpc", "0.0.0.0:0"), "--no-keys"),
+        (("income", "--keys", "none.json"), "none.json"),
         (("incom", "--workers", "2"), "did you mean 'income'"),
     ],
 )
@@ -404,7 +419,8 @@ def test_a_service_that_may_not_start_says_why(made, words, said):
         assert server.process.wait(60) != 0
     finally:
         server.stop(signal.SIGKILL)
-    assert said in server.said.read_text()
+    text = server.said.read_text()
+    assert said in text and "Traceback" not in text and " at http" not in text  # nobody was told that it answers
 
 
 def logged(root: Path) -> set[str]:
@@ -443,6 +459,16 @@ def test_workers_share_port_and_metrics_and_are_replaced(project, sample):
             return sum(s.value for f in text_string_to_metric_families(text) for s in f.samples if s.name == "mlops_nb_requests_total" and s.labels["route"] == "/v1/predict")
 
         assert answered() == 40
+
+        def versions() -> dict:
+            text = server.get("/metrics")[1]["text"]
+            return {s.labels["version"]: s.value for f in text_string_to_metric_families(text) for s in f.samples if s.name == "mlops_nb_model" and s.value}
+
+        promote(settings(project).registry_uri, "income", 2)
+        server.until(lambda: versions() == {"2": 2})
+        rollback(settings(project).registry_uri, "income")
+        server.until(lambda: versions() == {"1": 2})
+        assert "Clearing" not in server.said.read_text()
         children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split()
         workers = [int(c) for c in children if b"spawn_main" in Path(f"/proc/{c}/cmdline").read_bytes()]
         os.kill(workers[0], signal.SIGKILL)

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['app', 'runs_app', 'models_app', 'CharterOption', 'KnobOption', 'SampleOption', 'RunsFlag', 'JsonFlag', 'SampleFlag',
-           'PROGRAMS', 'main', 'run', 'run_stage', 'junit_xml', 'check', 'graph', 'status', 'runs_list', 'runs_show',
-           'runs_compare', 'models_list', 'models_show', 'models_promote', 'models_rollback', 'sync', 'lab',
-           'app_command', 'init_command', 'new_stage_command', 'diff', 'gc_command', 'doctor']
+           'PROGRAMS', 'main', 'run_program', 'run', 'run_stage', 'junit_xml', 'check', 'graph', 'status', 'runs_list',
+           'runs_show', 'runs_compare', 'models_list', 'models_show', 'models_promote', 'models_rollback', 'sync',
+           'lab', 'app_command', 'init_command', 'new_stage_command', 'diff', 'gc_command', 'doctor']
 
 # %% ../../nbs/core/80_cli.ipynb #815edb86
 import gc
@@ -44,11 +44,22 @@ SampleOption = Annotated[int | None, typer.Option("--sample", min=50, help="Run 
 
 # %% ../../nbs/core/80_cli.ipynb #c7827108
 def main() -> None:
-    "The command's entry: errors for people go to stderr without a traceback, exit code 1. SIGTERM ends it as Ctrl-C does."
+    "The command's entry. SIGTERM ends it as Ctrl-C does."
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     gc.set_threshold(50_000)  # a check makes many objects and lets few go: a tenth of its time
+    run_program(app)
+
+
+def run_program(
+    what: Any,  # a typer app, or a function that is a whole program
+    name: str = "",  # the command that starts it: mlops-nb NAME
+) -> None:
+    "Run a program; what goes wrong is a sentence on stderr, and exit code 1."
+    if not isinstance(what, typer.Typer):
+        what, function = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None), what
+        what.command()(function)
     try:
-        app()
+        what(prog_name=f"mlops-nb {name}".strip())
     except MlopsError as error:
         from mlops_nb.core.guard import masker, secrets_of
 

@@ -130,7 +130,7 @@ def read_column(
     reader = {"datetime": moments_of, "boolean": truths_of}.get(kind, numbers_of)
     values = np.full(len(array), np.nan) if kind == "category" else reader(array)
     if kind == "integer":
-        values = np.where(values == np.floor(values), values, np.nan)
+        values = np.where((values == np.floor(values)) & (np.abs(values) < 2**63), values, np.nan)  # what int64 holds
     missing |= np.zeros(len(array), dtype=bool) if not pa.types.is_dictionary(array.type) else pc.is_null(pc.cast(array, inner)).to_numpy(zero_copy_only=False)
     return Column(values, np.isnan(values) & ~missing, [] if kind == "category" else None)
 

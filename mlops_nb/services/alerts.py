@@ -221,7 +221,7 @@ def send_command() -> None:
 # %% ../../nbs/services/70_alerts.ipynb #0ef5a46f
 if __name__ == "__main__" and "__file__" in globals():
     try:
-        app()
+        app(prog_name="mlops-nb alerts")
     except MlopsError as error:
         addresses = os.environ.get("MLOPS_NB_ALERTS", "")
         sys.exit(masker(secrets_of(os.environ, (), addresses))(f"error: {error}"))

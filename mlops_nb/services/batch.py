@@ -829,7 +829,7 @@ def run_score(
 
 def main(words: Sequence[str] | None = None) -> int:  # exit code
     "python -m mlops_nb.services.batch IN OUT --model income@staging"
-    parser = argparse.ArgumentParser(prog="score", description="Score a table with a released model; the same command goes on where a crash left it.")
+    parser = argparse.ArgumentParser(prog="mlops-nb score", description="Score a table with a released model; the same command goes on where a crash left it.")
     parser.add_argument("source", help="Parquet, CSV or JSONL file (any fsspec URL), or DATABASE_URL#TABLE, DATABASE_URL#select ...")
     parser.add_argument("target", help="where the answers go, in the same formats")
     parser.add_argument("--model", help="NAME, NAME@production, NAME@staging or NAME@VERSION; default: the charter's, as released")

@@ -104,7 +104,7 @@ def as_number(value: Any) -> float:
 def as_whole(value: Any) -> int | float:
     "A number without a fraction."
     number = as_number(value)
-    if not number.is_integer():
+    if not number.is_integer() or abs(number) >= 2**63:  # what int64 holds, and a pipeline's column is
         raise ValueError
     return int(number) if abs(number) < _MOST else number
 

@@ -438,7 +438,6 @@ def command(
 
 # %% ../../nbs/services/90_drill.ipynb #5ac9f6fe
 if __name__ == "__main__" and "__file__" in globals():
-    try:
-        typer.run(command)
-    except MlopsError as error:
-        sys.exit(f"error: {error}")
+    from mlops_nb.core.cli import run_program
+
+    run_program(command, "drill")

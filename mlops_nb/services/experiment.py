@@ -234,7 +234,6 @@ def _labels_in(path: Path) -> dict[str, Any]:
 
 # %% ../../nbs/services/84_experiment.ipynb #e52c36c4
 if __name__ == "__main__" and "__file__" in globals():
-    try:
-        app()
-    except MlopsError as error:
-        sys.exit(f"error: {error}")
+    from mlops_nb.core.cli import run_program
+
+    run_program(app, "experiment")

@@ -178,6 +178,7 @@ class Inference:
         service, began, label = self.service, time.perf_counter(), ""
         said: list[Prediction] = []
         made, status, wrong = pb.ModelInferResponse(), 200, ""
+        service.calls += 1
         try:
             service.admit()
             service.metrics.read.inc(len(data))
@@ -194,6 +195,8 @@ class Inference:
             made = response_of(Head(served.name, str(version), request.id), tensors_of(said, served.task, request.wanted), request.binary)
         except Exception as error:
             status, wrong = fault_of(error)
+        finally:
+            service.calls -= 1
         service.ended(route, status, began, model=label, predictions=said, who=who, client=client, error=wrong)
         return made, status, wrong
 
@@ -214,21 +217,44 @@ class Handlers:
 
     def __init__(self, service: Service):
         self.service, self.inference = service, Inference(service)
+        self.open = 0  # calls that predict, those that wait for a message included
 
     def who(self, context: Any, scope: Any) -> str:
         "The name of the caller's key, or Refused."
         return self.service.keys.who(key_of(context.invocation_metadata() or ()), scope)
 
-    async def message(self, context: Any) -> bytes:
-        "The only message of a call, if it comes in time."
+    async def next(
+        self,
+        context: Any,
+        seconds: float,  # to wait at most
+    ) -> Any:  # a message's bytes, or grpc.aio.EOF
+        "The next message of a call, if it comes in time."
         try:
-            async with asyncio.timeout(self.service.limits.receive):
-                data = await context.read()
+            async with asyncio.timeout(seconds):
+                return await context.read()
         except TimeoutError:
-            raise Refused(f"the message did not arrive within {self.service.limits.receive:g} seconds", 408) from None
+            raise Refused(f"no message arrived within {seconds:g} seconds", 408) from None
+
+    async def message(self, context: Any) -> bytes:
+        "The only message of a call."
+        data = await self.next(context, self.service.limits.receive)
         if data is grpc.aio.EOF:
             raise bad("the call has no message; expected one")
         return data
+
+    @asynccontextmanager
+    async def call(self, route: str, context: Any) -> AsyncIterator[str]:  # the key's name
+        "A call that predicts: counted while it is open, ended with a status when it is refused."
+        began, self.open = time.perf_counter(), self.open + 1
+        try:
+            if self.open > _OPEN * self.service.limits.in_flight:
+                raise Refused(f"{self.open - 1:,} calls are open; try again in a second", 503)
+            yield self.who(context, "predict")
+        except Refused as error:
+            self.service.ended(route, error.status, began, client=context.peer(), error=str(error))
+            await context.abort(CODES[error.status], str(error))
+        finally:
+            self.open -= 1
 
     def sent(self, made: Any) -> bytes:
         "A message's bytes, counted."
@@ -261,29 +287,26 @@ class Handlers:
 
     async def one(self, _: Any, context: Any) -> bytes:
         "ModelInfer."
-        route, began, client = "grpc ModelInfer", time.perf_counter(), context.peer()
-        try:
-            who = self.who(context, "predict")
+        async with self.call("grpc ModelInfer", context) as who:
             data = await self.message(context)
-        except Refused as error:
-            self.service.ended(route, error.status, began, client=client, error=str(error))
-            await context.abort(CODES[error.status], str(error))
-        made, status, wrong = await self.inference.infer(data, route, who, client)
-        if status != 200:
-            await context.abort(CODES[status], wrong)
-        return self.sent(made)
+            made, status, wrong = await self.inference.infer(data, "grpc ModelInfer", who, context.peer())
+            if status != 200:
+                await context.abort(CODES[status], wrong)
+            return self.sent(made)
 
-    async def many(self, requests: Any, context: Any) -> AsyncIterator[bytes]:
-        "ModelStreamInfer: answers in the order of the requests; a refusal ends nothing."
-        route, began, client = "grpc ModelStreamInfer", time.perf_counter(), context.peer()
-        try:
-            who = self.who(context, "predict")
-        except Refused as error:
-            self.service.ended(route, error.status, began, client=client, error=str(error))
-            await context.abort(CODES[error.status], str(error))
-        async for data in requests:
-            made, _, wrong = await self.inference.infer(data, route, who, client)
-            yield self.sent(pb.ModelStreamInferResponse(error_message=wrong, infer_response=made))
+    async def many(self, _: Any, context: Any) -> AsyncIterator[bytes]:
+        "ModelStreamInfer: answers in the order of the requests; a refusal ends nothing, silence does."
+        route, limits = "grpc ModelStreamInfer", self.service.limits
+        async with self.call(route, context) as who:
+            data = await self.next(context, limits.receive)
+            while data is not grpc.aio.EOF:
+                made, _, wrong = await self.inference.infer(data, route, who, context.peer())
+                yield self.sent(pb.ModelStreamInferResponse(error_message=wrong, infer_response=made))
+                data = await self.next(context, limits.keep_alive)
+
+
+_OPEN = 16  # times the requests in flight: calls that may be open
+
 
 # %% ../../nbs/services/40_grpc.ipynb #65139d39
 def make_server(
@@ -300,7 +323,7 @@ def make_server(
         ("grpc.max_receive_message_length", most.body), ("grpc.max_send_message_length", -1), ("grpc.so_reuseport", int(shared)),
         ("grpc.keepalive_time_ms", int(most.keep_alive * 1000)), ("grpc.keepalive_timeout_ms", 10_000), ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
     ]  # fmt: skip
-    server = grpc.aio.server(options=options, maximum_concurrent_rpcs=most.in_flight)
+    server = grpc.aio.server(options=options)
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, _methods(handlers)),))
     try:
         if not certificate:

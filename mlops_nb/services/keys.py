@@ -11,7 +11,6 @@ import datetime
 import logging
 import os
 import secrets
-import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -118,12 +117,14 @@ class Keys:
         return found.name
 
     def _look(self, path: Path) -> None:
-        "Read the file again when it was written anew; a damaged one changes nothing."
+        "Read the file again when it was written anew; a damaged one changes nothing, a removed one closes the door."
         with self._lock:
             self._next = time.monotonic() + self.pause
             seen = _written(path)
-            if seen in (self._seen, None):
+            if seen == self._seen:
                 return
+            if seen is None:
+                logger.error("%s is gone: nobody may ask until it is back", path)
             self._seen = seen
             try:
                 self._known = {k.sha256: k for k in read_keys(path)}
@@ -173,7 +174,6 @@ def remove_command(name: str, file: _FileOption = None) -> None:
 
 # %% ../../nbs/services/17_keys.ipynb #600740f9
 if __name__ == "__main__" and "__file__" in globals():
-    try:
-        app()
-    except MlopsError as error:
-        sys.exit(f"error: {error}")
+    from mlops_nb.core.cli import run_program
+
+    run_program(app, "keys")

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from ..core.artifacts import Model
+from .door import Refused
 from ..stages.split import Schema, conform
 
 # %% ../../nbs/services/13_plain.ipynb #e12e8ab3
@@ -32,4 +33,11 @@ def plain_engine(
     fitted = Model.load(model) if isinstance(model, bytes) else model
     form = Schema.model_validate(evidence["schema"])
     say = fitted.predict if evidence["problem"]["task"] == "regression" else fitted.predict_proba
-    return lambda rows: say(frame_of(rows, form))
+
+    def answer(rows: Sequence[tuple]) -> np.ndarray:
+        try:
+            return say(frame_of(rows, form))
+        except ValueError as error:  # such as 1e39 for a forest, which computes with 32 bits
+            raise Refused(f"the model can't compute an answer for these rows: {error}") from error
+
+    return answer

@@ -8,6 +8,7 @@ __all__ = ['logger', 'metadata_of', 'cold_app', 'Answered', 'Error', 'Inferred',
 
 # %% ../../nbs/services/30_rest.ipynb #89eb65e8
 import asyncio
+import base64
 import contextlib
 import html
 import logging
@@ -321,13 +322,16 @@ class Rest:
             await send(message)
 
         try:
-            self.service.admit()
+            if scope["path"] not in ("/v2/health/live", "/v2/health/ready", "/metrics"):  # what a watchdog asks is answered when all is busy
+                self.service.admit()
             if not scope["path"].startswith("/v2/health/"):
-                who = self.service.keys.who(key_in(scope["headers"]), None)
+                who = self.service.keys.who(key_in(scope["headers"]) or _typed_in(scope["headers"]), None)
             await self._cold(scope, receive, counted)
         except Refused as refusal:
             said = _encode({"error": str(refusal)})
             headers = [_JSON, (b"content-length", str(len(said)).encode()), *_advice(refusal.status)]
+            if refusal.status == 401 and scope["path"] in ("/docs", "/openapi.json"):
+                headers[-1] = (b"www-authenticate", b'Basic realm="an API key as the password"')
             await counted({"type": "http.response.start", "status": refusal.status, "headers": headers})
             await send({"type": "http.response.body", "body": said})
         finally:
@@ -363,6 +367,15 @@ def _too_large(most: int) -> Refused:
 def _advice(code: int) -> list[tuple[bytes, bytes]]:
     "Headers that tell a client what to do next."
     return {401: [(b"www-authenticate", b"Bearer")], 405: [(b"allow", b"POST")], 408: [(b"connection", b"close")], 503: [(b"retry-after", b"1")]}.get(code, [])
+
+
+def _typed_in(headers: list[tuple[bytes, bytes]]) -> str | None:
+    "The API key that a person gave a browser, as the password; only for reading, or another site's page could use it."
+    value = next((v for name, v in headers if name == b"authorization" and v[:6].lower() == b"basic "), b"")
+    try:
+        return base64.b64decode(value[6:], validate=True).partition(b":")[2].decode("latin-1")
+    except ValueError:
+        return None
 
 
 def key_in(headers: list[tuple[bytes, bytes]]) -> str | None:

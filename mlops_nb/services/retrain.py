@@ -16,7 +16,6 @@ import os
 import secrets
 import shutil
 import signal
-import sys
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
@@ -575,7 +574,6 @@ def command(
 
 # %% ../../nbs/services/80_retrain.ipynb #7903ac83
 if __name__ == "__main__" and "__file__" in globals():
-    try:
-        typer.run(command)
-    except MlopsError as error:
-        sys.exit(f"error: {error}")
+    from mlops_nb.core.cli import run_program
+
+    run_program(command, "retrain")

@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -33,12 +33,12 @@ logger = logging.getLogger(__name__)
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     "How much one service takes on; what is beyond is refused at once."
 
-    body: int = 1 << 20  # bytes of a request
-    rows: int = 1000  # in a request
-    in_flight: int = 256  # requests at a time, in a worker
-    receive: float = 10.0  # seconds that a request may take to arrive
-    keep_alive: float = 30.0  # seconds that a connection may idle
-    inline: int = 64  # rows that are computed between other requests; more go to a thread
+    body: Annotated[int, msgspec.Meta(ge=1, le=1 << 30)] = 1 << 20  # bytes of a request
+    rows: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 1000  # in a request
+    in_flight: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 256  # requests at a time, in a worker
+    receive: Annotated[float, msgspec.Meta(ge=0.1, le=3600)] = 10.0  # seconds that a request may take to arrive
+    keep_alive: Annotated[float, msgspec.Meta(ge=1, le=86_400)] = 30.0  # seconds that a connection, or a stream, may idle
+    inline: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 64  # rows that are computed between other requests; more go to a thread
 
 # %% ../../nbs/services/18_service.ipynb #358c07b0
 class Line(msgspec.Struct, omit_defaults=True):
@@ -144,10 +144,11 @@ class Metrics:
         self.log_waiting = made(Gauge, "log_waiting", "Predictions that wait to be written down", **mode)
         self.log_dropped = made(Gauge, "log_dropped", "Predictions that could not be written down", multiprocess_mode="sum")
         self.stale = made(Gauge, "stale", "1 when what is released can't be loaded, or not be seen", multiprocess_mode="livemax")
-        self.model = made(Gauge, "model", "1 for the version that is served", ["model", "version", "phase", "engine"], **mode)
+        self.model = made(Gauge, "model", "1 for the version that is served, 0 for one that was", ["model", "version", "phase", "engine"], **mode)
         self.cpu = made(Gauge, "cpu_seconds", "Processor time used", multiprocess_mode="sum")
         self.memory = made(Gauge, "resident_bytes", "Memory in use", **mode)
         self._known: dict[tuple, tuple] = {}
+        self._served: tuple[str, ...] = ()  # labels of the version that is served
 
     def count(
         self,
@@ -172,8 +173,11 @@ class Metrics:
         "What is looked at once a second."
         self.in_flight.set(in_flight)
         self.stale.set(stale)
-        self.model.clear()
-        self.model.labels(served.name, str(served.version), served.phase, served.engine).set(1)
+        labels = (served.name, str(served.version), served.phase, served.engine)
+        if self._served not in ((), labels):
+            self.model.labels(*self._served).set(0)  # what several workers share can't be removed
+        self._served = labels
+        self.model.labels(*labels).set(1)
         used = resource.getrusage(resource.RUSAGE_SELF)
         self.cpu.set(used.ru_utime + used.ru_stime)
         self.memory.set(resident_bytes())
@@ -231,12 +235,13 @@ class Service:
         self.host, self.keys, self.limits, self.log, self.strict, self.lines = host, keys or Keys(None), limits or Limits(), log, strict, lines
         self.metrics, self.desk = metrics or Metrics(), desk
         self.tasks: Collection = ()  # requests being answered; the server's own set
+        self.calls = 0  # messages over gRPC being answered
         self.connections: Collection = ()  # its connections
         self._encode = msgspec.json.Encoder().encode
 
     def admit(self) -> None:
         "Refuse at once what would only wait."
-        if len(self.tasks) > self.limits.in_flight:
+        if len(self.tasks) + self.calls > self.limits.in_flight:
             raise Refused(f"{self.limits.in_flight} requests are being answered; try again in a second", 503)
 
     async def served(
@@ -326,7 +331,7 @@ class Service:
         "Look at itself once a second, until cancelled."
         now = asyncio.get_running_loop().time
         while True:
-            self.metrics.tick(len(self.tasks), self.host.current, bool(self.host.problem), self.log)
+            self.metrics.tick(len(self.tasks) + self.calls, self.host.current, bool(self.host.problem), self.log)
             for connection in list(self.connections):
                 if connection.waits_since and now() - connection.waits_since > self.limits.receive:
                     connection.transport.abort()

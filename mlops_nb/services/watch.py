@@ -408,7 +408,6 @@ def listed(settings: Settings) -> list[str]:
 
 # %% ../../nbs/services/82_watch.ipynb #b0a67b87
 if __name__ == "__main__" and "__file__" in globals():
-    try:
-        typer.run(command)
-    except MlopsError as error:
-        sys.exit(f"error: {error}")
+    from mlops_nb.core.cli import run_program
+
+    run_program(command, "watch")

@@ -12,7 +12,6 @@ import fcntl
 import json
 import math
 import re
-import sys
 import time
 from bisect import bisect_left, bisect_right
 from collections import Counter
@@ -536,7 +535,6 @@ def command(
 
 # %% ../../nbs/traffic/30_feedback.ipynb #52f0dfc2
 if __name__ == "__main__" and "__file__" in globals():
-    try:
-        typer.run(command)
-    except MlopsError as error:
-        sys.exit(f"error: {error}")
+    from mlops_nb.core.cli import run_program
+
+    run_program(command, "feedback")
