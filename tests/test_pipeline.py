@@ -16,7 +16,7 @@ from mlops_nb.core.job import sample_settings
 from mlops_nb.core.settings import load_settings
 
 SETTINGS = sample_settings(load_settings())
-STAGES = "problem ingest validate split features train tune ensemble evaluate explain fairness register abtest score monitor".split()
+STAGES = "problem ingest validate split features train tune ensemble evaluate explain fairness register score monitor abtest".split()
 
 
 def call(*words: str) -> subprocess.CompletedProcess:

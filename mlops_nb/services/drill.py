@@ -75,12 +75,13 @@ def recovery(
     greater: bool,  # is better
     margin: float,  # that the metric may be off
 ) -> tuple[float, float, int | None]:  # before, worst since, windows until it was back
-    "When quality was back within the margin, after it had left it."
+    "When four fifths of what was lost were regained for good, once quality had left the margin."
     before, since = float(np.nanmean(figures[:onset])), [f if greater else -f for f in figures[onset:]]
     floor = (before if greater else -before) - margin
     down = next((k for k, f in enumerate(since) if f < floor), None)
-    back = None if down is None else next((k for k in range(down + 1, len(since)) if all(f >= floor for f in since[k:] if not math.isnan(f))), None)
     worst = min((f for f in since if not math.isnan(f)), default=math.nan)
+    enough = worst + 0.8 * ((before if greater else -before) - worst)
+    back = None if down is None else next((k for k in range(down + 1, len(since)) if all(f >= enough for f in since[k:] if not math.isnan(f))), None)
     return before, worst if greater else -worst, None if back is None else back + 1
 
 # %% ../../nbs/services/90_drill.ipynb #78abfc55
