@@ -275,6 +275,20 @@ def test_bad_rows_are_set_aside_with_their_reason(shop, rows, tmp_path):
     assert again.quarantine == "" and not Path(done.quarantine).exists()
 
 
+def test_a_database_column_may_change_its_type(shop, rows, tmp_path):
+    some = pd.concat([rows] * (40_000 // len(rows) + 1), ignore_index=True).head(40_000).astype({"hours_per_week": float, "age": object, "workclass": object})
+    some.loc[:16_999, "workclass"] = None
+    some["age"] = pd.Series([float(a) if i > 17_000 else int(a) for i, a in enumerate(some.age)], dtype=object)
+    some.loc[20_000:, "hours_per_week"] = None
+    with sqlite3.connect(tmp_path / "x.db") as base:
+        base.execute(f"CREATE TABLE q ({', '.join(some.columns)})")
+        base.executemany(f"INSERT INTO q VALUES ({', '.join('?' * some.shape[1])})", some.astype(object).where(some.notna(), None).to_numpy().tolist())
+    base.close()
+    done = score(f"sqlite:///{tmp_path}/x.db#q", f"{tmp_path}/out.parquet", shop.served(), keep=["age"], part_rows=19_000)
+    same = score(put(some.astype({"age": float}), tmp_path, "csv"), f"{tmp_path}/same.parquet", shop.served())
+    assert (done.scored, done.refused, done.decisions) == (same.scored, same.refused, same.decisions) and done.scored == 40_000
+
+
 def words(shop: Shop, *given: str, cwd: Path) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "mlops_nb.services.batch", *given, "--model", "income@staging"]
     charter = str(Path(batch.__file__).parents[2] / "nbs" / "charters" / "income.yaml")

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['FORMATS', 'WRITERS', 'place_of', 'format_of', 'Rows', 'Chunk', 'stamp_of', 'parquet_rows', 'csv_head', 'csv_rows',
-           'jsonl_rows', 'blocks', 'json_chunk', 'json_row', 'Sql', 'sql_of', 'shown', 'sql_rows', 'in_parts', 'Parts',
-           'one_type', 'write_whole', 'write_parquet', 'write_csv', 'write_jsonl', 'write_sql', 'Summary', 'open_rows',
-           'in_words', 'scorer_of', 'parts_of', 'score_parts', 'join', 'score', 'served_by', 'headline', 'run_score',
-           'main']
+           'jsonl_rows', 'blocks', 'json_chunk', 'json_row', 'Sql', 'sql_of', 'shown', 'sql_rows', 'one_type',
+           'one_schema', 'together', 'in_parts', 'Parts', 'write_whole', 'write_parquet', 'write_csv', 'write_jsonl',
+           'write_sql', 'Summary', 'open_rows', 'in_words', 'scorer_of', 'parts_of', 'score_parts', 'join', 'score',
+           'served_by', 'headline', 'run_score', 'main']
 
 # %% ../../nbs/services/60_batch.ipynb #ae484039
 import argparse
@@ -362,8 +362,34 @@ def _array(values: list) -> pa.Array:
     "Values of one type as they are, of several types as text."
     try:
         return pa.array(values)
-    except (pa.ArrowInvalid, pa.ArrowTypeError):
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
         return pa.array([None if v is None else str(v) for v in values])
+
+# %% ../../nbs/services/60_batch.ipynb #eacce59f
+def one_type(types: set[pa.DataType]) -> pa.DataType:
+    "A type that all values of a column fit in."
+    known = {t for t in types if not pa.types.is_null(t)}
+    if len(known) == 1:
+        return known.pop()
+    numeric = known and all(pa.types.is_integer(t) or pa.types.is_floating(t) for t in known)
+    return pa.float64() if numeric else pa.string()
+
+
+def one_schema(
+    schemas: Iterable[pa.Schema],  # of the same columns
+) -> pa.Schema:
+    "What they have in common; a column of several types becomes numbers where all are, else text."
+    found: dict[str, set] = {}
+    for schema in schemas:
+        for field in schema:
+            found.setdefault(field.name, set()).add(field.type)
+    return pa.schema({name: one_type(types) for name, types in found.items()})
+
+
+def together(tables: Sequence[pa.Table]) -> pa.Table:
+    "Tables of the same columns as one."
+    schema = one_schema([table.schema for table in tables])
+    return pa.concat_tables([table.cast(schema, safe=False) for table in tables])
 
 # %% ../../nbs/services/60_batch.ipynb #afd436d7
 def in_parts(
@@ -379,11 +405,11 @@ def in_parts(
         held.append(table)
         n += len(table)
         while n >= size:
-            whole = pa.concat_tables(held)
+            whole = together(held)
             yield Chunk(whole.slice(0, size), {r: w for r, w in lost.items() if r < size}, share)
             held, n, lost = [whole.slice(size)], n - size, {r - size: w for r, w in lost.items() if r >= size}
     if n:
-        yield Chunk(pa.concat_tables(held), lost, 1.0)
+        yield Chunk(together(held), lost, 1.0)
 
 # %% ../../nbs/services/60_batch.ipynb #92e95426
 class Parts:
@@ -472,27 +498,17 @@ class Parts:
 
     def schema(self) -> pa.Schema:
         "What all parts have in common; a column of several types becomes text."
-        found: dict[str, set] = {}
+        found = []
         for first, n in self.ranges():
             with self.system.open_input_file(f"{self.folder}/{_range(first, n)}.parquet") as file:
-                for field in pq.read_schema(file):
-                    found.setdefault(field.name, set()).add(field.type)
-        return pa.schema({name: one_type(types) for name, types in found.items()})
+                found.append(pq.read_schema(file))
+        return one_schema(found)
 
     def close(self) -> None:
         "Let another run have the parts."
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
-
-
-def one_type(types: set[pa.DataType]) -> pa.DataType:
-    "A type that all values of a column fit in."
-    known = {t for t in types if not pa.types.is_null(t)}
-    if len(known) == 1:
-        return known.pop()
-    numeric = known and all(pa.types.is_integer(t) or pa.types.is_floating(t) for t in known)
-    return pa.float64() if numeric else pa.string()
 
 
 def _range(first: int, n: int) -> str:
