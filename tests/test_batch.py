@@ -267,12 +267,37 @@ def test_bad_rows_are_set_aside_with_their_reason(shop, rows, tmp_path):
     (tmp_path / "rows.csv").write_text("\n".join(text))
     done = score(f"{tmp_path}/rows.csv", f"{tmp_path}/out.csv", shop.served(), keep=["id"], part_rows=13)
     aside = [json.loads(line) for line in Path(done.quarantine).read_text().splitlines()]
-    assert [(r["row"], r["field"], r["value"]) for r in aside] == [(3, "age", "200"), (7, "sex", "robot"), (9, "age", None), (29, "age", "abc"), (None, None, "one,two")]
+    assert [(r["row"], r["field"], r["value"]) for r in aside] == [(3, "age", "200"), (7, "sex", "robot"), (9, "age", None), (19, None, "one,two"), (30, "age", "abc")]
     assert aside[0]["reason"] == "expected a whole number from 17 up to 90, it is required" and "one of Female, Male" in aside[1]["reason"]
-    assert aside[-1]["line"] == 21 and (done.rows, done.scored, done.refused) == (51, 46, 5)
+    assert aside[3]["reason"].startswith("2 values, expected") and (done.rows, done.scored, done.refused) == (51, 46, 5)
     assert not set(got(f"{tmp_path}/out.csv").id) & {"00003", "00007", "00009", "00029"}
+    assert got(f"{tmp_path}/out.csv").set_index("row").id[[18, 20, 31]].tolist() == ["00018", "00019", "00030"]  # numbers as in the file
     again = score(put(rows, tmp_path, "csv"), f"{tmp_path}/out.csv", shop.served())
     assert again.quarantine == "" and not Path(done.quarantine).exists()
+
+
+def test_a_broken_byte_and_an_open_quote_cost_their_rows(shop, rows, tmp_path, monkeypatch):
+    lines = rows.head(400).to_csv(index=False).encode().splitlines()
+    at = lines[0].split(b",").index(b"workclass")
+    for line, how in ((5, b"%b\xff"), (50, b'"%b'), (52, b'%b"')):
+        values = lines[line].split(b",")
+        values[at] = how % values[at]
+        lines[line] = b",".join(values)
+    lines[8] = b"\xe4 broken"
+    (tmp_path / "rows.csv").write_bytes(b"\n".join(lines))
+    for block in (8 << 20, 4096):
+        monkeypatch.setattr(batch, "_BLOCK", block)
+        done = score(f"{tmp_path}/rows.csv", f"{tmp_path}/out.csv", shop.served(), keep=["id"], part_rows=37)
+        aside = [json.loads(line) for line in Path(done.quarantine).read_text().splitlines()]
+        assert [r["row"] for r in aside] == [4, 7, 49] and "UTF-8" in aside[0]["reason"] and "3 lines" in aside[2]["reason"]
+        made = got(f"{tmp_path}/out.csv").set_index("row").id
+        assert (done.rows, done.refused, len(made)) == (398, 3, 395) and made[397] == "00399" and made[48] == "00048"
+    values = lines[60].split(b",")
+    values[at] = b'"' + values[at]
+    lines[60] = b",".join(values)
+    (tmp_path / "rows.csv").write_bytes(b"\n".join(lines))
+    with pytest.raises(MlopsError, match="a quote isn't closed"):  # more than a block
+        score(f"{tmp_path}/rows.csv", f"{tmp_path}/out.csv", shop.served())
 
 
 def test_a_database_column_may_change_its_type(shop, rows, tmp_path):
