@@ -158,6 +158,7 @@ class Utf8:
     "A file as UTF-8: a byte that isn't becomes SUBSTITUTE."
 
     closed = False
+    odd = False  # a quote or a SUBSTITUTE was read: values need a closer look
 
     def __init__(self, file: Any):  # of bytes
         codecs.register_error("substitute", lambda error: (_SUBSTITUTE, error.end))  # type: ignore[attr-defined]
@@ -167,7 +168,9 @@ class Utf8:
         said = ""
         while not said and (data := self._file.read(max(1, size - 3))):  # three bytes may have waited for their fourth
             said = self._decoder.decode(data)
-        return (said or self._decoder.decode(b"", True)).encode()
+        said = said or self._decoder.decode(b"", True)
+        self.odd = self.odd or '"' in said or _SUBSTITUTE in said
+        return said.encode()
 
 
 def csv_rows(
@@ -191,13 +194,15 @@ def csv_rows(
         with system.open_input_file(path) as file:
             size, done = file.size(), 0
             try:
+                text = Utf8(file)
                 reader = pa.csv.open_csv(
-                    Utf8(file), pa.csv.ReadOptions(column_names=names, skip_rows=above, block_size=_BLOCK, use_threads=False),
+                    text, pa.csv.ReadOptions(column_names=names, skip_rows=above, block_size=_BLOCK, use_threads=False),
                     pa.csv.ParseOptions(delimiter=separator, newlines_in_values=True, invalid_row_handler=skip),
                     pa.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), null_values=list(MISSING), strings_can_be_null=True),
                 )  # fmt: skip
                 for batch in itertools.chain(reader, [None]):  # after the last one, rows may have been skipped
-                    chunk = _swallowed(_with_gaps(pa.table(batch or {n: pa.array([], pa.string()) for n in names}), done, skipped), separator)
+                    chunk = _with_gaps(pa.table(batch or {n: pa.array([], pa.string()) for n in names}), done, skipped)
+                    chunk = _swallowed(chunk, separator) if text.odd else chunk
                     done += len(chunk.table)
                     if len(chunk.table) and done > start:
                         yield _from(chunk, max(0, start - (done - len(chunk.table))), columns)._replace(share=min(1.0, file.tell() / size))
@@ -238,7 +243,7 @@ def _swallowed(chunk: Chunk, separator: str) -> Chunk:
     "A chunk where rows with broken text, or with a value that took in the lines below, are lost."
     table, lost = chunk.table, dict(chunk.lost)
     for name in table.column_names:
-        odd = pc.fill_null(pc.match_substring_regex(table[name], f"[\n{_SUBSTITUTE}]"), False)
+        odd = pc.fill_null(pc.or_(*[pc.match_substring(table[name], sign) for sign in ("\n", _SUBSTITUTE)]), False)
         for row in np.flatnonzero(odd.to_numpy()).tolist():
             value = table[name][row].as_py()
             lines = value.count("\n")
