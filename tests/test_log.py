@@ -1,6 +1,7 @@
 """The prediction log under kill -9, full disks, lost and locked databases, several writers, half-done rolls, erasure. Seeds are printed."""
 
 import asyncio
+import json
 import os
 import random
 import secrets
@@ -462,6 +463,21 @@ def test_erase_says_when_a_reader_is_in_the_way(tmp_path):
         reader.execute("ROLLBACK")
     assert past.erase("ada") == 0 and len(past.read()) == 0
     assert b"ada" not in b"".join(f.read_bytes() for f in tmp_path.glob("predictions.db*"))
+
+
+def test_the_command(tmp_path):
+    def said(*words: str, code: int = 0) -> str:
+        done = subprocess.run([sys.executable, "-m", "mlops_nb.traffic.history", *words], cwd=tmp_path, env={**os.environ, "MLOPS_NB_HOME": str(tmp_path)}, capture_output=True, text=True, timeout=60)
+        assert done.returncode == code and "Traceback" not in done.stderr, done.stderr
+        return done.stdout + done.stderr
+
+    log = PredictionLog(tmp_path)
+    log.put([Record(f"{i:032x}", 1_000_000 * i, "income", 1, "", "ann" if i < 2 else None, b"{}", b"{}", 0.001, b"[]") for i in range(5)])
+    log.close()
+    assert json.loads(said("query", "SELECT count(*) AS n, min(time) AS first FROM predictions", "--json"))["n"] == 5
+    assert "5 rows rolled" in said("roll") and "--yes" in said("erase", "ann", code=1) and "2 rows erased" in said("erase", "ann", "--yes")
+    assert said("query", "SELECT count(*) AS n FROM predictions").split() == ["n", "3"] and "error: the query can't be answered" in said("query", "SELEC", code=1)
+    assert "3 rows deleted" in said("retain", "30") and [json.loads(line)["kind"] for line in said("events", "--json").splitlines()] == ["erased", "retained"]
 
 
 def test_importing_is_light():

@@ -601,6 +601,7 @@ PROGRAMS = {  # commands that are programs with words of their own, in services 
     "serve": ("services.serve", "Answer predictions by REST and gRPC: serve MODEL[@production|@staging|@VERSION]."),
     "keys": ("services.keys", "API keys of a service: add, list, remove."),
     "score": ("services.batch", "Predict for a whole table: score IN OUT --model MODEL."),
+    "log": ("traffic.history", "The prediction log: roll, retain, erase, query, events."),
     "feedback": ("traffic.feedback", "Import labels or ratings of logged predictions: feedback FILE --model MODEL."),
     "monitor": ("services.monitoring", "Look at each window of the prediction log that is over: drift, quality, alarms."),
     "alerts": ("services.alerts", "What a person should look at: list, ack, send."),

@@ -234,7 +234,7 @@ def database(
 def add_event(
     where: Sqlite | Postgres,
     connection: Any,  # to it, in a transaction
-    kind: str,  # dropped, rolled, retained or erased
+    kind: str,  # dropped, retained or erased
     **detail: Any,
 ) -> None:
     "Note what happened to the log itself."

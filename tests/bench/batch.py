@@ -66,7 +66,7 @@ def by_batch(home: Path, file: Path, out: Path) -> tuple[float, float, float]:
     "Seconds of the whole command, start included, those of its CPU, and its peak memory in GB."
     env = {**os.environ, "MLOPS_NB_REGISTRY_URI": f"sqlite:///{home}/mlflow.db", "MLOPS_NB_HOME": str(home)}
     since = time.perf_counter()
-    child = subprocess.Popen([sys.executable, "-m", "mlops_nb.services.batch", str(file), str(out), "--model", "income@staging", "--keep", "id"], env=env, stdout=sys.stderr)
+    child = subprocess.Popen([sys.executable, "-m", "mlops_nb.services.batch", str(file), str(out), "--model", "income@staging", "--keep", "id"], cwd=DATA.parents[2], env=env, stdout=sys.stderr)
     _, status, usage = os.wait4(child.pid, 0)
     child.returncode = os.waitstatus_to_exitcode(status)
     assert child.returncode == 0
