@@ -471,6 +471,7 @@ def test_the_command(tmp_path):
         assert done.returncode == code and "Traceback" not in done.stderr, done.stderr
         return done.stdout + done.stderr
 
+    (tmp_path / "settings.ini").write_text("[mlops_nb]\n")
     log = PredictionLog(tmp_path)
     log.put([Record(f"{i:032x}", 1_000_000 * i, "income", 1, "", "ann" if i < 2 else None, b"{}", b"{}", 0.001, b"[]") for i in range(5)])
     log.close()
