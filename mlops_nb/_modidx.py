@@ -1040,8 +1040,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                          'mlops_nb.services.drill.drill': ('services/drill.html#drill', 'mlops_nb/services/drill.py'),
                                          'mlops_nb.services.drill.first_model': ( 'services/drill.html#first_model',
                                                                                   'mlops_nb/services/drill.py'),
-                                         'mlops_nb.services.drill.held_ids': ('services/drill.html#held_ids', 'mlops_nb/services/drill.py'),
-                                         'mlops_nb.services.drill.logged': ('services/drill.html#logged', 'mlops_nb/services/drill.py'),
                                          'mlops_nb.services.drill.plain': ('services/drill.html#plain', 'mlops_nb/services/drill.py'),
                                          'mlops_nb.services.drill.recovery': ('services/drill.html#recovery', 'mlops_nb/services/drill.py'),
                                          'mlops_nb.services.drill.scored': ('services/drill.html#scored', 'mlops_nb/services/drill.py'),

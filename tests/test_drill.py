@@ -28,8 +28,7 @@ def test_a_concept_change_is_seen_and_answered(tmp_path):
     kinds = [e.kind for e in Events(tmp_path / "drill" / "home").list(model="income")]
     for step in ("alarm", "trigger", "retraining", "comparison"):
         assert step in kinds, f"no event '{step}' among {set(kinds)}"
-    if len(score.versions) > 1:
-        assert "promotion" in kinds
+    assert ("promotion" in kinds) == (len(score.versions) > 1)
 
 
 @pytest.mark.deep

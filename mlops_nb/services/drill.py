@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Setting', 'Score', 'recovery', 'divide', 'stage_folder', 'first_model', 'Town', 'town', 'plain', 'text_of', 'Drill',
-           'close_loop', 'conduct', 'logged', 'told', 'scored', 'held_ids', 'drill', 'verdict', 'command']
+           'close_loop', 'conduct', 'told', 'scored', 'drill', 'verdict', 'command']
 
 # %% ../../nbs/services/90_drill.ipynb #a4121763
 import http.client
@@ -37,6 +37,7 @@ from ..core.tables import read_table
 from .misfortunes import MISFORTUNES, Misfortune, World, misfortune, undisturbed, world_of
 from ..stages.problem import Problem, is_positive, metric_value
 from ..stages.split import Schema, conform
+from ..traffic.history import History
 
 # %% ../../nbs/services/90_drill.ipynb #8937bfb9
 class Setting(msgspec.Struct, frozen=True):
@@ -327,24 +328,18 @@ def conduct(
 ) -> Score:
     "All windows, one after the other."
     setting, charter, timeline = drill.setting, drill.charter, drill.timeline
+    history = History(drill.settings.home, drill.settings.log_url)
     with town(drill.settings, charter.name) as place:
         versions = [place.served()]
         for window in range(setting.windows):
             line = drill.replay(place, window)
-            place.until(lambda: logged(drill.settings, charter.name) >= len(drill.ids), "answers are not in the log")
+            place.until(lambda: history.count(model=charter.name) >= len(drill.ids), "answers are not in the log")
             line |= close_loop(drill, place, drill.time_of(window + 1)) | {"version": versions[-1]}
             if (now := place.served()) != versions[-1]:
                 versions.append(now)
             timeline.append(line)
             drill.say(told(line, charter.metric))
     return scored(drill, name, versions)
-
-
-def logged(settings: Settings, model: str) -> int:
-    "Predictions in the log."
-    from mlops_nb.traffic.history import History
-
-    return len(History(settings.home, settings.log_url).read(model=model))
 
 
 def told(line: dict[str, Any], metric: str) -> str:
@@ -361,18 +356,11 @@ def scored(drill: Drill, name: str, versions: list[int]) -> Score:
     before, worst, back = recovery([line["quality"] for line in lines], setting.onset, problem.greater_is_better, drill.charter.monitoring.quality_drop)
     alarmed = [line["window"] for line in lines if line["alarms"]]
     first = next((w for w in alarmed if w >= setting.onset), None)
-    held = set(held_ids(drill.settings, drill.charter.name))
+    held = set(History(drill.settings.home, drill.settings.log_url).read(model=drill.charter.name)["id"].to_pylist())
     return Score(
         name, drill.which.what, drill.which.harms, None if first is None else first - setting.onset + 1, sum(w < setting.onset for w in alarmed), setting.onset, before, worst, back, versions,
         sum(line["asked"] for line in lines), len(drill.ids), sum(line["asked"] - line["answered"] for line in lines), len(set(drill.ids) - held), lines,
     )  # fmt: skip
-
-
-def held_ids(settings: Settings, model: str) -> list[str]:
-    "Ids of the predictions in the log."
-    from mlops_nb.traffic.history import History
-
-    return History(settings.home, settings.log_url).read(model=model)["id"].to_pylist()
 
 # %% ../../nbs/services/90_drill.ipynb #04f52e34
 def drill(
