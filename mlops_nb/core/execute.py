@@ -56,7 +56,7 @@ def kernel_environment(
     "The environment of a stage's kernel."
     pools = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_MAX_THREADS", "LOKY_MAX_CPU_COUNT")
     quiet = {"PYDEVD_DISABLE_FILE_VALIDATION": "1", "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "1", "IN_TEST": ""}
-    fixed = {"OMP_WAIT_POLICY": "PASSIVE", "PYTHONHASHSEED": "0", "MLOPS_NB_CONTEXT": str(context)}
+    fixed = {"OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_THREAD_TIMEOUT": "12", "PYTHONHASHSEED": "0", "MLOPS_NB_CONTEXT": str(context)}
     own = {k: v for k, v in os.environ.items() if k != "MPLBACKEND"}  # CI and Streamlit set Agg, and figures would not show
     return {**own, **dict.fromkeys(pools, str(threads)), **fixed, **quiet}
 

@@ -254,12 +254,13 @@ class _Parent:
     def __init__(self, env: dict[str, str]) -> None:
         code = "import sys, importlib.util as u; sys.path[:] = filter(None, sys.path); s = u.spec_from_file_location('warm_kernels', sys.argv[1]); m = u.module_from_spec(s); s.loader.exec_module(m); m._serve(int(sys.argv[2]), sys.argv[3])"
         rest = {"OPENBLAS_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}  # nothing starts a thread
+        idle = {"OPENBLAS_THREAD_TIMEOUT": "12"}  # BLAS threads without work sleep after 2^12 cycles; by default they spin for 2^26, in every new kernel
         figures = {"MPLBACKEND": env.get("MPLBACKEND") or "module://matplotlib_inline.backend_inline"}
         self.link, theirs = socket.socketpair()
         with theirs:
             module = find_spec("mlops_nb.core.kernel").origin  # type: ignore[union-attr]
             command = [sys.executable, "-c", code, str(module), str(theirs.fileno()), _folder()]
-            self.process = subprocess.Popen(command, env={**env, **rest, **figures}, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()], start_new_session=True)  # noqa: S603
+            self.process = subprocess.Popen(command, env={**idle, **env, **rest, **figures}, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()], start_new_session=True)  # noqa: S603
 
     def retire(self) -> None:
         "Fork no more, end with the last kernel."

@@ -73,7 +73,7 @@ def main() -> None:
     more = ["--sample", str(given.sample)] if given.sample else []
     with tempfile.TemporaryDirectory() as folder:
         homes = {name: Path(folder, name) for name in ("plain", "one", "two")}
-        threads = {"OMP_NUM_THREADS": str(os.cpu_count()), "OMP_WAIT_POLICY": "PASSIVE", "PYTHONHASHSEED": "0"}
+        threads = {"OMP_NUM_THREADS": str(os.cpu_count()), "OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_THREAD_TIMEOUT": "12", "PYTHONHASHSEED": "0"}
         beside = seconds([sys.executable, __file__, "--plain", *more], environment(homes["plain"], 1) | threads)
         one = seconds([TOOL, "run", *more], environment(homes["one"], 1))
         two = seconds([TOOL, "run", *more], environment(homes["two"], 2))
