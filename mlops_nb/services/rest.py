@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['logger', 'metadata_of', 'cold_app', 'Answered', 'Error', 'Inferred', 'openapi_of', 'page_of', 'Rest', 'key_in',
-           'Connection']
+           'Joining', 'Connection']
 
 # %% ../../nbs/services/30_rest.ipynb #89eb65e8
 import asyncio
@@ -388,6 +388,32 @@ def key_in(headers: list[tuple[bytes, bytes]]) -> str | None:
     return None
 
 # %% ../../nbs/services/30_rest.ipynb #5f5732c6
+class Joining:
+    "A transport that sends what is written in one turn of the loop, an answer's head and body, by one call of the system."
+
+    def __init__(self, transport: Any, loop: asyncio.AbstractEventLoop):
+        self._transport, self._soon = transport, loop.call_soon
+        self._held: list[bytes] = []
+        self.is_closing = transport.is_closing  # asked at every request
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        if not self._held:
+            self._soon(self._flush)
+        self._held.append(data)
+
+    def _flush(self) -> None:
+        held, self._held = self._held, []
+        if held and not self._transport.is_closing():
+            self._transport.write(b"".join(held))
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+
+
 class Connection(HttpToolsProtocol):
     "A connection of uvicorn that tells the app what is in flight and whether its client keeps it waiting, and that bounds what a client can make it hold."
 
@@ -395,7 +421,7 @@ class Connection(HttpToolsProtocol):
     received = 0  # bytes since a head or a part of a body was complete
 
     def connection_made(self, transport: Any) -> None:
-        super().connection_made(transport)
+        super().connection_made(Joining(transport, self.loop))
         service = self.app.service  # type: ignore[union-attr]
         service.tasks, service.connections = self.tasks, self.connections
         self.waits_since = self.loop.time()
