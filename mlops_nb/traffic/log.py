@@ -259,7 +259,7 @@ class PredictionLog:
         home: Path,  # folder of the log
         url: str = "",  # postgresql://...; empty: SQLite in the folder
         durability: Literal["batched", "strict"] = "batched",
-        interval: float = 0.05,  # seconds a batch gathers; strict doesn't wait
+        interval: float = 0.02,  # seconds a batch gathers; strict doesn't wait
         max_rows: int = 100_000,  # records that may wait
         max_bytes: int = 64_000_000,  # of memory that they may take
     ):
