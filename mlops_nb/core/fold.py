@@ -6,7 +6,7 @@
 __all__ = ['FORMAT', 'TOLERANCE', 'Unfoldable', 'parts_of', 'why_not_foldable', 'number', 'table', 'encode_columns', 'scale',
            'impute', 'products', 'apply', 'choose', 'columns', 'transform', 'plant', 'grow', 'boost', 'linear',
            'chances', 'bayes', 'vote', 'stack', 'calibrate', 'scores', 'answer', 'pack', 'arrays_of', 'unpack',
-           'check_header', 'check', 'check_trees', 'moment', 'Fold', 'prove', 'matrix_of', 'encoders_in',
+           'check_header', 'check', 'check_trees', 'moment', 'questions', 'Fold', 'prove', 'matrix_of', 'encoders_in',
            'vocabulary_of', 'fold', 'written']
 
 # %% ../../nbs/core/22_fold.ipynb #c4492053
@@ -22,7 +22,7 @@ import numpy as np
 
 from .artifacts import inside, unzip, zip_of
 from .errors import MlopsError
-from .program import STEPS, Program
+from .program import SMALL, STEPS, Program
 
 # %% ../../nbs/core/22_fold.ipynb #02cf1a15
 class Unfoldable(MlopsError):
@@ -537,6 +537,24 @@ def moment(
 _START = datetime(1970, 1, 1, tzinfo=UTC)
 
 # %% ../../nbs/core/22_fold.ipynb #8968ddd2
+def questions(
+    arrays: dict[str, np.ndarray],  # checked
+) -> tuple[np.ndarray, np.ndarray]:  # the number of each node's question; a node of each question
+    "Nodes of small trees that ask the same, in one step: same register, same threshold or set, same way for missing values."
+    threshold, branch, roots, steps, sets = (arrays[name] for name in ("threshold", "branch", "roots", "steps", "sets"))
+    small = np.repeat(np.diff(np.append(roots, len(branch))) <= SMALL, np.diff(np.append(roots, len(branch))))
+    nodes = np.flatnonzero(small & (branch[len(branch) - len(small) :, 0] >= 0)) + len(branch) - len(small)
+    step = np.searchsorted(np.sort(np.append(roots, len(branch))[steps[steps[:, 0] == STEPS.index("trees"), 6]]), nodes, side="right")
+    what, split = branch[nodes, 0], threshold[nodes].view(np.int64)
+    category = what & 2 == 2
+    split[category] = np.unique(sets, axis=0, return_inverse=True)[1].ravel()[threshold[nodes][category].astype(int)]
+    order = np.lexsort((split, what, step))
+    new = np.any([np.diff(key[order], prepend=key[order][:1] - 1) != 0 for key in (step, what, split)], axis=0)
+    numbers = np.zeros(len(branch), dtype=np.int32)
+    numbers[nodes[order]] = np.cumsum(new) - 1
+    return numbers, nodes[order][new]
+
+
 class Fold:
     "A folded model, ready to answer."
 
@@ -552,7 +570,7 @@ class Fold:
         self.registers = check(arrays, len(self.fields), 1 if self.classes is None else len(self.classes))
         check_trees(arrays, self.registers)
         sets = arrays["sets"].view(np.int64)  # 4 x 64 bits
-        self._arrays = [*(arrays[name] for name in ("steps", "refs", "constants", "roots", "threshold", "branch")), sets]
+        self._arrays = [*(arrays[name] for name in ("steps", "refs", "constants", "roots", "threshold", "branch")), sets, *questions(arrays)]
         self._outputs = arrays["outputs"]
         self._read = [_reader(field, codes) for field, codes in zip(self.fields, self.codes, strict=True)]
 
