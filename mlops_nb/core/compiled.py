@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['compiled', 'lookup', 'each', 'softmax', 'share', 'interpolate', 'several', 'walk', 'below', 'kinds', 'among',
-           'lowest', 'answers_of', 'leaves', 'together', 'trees', 'run']
+           'lowest', 'answers_of', 'leaf_of_each', 'together', 'trees', 'run']
 
 # %% ../../nbs/core/23_compiled.ipynb #4357f01f
 import math
@@ -199,10 +199,13 @@ def lowest(rows):
     return (np.float64(rows & -rows).view(np.int64) >> 52 & 2047) - 1023
 
 # %% ../../nbs/core/23_compiled.ipynb #d91e001f
+_U = np.uint64  # a place in an array: numba looks whether a signed one counts from the end
+
+
 @compiled
 def answers_of(asked, start, end, columns, threshold, branch, sets, masks):
     "Put the questions of the nodes from start to end to a block: the rows that each sends left."
-    codes, those, register, kind = np.empty(64, np.int64), np.empty(64, np.int64), -1, -1
+    codes, those, register, kind = np.empty(64, np.int64), np.empty(64, np.int64), np.int64(-1), np.int64(-1)
     column, n = columns[0], 0
     for q in range(len(asked)):  # in the order of their registers
         node = asked[q]
@@ -220,17 +223,17 @@ def answers_of(asked, start, end, columns, threshold, branch, sets, masks):
 
 
 @compiled
-def leaves(root, end, n, everyone, branch, ask, masks, reach, places, rows, which):
+def leaf_of_each(root, end, n, everyone, branch, ask, masks, reach, places, rows, which):
     "The leaf of each row of a block, in a small tree: who gets where without a branch, then the number of each row's leaf bit by bit."
     last, at = 0, root
     reach[: end - root] = 0
     reach[0] = everyone
     while at < end:
-        here = reach[at - root]
+        here = reach[_U(at - root)]
         if branch[at, 0] >= 0:
-            left = here & masks[ask[at]]
-            reach[at + 1 - root] |= left
-            reach[branch[at, 1] - root] |= here ^ left
+            left = here & masks[_U(ask[at])]
+            reach[_U(at + 1 - root)] |= left
+            reach[_U(branch[at, 1] - root)] |= here ^ left
             at += 1
         else:
             places[last], rows[last] = at, here
@@ -245,6 +248,8 @@ def leaves(root, end, n, everyone, branch, ask, masks, reach, places, rows, whic
         for r in range(64):
             which[r] |= (odd >> r & 1) << bit
         bit += 1
+    for r in range(64):
+        which[r] = places[which[r]]
 
 
 @compiled
@@ -262,11 +267,13 @@ def together(work, size, out, n, first, count, roots, threshold, branch, sets, a
     for t in range(first, first + count):
         end = roots[t + 1] if t + 1 < stop else len(branch)
         if end - roots[t] <= SMALL:
-            leaves(roots[t], end, n, everyone, branch, ask, masks, reach, places, rows, which)
-        for r in range(size):
-            leaf = places[which[r]] if end - roots[t] <= SMALL else walk(work[r], roots[t], threshold, branch, sets)
-            for k in range(n):
-                work[r, out + k] += threshold[leaf + k]
+            leaf_of_each(roots[t], end, n, everyone, branch, ask, masks, reach, places, rows, which)
+        else:
+            for r in range(size):
+                which[r] = walk(work[r], roots[t], threshold, branch, sets)
+        for k in range(n):
+            for r in range(size):
+                work[r, out + k] += threshold[which[r] + k]
 
 
 @compiled

@@ -428,7 +428,7 @@ class Connection(HttpToolsProtocol):
     received = 0  # bytes since a head or a part of a body was complete
 
     def connection_made(self, transport: Any) -> None:
-        super().connection_made(Joining(transport, self.tasks, self.loop))
+        super().connection_made(Joining(transport, self.tasks, self.loop))  # type: ignore[arg-type]
         service = self.app.service  # type: ignore[union-attr]
         service.tasks, service.connections = self.tasks, self.connections
         self.waits_since = self.loop.time()

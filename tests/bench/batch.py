@@ -95,4 +95,4 @@ def main(rows: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1].replace("_", "")) if len(sys.argv) > 1 else 2_000_000)
+    main(int(sys.argv[1].replace("_", "")) if len(sys.argv) > 1 else 10_000_000)
