@@ -3,6 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 DONE := .venv/.installed
 export PYTHONDONTWRITEBYTECODE =
+# threads without work sleep instead of spinning: several processes share the cores
+export OMP_WAIT_POLICY ?= PASSIVE
+export OPENBLAS_THREAD_TIMEOUT ?= 12
 
 .PHONY: help setup run test test-deep bench bench-serve bench-monitor app lab prepare notebooks readme lock lint clean
 

@@ -1,8 +1,10 @@
 """Events, alerts and their delivery: several processes, receivers that are down, secrets, the command."""
 
 import concurrent.futures
+import email.policy
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -15,6 +17,7 @@ from pathlib import Path
 
 import pytest
 import test_log
+from aiosmtpd.controller import Controller
 
 from mlops_nb.core.errors import MlopsError
 from mlops_nb.core.guard import masker, secrets_of
@@ -31,6 +34,11 @@ SECRET = "json://ada:pass-word-7391@127.0.0.1:9/token-4711-Ab"
 @pytest.fixture(params=["sqlite", "postgres"])
 def url(request) -> str:
     return request.getfixturevalue("postgres") if request.param == "postgres" else ""
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return listener.getsockname()[1]
 
 
 @contextmanager
@@ -130,6 +138,28 @@ def test_one_message_when_opened_and_one_when_resolved(tmp_path, url):
         assert courier.deliver() == Delivered(2, 0, 0)
     assert [g["title"] for g in got] == ["warning: age has drifted"] * 2 + ["resolved: age has drifted"] * 2 + ["warning: age has drifted"] * 2
     assert "21% of the rows are older" in got[0]["message"] and "mlops-nb alerts ack 1" in got[0]["message"] and "calm" in got[2]["message"]
+
+
+def test_a_mail_and_a_chat_message_arrive(tmp_path):
+    mails, chat = [], []
+
+    class Box:
+        async def handle_DATA(self, server, session, envelope):
+            mails.append((envelope.rcpt_tos, email.message_from_bytes(envelope.content, policy=email.policy.default)))
+            return "250 taken"
+
+    postbox = Controller(Box(), hostname="127.0.0.1", port=free_port())
+    postbox.start()
+    try:
+        with receiver(chat) as port:
+            urls = f"mailto://127.0.0.1:{postbox.port}?from=ml@shop.example&to=ada@shop.example&mode=insecure, mmost://127.0.0.1:{port}/{'a' * 26}"
+            Alerts(tmp_path).raise_("income/drift/age", "age has drifted", "29% of the rows are older", "critical")
+            assert Courier(tmp_path, receivers=urls).deliver() == Delivered(2, 0, 0), Events(tmp_path).list()
+    finally:
+        postbox.stop()
+    ((to, mail),) = mails
+    assert to == ["ada@shop.example"] and mail["subject"] == "critical: age has drifted"
+    assert "29% of the rows are older" in mail.get_body(("plain", "html")).get_content() and "29% of the rows are older" in json.dumps(chat)
 
 
 def test_down_then_up(tmp_path, url):

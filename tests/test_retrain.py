@@ -33,6 +33,7 @@ from mlops_nb.stages.split import conform, learn_schema
 from mlops_nb.traffic.arms import assign, read_experiment
 from mlops_nb.traffic.events import Alerts, Events
 from mlops_nb.traffic.feedback import Feedback, Item
+from mlops_nb.traffic.history import History
 from mlops_nb.traffic.log import PredictionLog, Record
 
 CHARTER = """
@@ -310,6 +311,36 @@ def test_an_automatic_test(tmp_path):
     (promoted,) = Events(shop.settings.home).list(kinds=["promotion"])
     assert "better by more than chance" in promoted.reason
     assert settle(shop.retrainer()) == ""  # it is over
+
+
+def test_an_automatic_test_through_the_running_service(tmp_path):
+    from mlops_nb.services.drill import plain, town
+
+    shop = Shop(tmp_path)
+    shop.charter = shop.charter.model_copy(update={"retraining": Retraining(approve="abtest")})
+    shop.serve(1000)
+    assert shop.retrainer().retrain(HAND, shop.now).state == "testing"
+    rows = customers(3000, 7, "age")
+    asked, labels = plain(rows.drop(columns="buys")), rows.buys.tolist()
+    with town(shop.settings, "shop") as place:
+        place.now, said = time.time_ns() // 1000, []
+        place.until(lambda: place.ask("/v1/predict", {"rows": asked[:1], "subjects": ["nobody"]})[1]["predictions"][0].get("arm"), "no experiment is routed")
+        for first in range(0, len(asked), 500):
+            code, answer = place.ask("/v1/predict", {"rows": asked[first : first + 500], "subjects": [f"c{first + i}" for i in range(500)]})
+            assert code == 200, answer
+            said += answer["predictions"]
+        assert {(s["arm"], s["version"]) for s in said} == {("champion", 1), ("challenger", 2)}
+        assert 1350 < sum(s["arm"] == "champion" for s in said) < 1650
+        again = place.ask("/v1/predict", {"rows": asked[:50], "subjects": [f"c{i}" for i in range(50)]})[1]["predictions"]
+        assert [s["arm"] for s in again] == [s["arm"] for s in said[:50]], "an arm stays with its subject"
+        for first in range(0, len(said), 1000):
+            code, answer = place.ask("/v1/feedback", {"feedback": [{"id": s["id"], "label": label} for s, label in zip(said[first : first + 1000], labels[first : first + 1000], strict=True)]})
+            assert code == 200 and answer["counts"]["accepted"] == 1000, answer
+        place.until(lambda: History(shop.settings.home).count(model="shop") >= 1000 + 3051, "answers are not in the log")
+        assert settle(shop.retrainer()).startswith("promote") and shop.phases() == {1: "archived", 2: "production"}
+        place.until(lambda: place.served() == 2, "the winner is not served", 5)
+        (last,) = place.ask("/v1/predict", {"rows": asked[:1], "subjects": ["c1"]})[1]["predictions"]
+        assert not last.get("arm")
 
 
 @pytest.mark.deep
