@@ -1722,7 +1722,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                    'mlops_nb/stages/evaluate.py'),
                                           'mlops_nb.stages.evaluate.said_sample': ( 'stages/evaluate.html#said_sample',
                                                                                     'mlops_nb/stages/evaluate.py'),
-                                          'mlops_nb.stages.evaluate.wilson': ('stages/evaluate.html#wilson', 'mlops_nb/stages/evaluate.py'),
                                           'mlops_nb.stages.evaluate.with_intervals': ( 'stages/evaluate.html#with_intervals',
                                                                                        'mlops_nb/stages/evaluate.py')},
             'mlops_nb.stages.explain': { 'mlops_nb.stages.explain.Contributions': ( 'stages/explain.html#contributions',

@@ -161,6 +161,8 @@ def test_a_better_challenger_waits_for_a_person(shop):
     assert held.sum() == 300 and not held[:400].any()  # the comparison's rows are of the most recent, and the challenger has not seen them
     (compared,) = Events(shop.settings.home).list(kinds=["comparison"])
     assert compared.detail["rows"] == 300 and compared.detail["verdict"] == "better" and compared.detail["challenger"] > 0.8 > compared.detail["champion"]
+    History(shop.settings.home).erase("nobody in particular")
+    assert not (folder / "rows.parquet").exists() and shop.phases()[2] == "staging"
 
 
 def test_few_rows_are_few_of_the_source(shop):

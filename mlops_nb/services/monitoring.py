@@ -6,7 +6,6 @@
 __all__ = ['lines_of', 'deliver', 'command']
 
 # %% ../../nbs/services/75_monitoring.ipynb #7dffc7de
-import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +13,6 @@ from typing import Annotated, Any
 
 import typer
 
-from ..core.errors import MlopsError
 from ..stages.monitor import Report, reports
 
 # %% ../../nbs/services/75_monitoring.ipynb #968204c4
@@ -72,7 +70,6 @@ def _say(shown: Sequence[Report], new: bool, name: str, size: str) -> None:
 
 # %% ../../nbs/services/75_monitoring.ipynb #25083c09
 if __name__ == "__main__" and "__file__" in globals():
-    try:
-        typer.run(command)
-    except MlopsError as error:
-        sys.exit(f"error: {error}")
+    from mlops_nb.core.cli import run_program
+
+    run_program(command, "monitor")

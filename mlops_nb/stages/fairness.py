@@ -16,8 +16,9 @@ from annotated_types import Interval
 from ..core.errors import MlopsError, nearest
 from ..core.metrics import FAIRNESS_METRICS
 from ..core.stage import Figure, Input, Json, Model, Output, Table, log
-from .evaluate import feature_rows, interval, judge, positive_probability, resample_counts, wilson
+from .evaluate import feature_rows, interval, judge, positive_probability, resample_counts
 from .problem import Problem, as_markdown, group_labels, is_positive
+from ..stats.quality import wilson
 
 # %% ../../nbs/stages/110_fairness.ipynb #49ef5928
 def sensitive_groups(
@@ -69,7 +70,7 @@ def group_rates(
 
 def _share(value: float, n: int) -> dict[str, float | None]:
     "A share of n people with Wilson's interval; None where there is nobody."
-    low, high = wilson(value * n, n)
+    low, high = wilson(value, n)
     return {k: round(float(v), 6) if n else None for k, v in (("value", value), ("low", low), ("high", high))}
 
 # %% ../../nbs/stages/110_fairness.ipynb #becc7c1e

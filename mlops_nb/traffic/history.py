@@ -196,7 +196,7 @@ class History:
         self,
         subject: str,  # as it was given with the predictions
     ) -> int:  # rows
-        "Remove every row about a subject, and the feedback on it, unreadably; records that wait in a service's memory come too late, flush them first."
+        "Remove every row about a subject, the feedback on it, and the tables that retrainings kept, unreadably; records that wait in a service's memory come too late, flush them first. Objects that a challenger was made of stay until `mlops-nb gc`."
         with self._locked(fcntl.LOCK_EX) as connection:
             self._tidy(connection)
             with self._database.transaction(connection):
@@ -204,6 +204,8 @@ class History:
                 if self._database.has(connection, "feedback"):
                     self._change(connection, "DELETE FROM feedback WHERE subject = ?", subject)
             rows += sum(_without(file.path, subject) for file in rolled_files(self.home))
+            for table in self.home.glob("retraining/*/*/rows.parquet"):  # no subject is in them, but perhaps their rows
+                table.unlink()
             self._database.scrub(connection)
             with self._database.transaction(connection):
                 add_event(self._database, connection, "erased", rows=rows)
