@@ -26,6 +26,7 @@ class World(NamedTuple):
     nullable: frozenset[str]  # columns that may be missing
     rules: Mapping[str, Mapping[str, Any]]  # the charter's, by column: min, max, allowed
     task: str  # binary, multiclass or regression
+    present: slice = slice(None)  # the rows that come at present, where the world itself changes with time
 
 
 def world_of(
@@ -70,8 +71,9 @@ Draw = Callable[[World, int, np.random.Generator], Drawn]
 
 
 def _take(world: World, n: int, chance: np.random.Generator, weight: np.ndarray | None = None) -> Drawn:
-    "Rows drawn with replacement, by weight."
-    at = chance.choice(len(world.rows), n, p=None if weight is None else weight / weight.sum())
+    "Rows of the present drawn with replacement, by weight."
+    places = np.arange(len(world.rows))[world.present]
+    at = chance.choice(places, n, p=None if weight is None else weight[places] / weight[places].sum())
     return world.rows.iloc[at].reset_index(drop=True), world.labels.iloc[at].reset_index(drop=True)
 
 
