@@ -2140,6 +2140,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'mlops_nb.stats.drift.ks_test': ('stats/drift.html#ks_test', 'mlops_nb/stats/drift.py'),
                                       'mlops_nb.stats.drift.least_p': ('stats/drift.html#least_p', 'mlops_nb/stats/drift.py'),
                                       'mlops_nb.stats.drift.psi': ('stats/drift.html#psi', 'mlops_nb/stats/drift.py'),
+                                      'mlops_nb.stats.drift.range_p': ('stats/drift.html#range_p', 'mlops_nb/stats/drift.py'),
                                       'mlops_nb.stats.drift.slices': ('stats/drift.html#slices', 'mlops_nb/stats/drift.py'),
                                       'mlops_nb.stats.drift.table_p': ('stats/drift.html#table_p', 'mlops_nb/stats/drift.py'),
                                       'mlops_nb.stats.drift.two_shares_p': ('stats/drift.html#two_shares_p', 'mlops_nb/stats/drift.py'),

@@ -7,16 +7,17 @@ import pytest
 from mlops_nb.core.charter import load_charter
 from mlops_nb.core.errors import MlopsError
 from mlops_nb.core.settings import load_settings
-from mlops_nb.services.drill import Score, Setting, drill
+from mlops_nb.services.drill import Score, Setting, drill, verdict
 from mlops_nb.traffic.events import Events
+from mlops_nb.traffic.history import History
 
 ROOT = Path(__file__).parents[1]
 QUICK = {"train": {"folds": 2, "candidates": ["dummy", "linear"]}, "tune": {"trials": 1}}
 
 
-def drilled(folder: Path, name: str, setting: Setting) -> Score:
+def drilled(folder: Path, name: str, setting: Setting, charter_file: Path | None = None) -> Score:
     settings = load_settings(ROOT, home=folder / "home", reports=folder / "reports")
-    charter = load_charter(settings.charter).model_copy(update={"sample": QUICK})
+    charter = load_charter(charter_file or settings.charter).model_copy(update={"sample": QUICK})
     return drill(settings, charter, name, setting, folder / "drill", print)
 
 
@@ -29,6 +30,15 @@ def test_a_concept_change_is_seen_and_answered(tmp_path):
     for step in ("alarm", "trigger", "retraining", "comparison"):
         assert step in kinds, f"no event '{step}' among {set(kinds)}"
     assert ("promotion" in kinds) == (len(score.versions) > 1)
+
+
+def test_flights_come_in_the_order_of_time_and_drift_by_themselves(tmp_path):
+    score = drilled(tmp_path, "nothing", Setting(windows=4, onset=1, rows=300, learn=1000), ROOT / "nbs" / "charters" / "flights.yaml")
+    assert (score.asked, score.answered, score.lost, score.drifts) == (1200, 1200, 0, True)
+    assert score.false_alarms or score.detected_after, "the weather of July isn't that of December"
+    assert "in a world that drifts by itself" in verdict(score)
+    replayed = History(tmp_path / "drill" / "home").read(model="flights")
+    assert replayed.num_rows == 1200 and (tmp_path / "drill" / "learn.parquet").is_file()
 
 
 @pytest.mark.deep

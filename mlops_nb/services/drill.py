@@ -55,14 +55,14 @@ class Score(msgspec.Struct):
 
     misfortune: str
     what: str
-    harms: bool  # the model's answers get worse, so that it ought to be replaced
     detected_after: int | None  # windows from the onset to the first alarm, 1: in the first one that is struck; None: never
     drifts: bool  # the rows come in order of time: the world changes by itself
     false_alarms: int  # windows with an alarm before the onset; where the world drifts they need not be false
     undisturbed: int  # windows before the onset
     quality_before: float  # mean of the metric before the onset, by the whole truth
     quality_worst: float  # of a window since
-    recovered_after: int | None  # windows from the onset until the metric was back, once it was down; None: not down, or not back
+    fell: bool  # it left the charter's margin (monitoring.quality_drop)
+    recovered_after: int | None  # windows from the onset until the metric was back, once it fell; None: it didn't fall, or isn't back
     versions: list[int]  # that were in production, in turn
     asked: int  # predictions that were asked for
     answered: int
@@ -76,7 +76,7 @@ def recovery(
     onset: int,
     greater: bool,  # is better
     margin: float,  # that the metric may be off
-) -> tuple[float, float, int | None]:  # before, worst since, windows until it was back
+) -> tuple[float, float, bool, int | None]:  # before, worst since, whether it fell, windows until it was back
     "When four fifths of what was lost were regained for good, once quality had left the margin."
     before, since = float(np.nanmean(figures[:onset])), [f if greater else -f for f in figures[onset:]]
     floor = (before if greater else -before) - margin
@@ -84,7 +84,7 @@ def recovery(
     worst = min((f for f in since if not math.isnan(f)), default=math.nan)
     enough = worst + 0.8 * ((before if greater else -before) - worst)
     back = None if down is None else next((k for k in range(down + 1, len(since)) if all(f >= enough for f in since[k:] if not math.isnan(f))), None)
-    return before, worst if greater else -worst, None if back is None else back + 1
+    return before, worst if greater else -worst, down is not None, None if back is None else back + 1
 
 # %% ../../nbs/services/90_drill.ipynb #78abfc55
 def drifts(charter: Charter) -> bool:
@@ -366,12 +366,12 @@ def scored(drill: Drill, name: str, versions: list[int]) -> Score:
     "What the timeline amounts to."
     setting, lines = drill.setting, drill.timeline
     problem = Problem.model_validate(drill.charter.statement())
-    before, worst, back = recovery([line["quality"] for line in lines], setting.onset, problem.greater_is_better, drill.charter.monitoring.quality_drop)
+    before, worst, fell, back = recovery([line["quality"] for line in lines], setting.onset, problem.greater_is_better, drill.charter.monitoring.quality_drop)
     alarmed = [line["window"] for line in lines if line["alarms"]]
     first = next((w for w in alarmed if w >= setting.onset), None)
     held = set(History(drill.settings.home, drill.settings.log_url).read(model=drill.charter.name)["id"].to_pylist())
     return Score(
-        name, drill.which.what, drill.which.harms, None if first is None else first - setting.onset + 1, drifts(drill.charter), sum(w < setting.onset for w in alarmed), setting.onset, before, worst, back, versions,
+        name, drill.which.what, None if first is None else first - setting.onset + 1, drifts(drill.charter), sum(w < setting.onset for w in alarmed), setting.onset, before, worst, fell, back, versions,
         sum(line["asked"] for line in lines), len(drill.ids), sum(line["asked"] - line["answered"] for line in lines), len(set(drill.ids) - held), lines,
     )  # fmt: skip
 
@@ -402,9 +402,9 @@ def drill(
 def verdict(score: Score) -> str:
     "A score in one sentence."
     seen = "no alarm" if score.detected_after is None else f"alarm after {score.detected_after} window{'s' * (score.detected_after > 1)}"
-    back = "" if not score.harms else ", quality is back after " + (f"{score.recovered_after} windows" if score.recovered_after else "none of the windows seen" if score.recovered_after is None else "")
+    back = "which is within the margin" if not score.fell else f"back after {score.recovered_after} windows" if score.recovered_after else "not back in the windows seen"
     early = f"alarms in {score.false_alarms} of {score.undisturbed} windows before it, in a world that drifts by itself" if score.drifts else f"{score.false_alarms} false in {score.undisturbed} undisturbed windows"
-    return f"{score.misfortune}: {seen}, {early}, metric {score.quality_before:.3f} -> {score.quality_worst:.3f}{back}, versions {score.versions}, {score.lost} of {score.answered:,} answered predictions lost"
+    return f"{score.misfortune}: {seen}, {early}, metric {score.quality_before:.3f} -> {score.quality_worst:.3f}, {back}; versions {score.versions}, {score.lost} of {score.answered:,} answered predictions lost"
 
 
 def command(

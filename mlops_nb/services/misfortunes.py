@@ -179,21 +179,20 @@ class Misfortune(NamedTuple):
     report: Report = honest  # the labels
     delay: int = 1  # windows until labels come
     out: bool = False  # the service is away for one window
-    harms: bool = True  # the model's answers get worse, so that it ought to be replaced
 
 
 MISFORTUNES: dict[str, Misfortune] = {
-    "nothing": Misfortune("nothing happens: every alarm is a false one", harms=False),
-    "covariate_shift": Misfortune("other people come than those the model has learnt from", covariate_shift, harms=False),
-    "label_shift": Misfortune("the rare class becomes frequent", label_shift, harms=False),
+    "nothing": Misfortune("nothing happens: every alarm is a false one"),
+    "covariate_shift": Misfortune("other people come than those the model has learnt from", covariate_shift),
+    "label_shift": Misfortune("the rare class becomes frequent", label_shift),
     "concept_change": Misfortune("what was true of some people isn't any more", concept_change),
     "unit_changed": Misfortune("a number arrives in another unit", unit_changed),
     "category_renamed": Misfortune("a value is written in another way", category_renamed),
     "missing_burst": Misfortune("a column stops arriving", missing_burst),
     "delayed_labels": Misfortune("what was true of some people isn't any more, and labels come four windows late", concept_change, delay=4),
-    "biased_labels": Misfortune("only one outcome is reported", report=biased, harms=False),
-    "outage": Misfortune("the service is away for a window", out=True, harms=False),
-    "poisoned_feedback": Misfortune("somebody sends false labels", report=poisoned, harms=False),
+    "biased_labels": Misfortune("only one outcome is reported", report=biased),
+    "outage": Misfortune("the service is away for a window", out=True),
+    "poisoned_feedback": Misfortune("somebody sends false labels", report=poisoned),
 }
 
 

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['BLOCK', 'EPSILON', 'SPARSE', 'MOST_NEW', 'CODES', 'BANDS', 'NAMED', 'gap_and_area', 'ks_test', 'bin_edges', 'psi',
-           'js', 'two_shares_p', 'least_p', 'table_p', 'variation', 'FeatureDrift', 'compare_numbers', 'compare_texts',
-           'compare_feature', 'Drift', 'compare', 'Domain', 'domain', 'Slice', 'slices']
+           'js', 'two_shares_p', 'least_p', 'table_p', 'range_p', 'variation', 'FeatureDrift', 'compare_numbers',
+           'compare_texts', 'compare_feature', 'Drift', 'compare', 'Domain', 'domain', 'Slice', 'slices']
 
 # %% ../../nbs/stats/20_drift.ipynb #3f23555f
 import os
@@ -141,6 +141,17 @@ def table_p(
         found.append(two_shares_p(*((int(c[common].sum()), int(c[~common].sum())) for c in (reference, window))))
     return least_p(*found)
 
+
+def range_p(
+    reference: int,  # values
+    window: int,  # values
+    below: int,  # of the window, under the reference's lowest
+    above: int,  # of the window, over the reference's highest
+) -> float:
+    "p-value that so many values lie outside of the range: exact, by who holds the highest and the lowest ranks (Rosenbaum, 1954). Ties make it err on the safe side."
+    both = reference + window
+    return least_p(*(float(np.exp(gammaln(window + 1) - gammaln(window - k + 1) - gammaln(both + 1) + gammaln(both - k + 1))) for k in (below, above)))
+
 # %% ../../nbs/stats/20_drift.ipynb #7f0ebc5b
 def variation(
     reference: np.ndarray,  # k counts
@@ -196,12 +207,13 @@ def compare_numbers(
         return {"effect": shift, "p": least_p(*tests)}
     gap, area = gap_and_area(known.values, known.upto, here)
     gap, chance = ks_test(known, here, gap)
-    tests.append(chance)
+    below, above = int(np.searchsorted(here, known.values[0], "left")), len(here) - int(np.searchsorted(here, known.values[-1], "right"))
+    tests += [chance, range_p(there, len(here), below, above)]
     edges = bin_edges(known)
     bins = [np.diff(counts, prepend=0, append=n) for counts, n in ((known.upto[np.searchsorted(known.values, edges)], there), (np.searchsorted(here, edges, "right"), len(here)))]
     return {
-        "below": int(np.searchsorted(here, known.values[0], "left")) / len(here),
-        "above": (len(here) - int(np.searchsorted(here, known.values[-1], "right"))) / len(here),
+        "below": below / len(here),
+        "above": above / len(here),
         "ks": gap,
         "ks_p": chance,
         "psi": psi(*bins),
