@@ -417,10 +417,11 @@ def test_too_much_work(boosted):
         "few outputs": {"outputs": arrays["outputs"][:1]},
     }
     for what, changes in bad.items():
-        began = time.perf_counter()
+        packed = repacked(data, **changes)
+        began = time.process_time()
         with pytest.raises(MlopsError, match="fold refused"):
-            pytest.fail(f"{what} was loaded: {Fold.load(repacked(data, **changes))}")
-        assert time.perf_counter() - began < 3, what
+            pytest.fail(f"{what} was loaded: {Fold.load(packed)}")
+        assert time.process_time() - began < 5, what  # of the processor: what it guards against takes minutes
 
 
 def test_trees_stay_in_their_place(boosted):

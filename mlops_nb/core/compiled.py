@@ -204,22 +204,21 @@ _U = np.uint64  # a place in an array: numba looks whether a signed one counts f
 
 @compiled
 def answers_of(asked, start, end, columns, threshold, branch, sets, masks):
-    "Put the questions of the nodes from start to end to a block: the rows that each sends left."
+    "Put the questions from start to end to a block: the rows that each sends left."
     codes, those, register, kind = np.empty(64, np.int64), np.empty(64, np.int64), np.int64(-1), np.int64(-1)
     column, n = columns[0], 0
-    for q in range(len(asked)):  # in the order of their registers
+    for q in range(start, end):  # in the order of their registers
         node = asked[q]
-        if start <= node < end:
-            what = np.int64(branch[node, 0])
-            if what >> 2 != register:
-                register = what >> 2
-                column = columns[register]
-            if what & 2 == 0:
-                masks[q] = below(column, what, threshold[node])
-                continue
-            if kind != register:
-                kind, n = register, kinds(column, codes, those)
-            masks[q] = among(what, sets[int(threshold[node])], codes, those, n)
+        what = np.int64(branch[node, 0])
+        if what >> 2 != register:
+            register = what >> 2
+            column = columns[register]
+        if what & 2 == 0:
+            masks[q] = below(column, what, threshold[node])
+            continue
+        if kind != register:
+            kind, n = register, kinds(column, codes, those)
+        masks[q] = among(what, sets[int(threshold[node])], codes, those, n)
 
 
 @compiled
@@ -253,7 +252,7 @@ def leaf_of_each(root, end, n, everyone, branch, ask, masks, reach, places, rows
 
 
 @compiled
-def together(work, size, out, n, first, count, roots, threshold, branch, sets, ask, asked):
+def together(work, size, out, n, first, count, roots, threshold, branch, sets, ask, asked, upto):
     "Add up what trees say about a block; its rows go through a small tree together."
     registers, everyone, stop = work.shape[1], 0, len(roots)
     columns, masks = np.empty((registers, 64)), np.zeros(len(asked), np.int64)
@@ -262,8 +261,7 @@ def together(work, size, out, n, first, count, roots, threshold, branch, sets, a
         everyone |= 1 << r
         for k in range(registers):
             columns[k, r] = work[r, k]
-    if count > 0:
-        answers_of(asked, roots[first], roots[first + count] if first + count < stop else len(branch), columns, threshold, branch, sets, masks)
+    answers_of(asked, upto[first], upto[first + count], columns, threshold, branch, sets, masks)
     for t in range(first, first + count):
         end = roots[t + 1] if t + 1 < stop else len(branch)
         if end - roots[t] <= SMALL:
@@ -277,13 +275,13 @@ def together(work, size, out, n, first, count, roots, threshold, branch, sets, a
 
 
 @compiled
-def trees(work, size, out, n, constants, at, first, count, roots, threshold, branch, sets, ask, asked):
+def trees(work, size, out, n, constants, at, first, count, roots, threshold, branch, sets, ask, asked, upto):
     "Add up what every tree says about every row of a block, in the order of the trees."
     for r in range(size):
         for k in range(n):
             work[r, out + k] = constants[at + k]
     if size >= 16:
-        together(work, size, out, n, first, count, roots, threshold, branch, sets, ask, asked)
+        together(work, size, out, n, first, count, roots, threshold, branch, sets, ask, asked, upto)
     else:
         for t in range(first, first + count):
             for r in range(size):
@@ -296,7 +294,7 @@ def trees(work, size, out, n, constants, at, first, count, roots, threshold, bra
 
 # %% ../../nbs/core/23_compiled.ipynb #21f371db
 @compiled
-def run(raw, steps, refs, constants, roots, threshold, branch, sets, ask, asked, registers, outputs):
+def run(raw, steps, refs, constants, roots, threshold, branch, sets, ask, asked, upto, registers, outputs):
     "What a program says about rows: n x fields in, n x outputs out."
     n, fields = raw.shape
     answers, work = np.empty((n, len(outputs))), np.zeros((min(64, n), registers))
@@ -309,7 +307,7 @@ def run(raw, steps, refs, constants, roots, threshold, branch, sets, ask, asked,
             code, out, width, src = steps[s, 0], steps[s, 1], steps[s, 2], steps[s, 3]
             m, at, first, count = steps[s, 4], steps[s, 5], steps[s, 6], steps[s, 7]
             if code == _TREES:
-                trees(work, size, out, width, constants, at, first, count, roots, threshold, branch, sets, ask, asked)
+                trees(work, size, out, width, constants, at, first, count, roots, threshold, branch, sets, ask, asked, upto)
                 continue
             for r in range(size):
                 if code == _LOOKUP:

@@ -539,12 +539,13 @@ _START = datetime(1970, 1, 1, tzinfo=UTC)
 # %% ../../nbs/core/22_fold.ipynb #8968ddd2
 def questions(
     arrays: dict[str, np.ndarray],  # checked
-) -> tuple[np.ndarray, np.ndarray]:  # the number of each node's question; a node of each question
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # the number of each node's question; a node of each question; how many questions the trees before a tree ask
     "Nodes of small trees that ask the same, in one step: same register, same threshold or set, same way for missing values."
     threshold, branch, roots, steps, sets = (arrays[name] for name in ("threshold", "branch", "roots", "steps", "sets"))
-    small = np.repeat(np.diff(np.append(roots, len(branch))) <= SMALL, np.diff(np.append(roots, len(branch))))
-    nodes = np.flatnonzero(small & (branch[len(branch) - len(small) :, 0] >= 0)) + len(branch) - len(small)
-    step = np.searchsorted(np.sort(np.append(roots, len(branch))[steps[steps[:, 0] == STEPS.index("trees"), 6]]), nodes, side="right")
+    ends, tree_steps = np.append(roots, len(branch)), steps[steps[:, 0] == STEPS.index("trees")]
+    size = np.diff(ends)
+    nodes = ends[0] + np.flatnonzero(np.repeat(size <= SMALL, size) & (branch[ends[0] :, 0] >= 0))
+    step = np.searchsorted(np.sort(ends[[*tree_steps[:, 6], *(tree_steps[:, 6] + tree_steps[:, 7])]]), nodes, side="right")
     what, split = branch[nodes, 0], threshold[nodes].view(np.int64)
     category = what & 2 == 2
     split[category] = np.unique(sets, axis=0, return_inverse=True)[1].ravel()[threshold[nodes][category].astype(int)]
@@ -552,7 +553,8 @@ def questions(
     new = np.any([np.diff(key[order], prepend=key[order][:1] - 1) != 0 for key in (step, what, split)], axis=0)
     numbers = np.zeros(len(branch), dtype=np.int32)
     numbers[nodes[order]] = np.cumsum(new) - 1
-    return numbers, nodes[order][new]
+    asked = nodes[order][new]
+    return numbers, asked, np.searchsorted(np.sort(asked), ends)
 
 
 class Fold:
