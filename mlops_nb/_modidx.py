@@ -1431,6 +1431,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                            'mlops_nb/services/retrain.py'),
                                            'mlops_nb.services.retrain.Retrainer.champion': ( 'services/retrain.html#retrainer.champion',
                                                                                              'mlops_nb/services/retrain.py'),
+                                           'mlops_nb.services.retrain.Retrainer.hear': ( 'services/retrain.html#retrainer.hear',
+                                                                                         'mlops_nb/services/retrain.py'),
                                            'mlops_nb.services.retrain.Retrainer.past': ( 'services/retrain.html#retrainer.past',
                                                                                          'mlops_nb/services/retrain.py'),
                                            'mlops_nb.services.retrain.Retrainer.retrain': ( 'services/retrain.html#retrainer.retrain',

@@ -163,6 +163,11 @@ def test_a_better_challenger_waits_for_a_person(shop):
     assert compared.detail["rows"] == 300 and compared.detail["verdict"] == "better" and compared.detail["challenger"] > 0.8 > compared.detail["champion"]
     History(shop.settings.home).erase("nobody in particular")
     assert not (folder / "rows.parquet").exists() and shop.phases()[2] == "staging"
+    shop.retrainer().hear()
+    assert len(Alerts(shop.settings.home).open("shop")) == 1, "nobody has decided yet"
+    promote(shop.settings.registry_uri, "shop", 2, by="ann")
+    shop.retrainer().hear()
+    assert not Alerts(shop.settings.home).open("shop")
 
 
 def test_few_rows_are_few_of_the_source(shop):

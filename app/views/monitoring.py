@@ -195,7 +195,7 @@ if not found and now is None:
     st.stop()
 choices = ([now] if now else []) + found[::-1]
 usual = next((i for i, r in enumerate(choices) if r is now or any(p.judged for p in r.parts)), 0)
-place = left.selectbox("Window", range(len(choices)), index=usual, format_func=lambda i: f"{at(choices[i])}{' · still running' if choices[i] is now else ''} · {choices[i].rows:,} predictions" + (f" · {len(choices[i].every_alarm)} alarms" if choices[i].every_alarm else ""))
+place = left.selectbox("Window", range(len(choices)), index=usual, format_func=lambda i: f"{at(choices[i])}{' · still running' if choices[i] is now else ''} · {choices[i].rows:,} predictions" + (f" · {len(choices[i].every_alarm)} alarm{'s' * (len(choices[i].every_alarm) > 1)}" if choices[i].every_alarm else ""))
 report = choices[place]
 part = max(report.parts, key=lambda p: p.rows, default=None)
 if len(report.parts) > 1:

@@ -330,6 +330,7 @@ def close_loop(
         found["done"] = f"{standing[0].kind}: {outcome.state}"
         if outcome.state == "asked" and outcome.version is not None:
             promote(settings.registry_uri, name, outcome.version, by="drill", reason=outcome.reason)
+            retrainer.hear()
             retrainer.say("promotion", f"version {outcome.version} was better in the comparison and is in production: the drill's person approved", version=outcome.version)
             town.until(lambda: town.served() == outcome.version, f"version {outcome.version} is not served")
     return found

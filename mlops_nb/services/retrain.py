@@ -368,6 +368,7 @@ class Retrainer:
     ) -> Outcome:
         "All of it, from the trigger to a question or a test."
         self.say("trigger", f"{trigger.kind}: {trigger.reason}", trigger=trigger.kind)
+        self.hear()
         with only_one(self.settings.home, self.name) as alone:
             try:
                 if not alone:
@@ -449,6 +450,14 @@ class Retrainer:
         if outcome.state in ("asked", "unsure"):
             self.alerts.raise_(f"{self.name}/retraining/{outcome.version}", f"version {outcome.version} of {self.name} waits for approval", outcome.reason, "info")
         return outcome
+
+    def hear(self) -> None:
+        "Alerts that ask for approval are over once a person has decided."
+        asked = {alert.key: alert.key.rpartition("/")[2] for alert in self.alerts.open(self.name) if alert.key.startswith(f"{self.name}/retraining/")}
+        phases = {str(v.version): v.phase for v in versions(self.settings.registry_uri, self.name)} if asked else {}
+        for key, number in asked.items():
+            if phases.get(number, "staging") != "staging":
+                self.alerts.resolve(key, f"version {number} is decided upon: {phases[number]}")
 
     def _failed(self, error: BaseException, key: str) -> Outcome:
         "The champion goes on; a person hears of it."
@@ -560,6 +569,7 @@ def command(
     settings = load_settings()
     retrainer, now = Retrainer(settings, load_charter(charter or settings.charter), sample), datetime.now(UTC)
     if if_due:
+        retrainer.hear()
         if said := settle(retrainer):
             return print(said)
         stand = why_now(retrainer, now)
