@@ -351,6 +351,13 @@ def test_bad_input_is_one_sentence(shop, rows, tmp_path, sentence, capsys):
     assert "did you mean 'parquet'" in sentence("rows.parqet") and "did you mean 'parquet'" in sentence("empty.csv", f"{tmp_path}/out.parqet")
     source = put(rows, tmp_path, "csv")
     assert "no column 'tow' to keep" in sentence(source, "", "--keep", "tow")
+    kept = Path(source).read_bytes()
+    assert main([source, f"{tmp_path}/../{tmp_path.name}/{Path(source).name}", "--model", "income@staging"]) == 1 and "is to be read and written" in capsys.readouterr().err
+    assert Path(source).read_bytes() == kept
+    for option, value in (("--threads", "-1"), ("--part-rows", "0"), ("--part-rows", "many")):
+        with pytest.raises(SystemExit, match="2"):
+            main([source, f"{tmp_path}/out.parquet", option, value])
+        assert f"'{value}'; expected a whole number from 1 up" in capsys.readouterr().err
     misspelt = put(rows.rename(columns={"sex": "sexx"}), tmp_path, "csv")
     assert "no column 'sex'; did you mean 'sexx'?" in sentence(misspelt)
     (tmp_path / "twice.csv").write_text("age,age\n1,2\n")

@@ -241,6 +241,22 @@ def test_slow_clients_are_answered_or_cut_off(server):
         one.close()
 
 
+def test_clients_that_have_said_all_are_answered_beside_others(server, sample):
+    """`nc -N` and the like close their side behind the request; one more request is in flight all the while."""
+    body = json.dumps({"rows": sample["rows"][:2]}).encode()
+    asked = b"POST /v1/predict HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
+    beside = slow(server, b"POST /v1/predict HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{")
+    try:
+        for _ in range(50):
+            with socket.create_connection(server.address, timeout=20) as one:
+                one.sendall(asked)
+                one.shutdown(socket.SHUT_WR)
+                said = b"".join(iter(lambda: one.recv(65536), b""))  # noqa: B023 - read at once
+            assert said.startswith(b"HTTP/1.1 200") and len(json.loads(said.partition(b"\r\n\r\n")[2])["predictions"]) == 2
+    finally:
+        beside.close()
+
+
 def test_overload_is_refused_at_once_and_passes(server, sample):
     waiting = [slow(server, b"POST /v1/predict HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{") for _ in range(9)]
     server.until(lambda: server.predict(sample["rows"][:1])[0] == 503)

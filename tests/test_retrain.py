@@ -230,7 +230,7 @@ def test_a_champion_must_be_in_production(tmp_path):
     fit(shop.settings, tmp_path / "shop.yaml")  # in staging, and served as long as nothing is in production
     assert shop.retrainer(never).retrain(HAND, shop.now).state == "refused" and why_now(shop.retrainer(), shop.now) == []
     done = subprocess.run([sys.executable, "-m", "mlops_nb.services.retrain"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0 and done.stdout.startswith("refused: there is no champion"), done.stderr
+    assert done.returncode == 1 and done.stdout.startswith("refused: there is no champion"), done.stderr
 
 
 def test_cool_down_budget_and_a_clock_that_was_set_back(shop):

@@ -159,7 +159,7 @@ def load_charter(path: Path) -> Charter:
     except IsADirectoryError:
         raise MlopsError(f"charter {path.name} is a folder; expected a YAML file") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise MlopsError(f"charter {path.name} can't be read: {' '.join(str(error).split())}") from error
+        raise MlopsError(f"charter {path.name} can't be read: {' '.join(str(error).split())}; expected YAML in UTF-8, such as nbs/charters/income.yaml") from error
     if not isinstance(content, dict):
         raise MlopsError(f"charter {path.name} {'is empty' if content is None else 'is no mapping'}; expected keys and values: name, goal, task, target, data, metric, ...")
     try:

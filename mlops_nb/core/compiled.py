@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['compiled', 'lookup', 'each', 'softmax', 'share', 'interpolate', 'several', 'walk', 'below', 'kinds', 'among',
-           'lowest', 'answers_of', 'leaf_of_each', 'together', 'trees', 'run']
+           'answers_of', 'leaf_of_each', 'together', 'trees', 'run']
 
 # %% ../../nbs/core/23_compiled.ipynb #4357f01f
 import math
@@ -14,7 +14,7 @@ from typing import Any
 import numba
 import numpy as np
 
-from .program import SMALL, STEPS
+from .program import STEPS
 
 # %% ../../nbs/core/23_compiled.ipynb #c6196fc6
 def compiled(
@@ -192,12 +192,6 @@ def among(what, bits, codes, those, n):
         rows |= those[k] & -(left & 1)
     return rows
 
-
-@compiled
-def lowest(rows):
-    "The first row of a set: the exponent of its lowest bit, as a float has it."
-    return (np.float64(rows & -rows).view(np.int64) >> 52 & 2047) - 1023
-
 # %% ../../nbs/core/23_compiled.ipynb #d91e001f
 _U = np.uint64  # a place in an array: numba looks whether a signed one counts from the end
 
@@ -252,11 +246,11 @@ def leaf_of_each(root, end, n, everyone, branch, ask, masks, reach, places, rows
 
 
 @compiled
-def together(work, size, out, n, first, count, roots, threshold, branch, sets, ask, asked, upto):
+def together(work, size, out, n, first, count, roots, threshold, branch, sets, ask, asked, upto, small):
     "Add up what trees say about a block; its rows go through a small tree together."
     registers, everyone, stop = work.shape[1], 0, len(roots)
-    columns, masks = np.empty((registers, 64)), np.zeros(len(asked), np.int64)
-    reach, places, rows, which = np.empty(SMALL, np.int64), np.empty(SMALL, np.int64), np.empty(SMALL, np.int64), np.empty(64, np.int64)
+    columns, masks = np.empty((registers, 64)), np.empty(len(asked), np.int64)
+    reach, places, rows, which = np.empty(small, np.int64), np.empty(small, np.int64), np.empty(small, np.int64), np.empty(64, np.int64)
     for r in range(size):
         everyone |= 1 << r
         for k in range(registers):
@@ -264,7 +258,7 @@ def together(work, size, out, n, first, count, roots, threshold, branch, sets, a
     answers_of(asked, upto[first], upto[first + count], columns, threshold, branch, sets, masks)
     for t in range(first, first + count):
         end = roots[t + 1] if t + 1 < stop else len(branch)
-        if end - roots[t] <= SMALL:
+        if end - roots[t] <= small:
             leaf_of_each(roots[t], end, n, everyone, branch, ask, masks, reach, places, rows, which)
         else:
             for r in range(size):
@@ -275,13 +269,13 @@ def together(work, size, out, n, first, count, roots, threshold, branch, sets, a
 
 
 @compiled
-def trees(work, size, out, n, constants, at, first, count, roots, threshold, branch, sets, ask, asked, upto):
+def trees(work, size, out, n, constants, at, first, count, roots, threshold, branch, sets, ask, asked, upto, small):
     "Add up what every tree says about every row of a block, in the order of the trees."
     for r in range(size):
         for k in range(n):
             work[r, out + k] = constants[at + k]
     if size >= 16:
-        together(work, size, out, n, first, count, roots, threshold, branch, sets, ask, asked, upto)
+        together(work, size, out, n, first, count, roots, threshold, branch, sets, ask, asked, upto, small)
     else:
         for t in range(first, first + count):
             for r in range(size):
@@ -294,7 +288,7 @@ def trees(work, size, out, n, constants, at, first, count, roots, threshold, bra
 
 # %% ../../nbs/core/23_compiled.ipynb #21f371db
 @compiled
-def run(raw, steps, refs, constants, roots, threshold, branch, sets, ask, asked, upto, registers, outputs):
+def run(raw, steps, refs, constants, roots, threshold, branch, sets, ask, asked, upto, small, registers, outputs):
     "What a program says about rows: n x fields in, n x outputs out."
     n, fields = raw.shape
     answers, work = np.empty((n, len(outputs))), np.zeros((min(64, n), registers))
@@ -307,7 +301,7 @@ def run(raw, steps, refs, constants, roots, threshold, branch, sets, ask, asked,
             code, out, width, src = steps[s, 0], steps[s, 1], steps[s, 2], steps[s, 3]
             m, at, first, count = steps[s, 4], steps[s, 5], steps[s, 6], steps[s, 7]
             if code == _TREES:
-                trees(work, size, out, width, constants, at, first, count, roots, threshold, branch, sets, ask, asked, upto)
+                trees(work, size, out, width, constants, at, first, count, roots, threshold, branch, sets, ask, asked, upto, small)
                 continue
             for r in range(size):
                 if code == _LOOKUP:

@@ -622,7 +622,7 @@ class Fold:
 
             with ThreadPoolExecutor(threads) as pool:
                 return np.concatenate(list(pool.map(self.predict, np.array_split(matrix, threads))))
-        answers = run(matrix, *self._arrays, self.registers, self._outputs)
+        answers = run(matrix, *self._arrays, SMALL, self.registers, self._outputs)
         return answers[:, 0] if self.task == "regression" else answers
 
 

@@ -544,6 +544,8 @@ def init_example(
 
 def _write(folder: Path, name: str, charter: str, data: Path | None) -> list[str]:
     "All files of a new project, or none; the names of those that were there and stay."
+    if folder.exists() and not folder.is_dir():
+        raise MlopsError(f"{folder} is a file; name a folder for the project")
     facts = {"name": name, "dist": name.replace("_", "-"), "version": __version__}
     files = {path.format(**facts): text.format(**facts) for path, text in _FILES.items()} | {f"nbs/charters/{name}.yaml": charter}
     there = [path for path in [*files, *([f"data/{data.name}"] if data else [])] if (folder / path).exists()]

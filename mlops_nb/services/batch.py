@@ -480,7 +480,7 @@ def in_parts(
 # %% ../../nbs/services/60_batch.ipynb #92e95426
 def repeated(schema: pa.Schema) -> list[str]:
     "Columns whose values come again, so that Parquet's dictionary pays; for row numbers and probabilities it takes half of the time and gains nothing."
-    return [f.name for f in schema if not pa.types.is_floating(f.type) and (f.name == "version" or not pa.types.is_integer(f.type))]
+    return [f.name for f in schema if f.name != "row" and not f.name.startswith("probability") and not (f.name == "decision" and pa.types.is_floating(f.type))]
 
 
 class Parts:
@@ -826,7 +826,8 @@ def score(
     "Score a table; the same call goes on where a crash left it."
     began = time.perf_counter()
     scorer = scorer_of(served)
-    format_of(target)
+    if format_of(target) == format_of(source) != "sql" and _file(source) == _file(target):
+        raise MlopsError(f"{source} is to be read and written; choose another target, the rows would be lost")
     with in_words(source, "read"):
         rows = open_rows(source, scorer, served.door)
     scorer.check(rows.names)
@@ -848,6 +849,12 @@ def score(
     finally:
         parts.close()
     return Summary(n, n - refused, refused, resumed, time.perf_counter() - began, dict(flags), dict(decisions), served.engine, quarantine, notes)
+
+
+def _file(address: str) -> str:
+    "A file by one name, whatever way leads to it."
+    system, path = place_of(address)
+    return os.path.realpath(path) if isinstance(system, pa.fs.LocalFileSystem) else address
 
 
 def _check_kept(keep: Sequence[str], names: Sequence[str], scorer: Scorer) -> None:
@@ -876,10 +883,17 @@ def headline(done: Summary, target: str) -> list[str]:
     if done.flags:
         said.append("flags: " + ", ".join(f"{n:,} {f}" for f, n in sorted(done.flags.items(), key=lambda i: -i[1])[:10]))
     if done.quarantine:
-        said.append(f"{done.refused:,} rows could not be scored; why, row by row: {done.quarantine}")
+        said.append(f"{done.refused:,} row{'s' * (done.refused != 1)} could not be scored; why, row by row: {done.quarantine}")
     return said
 
 # %% ../../nbs/services/60_batch.ipynb #faff6cbe
+def _count(text: str) -> int:
+    "A number of the command line."
+    if not (text.isascii() and text.isdigit() and int(text)):
+        raise argparse.ArgumentTypeError(f"'{text[:40]}'; expected a whole number from 1 up")
+    return int(text)
+
+
 def run_score(
     source: str,
     target: str,
@@ -918,8 +932,8 @@ def main(words: Sequence[str] | None = None) -> int:  # exit code
     parser.add_argument("target", help="where the answers go, in the same formats")
     parser.add_argument("--model", help="NAME, NAME@production, NAME@staging or NAME@VERSION; default: the charter's, as released")
     parser.add_argument("--keep", default="", help="columns of the source that go with the answers, separated by commas")
-    parser.add_argument("--threads", type=int, help="default: all cores")
-    parser.add_argument("--part-rows", type=int, default=1 << 17, help="rows scored and kept at a time")
+    parser.add_argument("--threads", type=_count, help="default: all cores")
+    parser.add_argument("--part-rows", type=_count, default=1 << 17, help="rows scored and kept at a time")
     given = parser.parse_args(words)
     try:
         run_score(given.source, given.target, given.model, [n for n in given.keep.split(",") if n], given.threads, given.part_rows)

@@ -80,16 +80,18 @@ def recovery(
     "When four fifths of what was lost were regained for good, once quality had left the margin."
     before, since = float(np.nanmean(figures[:onset])), [f if greater else -f for f in figures[onset:]]
     floor = (before if greater else -before) - margin
-    down = next((k for k, f in enumerate(since) if f < floor), None)
+    answered = [k for k, f in enumerate(since) if not math.isnan(f)]
+    down = next((k for k in answered if since[k] < floor), None if answered else 0)
     worst = min((f for f in since if not math.isnan(f)), default=math.nan)
     enough = worst + 0.8 * ((before if greater else -before) - worst)
-    back = None if down is None else next((k for k in range(down + 1, len(since)) if all(f >= enough for f in since[k:] if not math.isnan(f))), None)
+    back = None if down is None else next((k for k in answered if k > down and all(since[j] >= enough for j in answered if j >= k)), None)
     return before, worst if greater else -worst, down is not None, None if back is None else back + 1
 
 # %% ../../nbs/services/90_drill.ipynb #78abfc55
 def drifts(charter: Charter) -> bool:
     "Whether the rows are in order of time, so that the world changes by itself."
-    return "time" in charter.knobs.get("split", {})
+    split = charter.knobs.get("split", {})
+    return bool(split.get("time")) and split.get("strategy", "auto") in ("auto", "time")
 
 
 def divide(
@@ -101,7 +103,8 @@ def divide(
     if len(source) < 2 * setting.learn:
         raise MlopsError(f"the source has {len(source):,} rows; a drill that learns from {setting.learn:,} needs twice as many, give fewer: --learn {len(source) // 4}")
     if drifts(charter):
-        ordered = source.sort_values(charter.knobs["split"]["time"], kind="stable", ignore_index=True)
+        when = charter.knobs["split"]["time"]
+        ordered = source.sort_values(when, kind="stable", ignore_index=True, key=lambda t: t if pd.api.types.is_numeric_dtype(t) else pd.to_datetime(t, errors="coerce", utc=True))
         earlier = ordered.iloc[: len(ordered) // 2].sample(setting.learn, random_state=setting.seed).sort_index()  # of all its seasons
         return earlier, ordered.iloc[len(ordered) // 2 :]
     shuffled = source.sample(frac=1, random_state=setting.seed)
@@ -396,6 +399,8 @@ def drill(
     evidence = load(own.registry_uri, aim.name, "production").evidence
     form = Schema.model_validate(evidence["schema"])
     known = later[later[aim.target].notna()].drop_duplicates().reset_index(drop=True)
+    if len(known) < setting.windows:
+        raise MlopsError(f"{len(known):,} different rows are left to be replayed in {setting.windows} windows; give fewer windows, or learn from fewer rows")
     world = world_of(conform(known, form), known[aim.target], evidence)
     return conduct(Drill(own, aim, world, which, setting, say), name)
 

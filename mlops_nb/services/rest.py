@@ -407,17 +407,18 @@ class Joining:
         if self.hold:
             self.hold = False
         elif len(self._tasks) > 1:
-            self._soon(self._flush)
+            self._soon(self.flush)
         else:
-            self._flush()
+            self.flush()
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        "Send what is held."
         held, self._held = self._held, []
         if held and not self._transport.is_closing():
             self._transport.write(b"".join(held))
 
     def close(self) -> None:
-        self._flush()
+        self.flush()
         self._transport.close()
 
 
@@ -432,6 +433,9 @@ class Connection(HttpToolsProtocol):
         service = self.app.service  # type: ignore[union-attr]
         service.tasks, service.connections = self.tasks, self.connections
         self.waits_since = self.loop.time()
+
+    def eof_received(self) -> None:
+        self.transport.flush()  # type: ignore[attr-defined]  # the loop closes the transport itself now
 
     def data_received(self, data: bytes) -> None:
         self.received += len(data)

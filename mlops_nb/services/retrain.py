@@ -358,7 +358,7 @@ class Retrainer:
         except MlopsError as error:
             if any(v.phase == "production" for v in versions(self.settings.registry_uri, self.name)):
                 raise
-            raise _Refusal(f"there is no champion: {error}; a challenger in staging would be served at once where none is in production: mlops-nb models promote {self.name} VERSION") from error
+            raise _Refusal(f"there is no champion: {error}; a challenger in staging would be served at once where none is in production: mlops-nb models promote {self.name} VERSION{' --sample (it is the sample store that was asked)' * bool(self.sample)}") from error
 
     def retrain(
         self,
@@ -378,7 +378,7 @@ class Retrainer:
                     raise _Refusal(why)
                 champion = self.champion()
                 if (running := running_test(self.settings.home, self.name)) is not None:
-                    raise _Refusal(f"the experiment '{running.name}' of {self.name} is running; its challenger comes first")
+                    raise _Refusal(f"the experiment '{running.name}' of {self.name} is running; its challenger comes first (mlops-nb experiment stop {self.name} ends it)")
                 rows = self._rows(champion, now, trigger.since)
             except _Refusal as error:
                 self.say("refused", str(error), trigger=trigger.kind)
@@ -398,7 +398,7 @@ class Retrainer:
         held = hold_out(rows.key, least)
         if not held.any():
             window = f"of the last {rules.learn_days:g} days" if since else "in the log"
-            raise _Refusal(f"{len(rows.label):,} labelled predictions of {self.name} {window}; expected {2 * least:,} at least, {least:,} to compare by and as many to learn from: mlops-nb feedback FILE --model {self.name}")
+            raise _Refusal(f"{len(rows.label):,} labelled predictions of {self.name} {window}; expected {2 * least:,} at least, {least:,} to compare by and as many to learn from: mlops-nb feedback FILE --model {self.name}" + (f"; this is the sample store, whose own service is MLOPS_NB_HOME={self.settings.home} mlops-nb serve {self.name}" if self.sample else ""))
         return Division(rows.where(~rows.key.isin(set(rows.key[held])).to_numpy()), rows.where(held), alone)
 
     def _challenge(self, trigger: Trigger, now: datetime, champion: Loaded, rows: Division) -> Outcome:
@@ -580,7 +580,7 @@ def command(
         trigger = Trigger("hand", reason or "a person asked for it")
     done = retrainer.retrain(trigger, now, force)
     print(f"{done.state}: {done.reason}")
-    raise typer.Exit(done.state == "failed")
+    raise typer.Exit(done.state == "failed" or (done.state == "refused" and not if_due))
 
 # %% ../../nbs/services/80_retrain.ipynb #7903ac83
 if __name__ == "__main__" and "__file__" in globals():

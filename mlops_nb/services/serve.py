@@ -195,7 +195,7 @@ def _grpc(options: Options) -> Any:
 def check_free(
     address: str,  # HOST:PORT, an IPv6 address in brackets; empty: none
 ) -> None:
-    "Raise when something else listens there: gRPC itself would say so too late, and in other words."
+    "Raise when something else listens there: the servers would say so too late, and in other words."
     if not address:
         return
     host, port = host_of(address), int(address.rpartition(":")[2])
@@ -205,7 +205,7 @@ def check_free(
             one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # what merely lingers is in nobody's way
             one.bind((host, port))
     except OSError as error:
-        raise MlopsError(f"gRPC can't listen on {address} ({error.strerror}); choose a free port of this machine") from None
+        raise MlopsError(f"nothing can listen on {address} ({error.strerror}); choose a free port of this machine, 0 takes any") from None
 
 
 def _say_when_open(listener: socket.socket, said: str) -> None:
@@ -247,6 +247,7 @@ def serve(
         os.environ[variable] = "1"
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what matters is said in our own words
     check_free(grpc)
+    check_free(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
     with ExitStack() as stack:
         metrics = stack.enter_context(tempfile.TemporaryDirectory(prefix="mlops_nb_metrics_")) if workers > 1 else ""
         if metrics:

@@ -148,7 +148,7 @@ class History:
             try:
                 return reader.sql(sql).to_arrow_table()
             except duckdb.Error as error:
-                raise MlopsError(f"the query can't be answered: {error}; columns of predictions: seq, {COLUMNS}") from error
+                raise MlopsError(f"the query can't be answered: {' '.join(str(error).split())}; columns of predictions: seq, {COLUMNS}") from error
 
     def events(self) -> list[dict[str, Any]]:  # time in microseconds, kind, and what belongs to it
         "What happened to the log itself, oldest first."
@@ -196,7 +196,7 @@ class History:
         self,
         subject: str,  # as it was given with the predictions
     ) -> int:  # rows
-        "Remove every row about a subject, the feedback on it, and the tables that retrainings kept, unreadably; records that wait in a service's memory come too late, flush them first. Objects that a challenger was made of stay until `mlops-nb gc`."
+        "Remove every row about a subject, the feedback on it, and the tables that retrainings kept, unreadably. What waits in a service's memory, or a retraining that runs, comes too late: let them end first. What a registered challenger was made of stays in the store as long as its version."
         with self._locked(fcntl.LOCK_EX) as connection:
             self._tidy(connection)
             with self._database.transaction(connection):
@@ -204,11 +204,11 @@ class History:
                 if self._database.has(connection, "feedback"):
                     self._change(connection, "DELETE FROM feedback WHERE subject = ?", subject)
             rows += sum(_without(file.path, subject) for file in rolled_files(self.home))
-            for table in self.home.glob("retraining/*/*/rows.parquet"):  # no subject is in them, but perhaps their rows
-                table.unlink()
             self._database.scrub(connection)
             with self._database.transaction(connection):
                 add_event(self._database, connection, "erased", rows=rows)
+            for table in self.home.glob("retraining/*/*/rows.parquet"):  # no subject is in them, but perhaps their rows
+                table.unlink(missing_ok=True)
         return rows
 
     @contextmanager
