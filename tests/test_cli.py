@@ -109,6 +109,8 @@ def test_a_version_is_a_page_of_facts(project):
     for words in (("models", "list", "--name", "tny"), ("models", "show", "tny"), ("models", "rollback", "tny")):
         assert "did you mean 'tiny'" in project.call(*words).stderr
     assert "no earlier production version" in project.call("models", "rollback", "tiny").stderr
+    assert project.call("models", "promote", "tiny", "1", "--to", "archived", "--reason", "beaten by version 2").returncode == 0
+    assert "production; it was archived before: beaten by version 2" in project.call("models", "promote", "tiny", "1").stdout
 
 
 def test_sigterm_ends_a_run_as_ctrl_c_does(project):

@@ -216,8 +216,8 @@ if report.every_alarm and report is not now:
 history = found[-60:] + ([now] if now else [])
 st.subheader("Traffic")
 st.altair_chart(pace_chart(history[-24:]), width="stretch")
-machine = {"errors": "requests failed", "cpu": "processor", "memory": "memory", "received": "bytes in", "sent": "bytes out"}
-shown = [f"{words_} {report.system[k]:,.3g}" for k, words_ in machine.items() if report.system.get(k)]
+machine = {"errors": "{:,.0f} requests failed", "cpu": "{:.1%} of a processor", "memory": "{:,.0f} MB of memory", "received": "{:,.1f} MB in", "sent": "{:,.1f} MB out"}
+shown = [text.format(report.system[k] / (1e6 if "MB" in text else 1)) for k, text in machine.items() if report.system.get(k)]
 if shown:
     st.caption(" · ".join(shown))
 if part:

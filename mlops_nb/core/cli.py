@@ -532,7 +532,9 @@ def models_promote(
     done = registry.promote(uri, name, version, to=to,  # type: ignore[arg-type]
                              by=by or "", reason=reason, approval=settings.approval)
     asked = f"; recorded for {done.requested_by}: a second person must approve with the same command" if done.requested_by else ""
-    print(f"{done.name} version {done.version}: {done.phase}{asked}")
+    before = done.events[-2] if len(done.events) > 1 else None
+    doubt = f"; it was archived before: {before.reason}" if before and before.phase == "archived" and before.action == "promote" and before.reason and done.phase == "production" else ""
+    print(f"{done.name} version {done.version}: {done.phase}{asked}{doubt}")
 
 
 @models_app.command("rollback")
