@@ -96,9 +96,9 @@ def pace_chart(found: list[Report]) -> alt.VConcatChart:
     base = alt.Chart(data).encode(x=alt.X("time:T", title=None, scale=alt.Scale(type="utc"), axis=alt.Axis(format="%d %b %H:%M", tickCount=8)))
     area = base.mark_area(color=BLUE, opacity=0.35, line={"color": BLUE}, interpolate="step-after").encode(y=alt.Y("predictions:Q", title="predictions"), tooltip=["time:T", "predictions:Q"]).properties(height=130, width="container")
     slow = base.transform_fold(["median", "99%"], as_=["latency", "ms"]).mark_line(interpolate="step-after").encode(
-        y=alt.Y("ms:Q", title="latency, ms"), strokeDash=alt.StrokeDash("latency:N", title=None, legend=alt.Legend(orient="top-right", direction="horizontal")), color=alt.value(GREY), tooltip=["time:T", "latency:N", alt.Tooltip("ms:Q", format=".2f")]
+        y=alt.Y("ms:Q", title="latency, ms"), strokeDash=alt.StrokeDash("latency:N", title=None, legend=alt.Legend(orient="bottom", direction="horizontal")), color=alt.value(GREY), tooltip=["time:T", "latency:N", alt.Tooltip("ms:Q", format=".2f")]
     ).properties(height=110, width="container")  # fmt: skip
-    return alt.vconcat(area, slow, spacing=8).resolve_scale(x="shared")
+    return alt.vconcat(area, slow, spacing=8).resolve_scale(x="shared", strokeDash="independent")
 
 
 def quality_chart(found: list[Report], metric: str) -> alt.LayerChart:
