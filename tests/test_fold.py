@@ -421,7 +421,7 @@ def test_too_much_work(boosted):
         began = time.process_time()
         with pytest.raises(MlopsError, match="fold refused"):
             pytest.fail(f"{what} was loaded: {Fold.load(packed)}")
-        assert time.process_time() - began < 5, what  # of the processor: what it guards against takes minutes
+        assert time.process_time() - began < 3, what  # of the processor, so that a busy machine changes nothing
 
 
 def test_trees_stay_in_their_place(boosted):

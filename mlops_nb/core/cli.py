@@ -17,7 +17,6 @@ import os
 import re
 import shlex
 import signal
-import socket
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -593,16 +592,14 @@ def lab() -> None:
 @app.command("app")
 def app_command(port: Annotated[int | None, typer.Option(min=1, max=65535)] = None) -> None:
     "Start the Streamlit app for people who don't code."
+    from mlops_nb.core import doctor
     from mlops_nb.core.settings import stock
 
     settings, own = _settings(), _own_code_importable() / "app" / "main.py"
     page, number = own if own.is_file() else stock("app") / "main.py", port or settings.app_port
-    with socket.socket() as one:
-        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            one.bind(("127.0.0.1", number))
-        except OSError as error:
-            raise MlopsError(f"the app can't listen on port {number} ({error.strerror}); is it running already? Another one: mlops-nb app --port {number + 1}, or app_port in settings.ini") from None
+    free = doctor.port(settings.model_copy(update={"app_port": number}))
+    if not free.well:
+        raise MlopsError(f"{free.what}; {free.mend}, or take another one: mlops-nb app --port {number + 1}")
     _start("streamlit", "run", str(page), "--server.address", "127.0.0.1", "--server.port", str(number), "--server.headless", "true")
 
 # %% ../../nbs/core/80_cli.ipynb #4def2b57

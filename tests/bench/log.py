@@ -87,7 +87,7 @@ def main() -> None:
     print(f"put {put:.2f} us a record, its inputs as JSON {encode:.1f} us; strict, 64 clients: {rate:.0f} records/s")
     tell("log_put_ratio", put / encode, "<=0.3", put / encode <= 0.3)
     tell("log_writer_core_share", share, "<=0.2", share <= 0.2)
-    tell("log_strict_per_sync", gain, ">=5", gain >= 5)
+    tell("log_strict_per_sync", gain, ">=10", gain >= 10)
 
 
 if __name__ == "__main__":
