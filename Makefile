@@ -2,12 +2,13 @@
 PYTHON ?= python3
 BIN := .venv/bin
 DONE := .venv/.installed
+PYTEST := $(BIN)/pytest -n 2 --dist loadgroup
 export PYTHONDONTWRITEBYTECODE =
 # threads without work sleep instead of spinning: several processes share the cores
 export OMP_WAIT_POLICY ?= PASSIVE
 export OPENBLAS_THREAD_TIMEOUT ?= 12
 
-.PHONY: help setup run test test-deep bench bench-serve bench-monitor app lab prepare notebooks readme lock lint clean
+.PHONY: help setup run test sample test-slow test-deep bench bench-serve bench-monitor app lab prepare notebooks readme lock lint clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -30,15 +31,20 @@ setup: $(DONE) ## install everything into .venv
 run: $(DONE) ## the main job: raw data -> a registered model and a report
 	@$(BIN)/mlops-nb run
 
-test: $(DONE) ## every test: nbdev-test and pytest
-	@$(BIN)/mlops-nb run --sample 2000
+test: $(DONE) ## lint, nbdev-test and pytest, in under 6 minutes
+	@$(MAKE) --no-print-directory -j2 --output-sync=target lint sample
 	@$(BIN)/nbdev-test --n-workers 2
-	@$(MAKE) --no-print-directory lint
-	@$(BIN)/pytest -n 2 -m "not deep"
+	@$(PYTEST) -m "not slow and not deep"
 
-test-deep: $(DONE) ## the tests with full counts
+sample: $(DONE) # the run on few rows that the notebooks' own tests read
+	@$(BIN)/mlops-nb run --sample 2000
+
+test-slow: $(DONE) ## whole journeys: fire drills, the tutorial, a project's own CI
+	@$(PYTEST) -m "slow and not deep"
+
+test-deep: $(DONE) ## everything, with full counts
 	@$(MAKE) --no-print-directory test
-	@$(BIN)/pytest -n 2 -m deep
+	@$(PYTEST) -m "slow or deep"
 
 bench: $(DONE) ## the benchmarks; each figure ends as: bench NAME VALUE GOAL holds|short
 	@for bench in tests/bench/[a-z]*.py; do $(BIN)/python $$bench || exit 1; done

@@ -1,9 +1,12 @@
 """A small made-up project: notebooks, their exported package, a charter and a CSV, all real, all in a temporary folder."""
 
+import fcntl
 import json
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -76,6 +79,7 @@ class Project:
 
     def __init__(self, root: Path):
         self.root = root
+        root.mkdir(exist_ok=True)
         (root / "rows.csv").write_text("y\n1\n2\n3\n")
         (root / "tiny.yaml").write_text(CHARTER)
         (root / "settings.ini").write_text(
@@ -123,14 +127,48 @@ class Project:
         return json.loads((self.root / "reports" / latest / "summary.json").read_text())
 
 
+def once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """A folder that the first of pytest's workers fills for all of them."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / name
+    with open(f"{folder}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / ".done").exists():
+            folder.mkdir()
+            make(folder)
+            (folder / ".done").touch()
+    return folder
+
+
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
+    """A project that has not run yet."""
     return Project(tmp_path)
 
 
-@pytest.fixture(scope="module")
-def ran(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A project whose pipeline has run once; tests that use it leave it as it was, or say so."""
-    made = Project(tmp_path_factory.mktemp("tiny"))
-    assert set(made.run().values()) == {"done"}
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project whose pipeline has run, to be copied."""
+
+    def make(folder: Path) -> None:
+        assert set(Project(folder / "project").run().values()) == {"done"}
+
+    return once(tmp_path_factory, "template", make) / "project"
+
+
+def copied(template: Path, to: Path) -> Project:
+    made = object.__new__(Project)
+    made.root = Path(shutil.copytree(template, to, symlinks=True, dirs_exist_ok=True))
     return made
+
+
+@pytest.fixture
+def finished(template: Path, tmp_path: Path) -> Project:
+    """A project of the test's own whose pipeline has run."""
+    return copied(template, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def ran(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project whose pipeline has run; tests that use it leave it as it was, or say so."""
+    return copied(template, tmp_path_factory.mktemp("tiny"))

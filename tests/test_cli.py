@@ -39,16 +39,15 @@ def test_runs_show_is_a_page_and_json_is_everything(ran):
     assert "report: " in page and json.loads(ran.call("runs", "show", "--json").stdout) == ran.summary()
 
 
-def test_damaged_records_are_passed_over(project):
-    project.run()
-    good = project.summary()["run"]
+def test_damaged_records_are_passed_over(finished):
+    good = finished.summary()["run"]
     for name, content in {"20990101-000000-aaaa": '{"run": "2099', "20990102-000000-bbbb": "{}", "20990103-000000-cccc": "[1]"}.items():
-        (project.root / "reports" / name).mkdir()
-        (project.root / "reports" / name / "summary.json").write_text(content)
-        listed, shown = project.call("runs", "list"), project.call("runs", "show", name)
+        (finished.root / "reports" / name).mkdir()
+        (finished.root / "reports" / name / "summary.json").write_text(content)
+        listed, shown = finished.call("runs", "list"), finished.call("runs", "show", name)
         assert listed.returncode == 0 and listed.stdout.startswith(good) and f"{name}/summary.json is no run's record" in listed.stderr
         assert shown.returncode == 1 and "delete the folder" in shown.stderr and "Traceback" not in shown.stderr
-    status = project.call("status")
+    status = finished.call("status")
     assert status.returncode == 0 and f"newest run: {good}" in status.stdout
 
 

@@ -21,6 +21,7 @@ def drilled(folder: Path, name: str, setting: Setting, charter_file: Path | None
     return drill(settings, charter, name, setting, folder / "drill", print)
 
 
+@pytest.mark.slow
 def test_a_concept_change_is_seen_and_answered(tmp_path):
     score = drilled(tmp_path, "concept_change", Setting(windows=4, onset=2, rows=500, learn=1000))
     assert score.detected_after == 1 and score.false_alarms == 0
@@ -32,6 +33,7 @@ def test_a_concept_change_is_seen_and_answered(tmp_path):
     assert ("promotion" in kinds) == (len(score.versions) > 1)
 
 
+@pytest.mark.slow
 def test_flights_come_in_the_order_of_time_and_drift_by_themselves(tmp_path):
     score = drilled(tmp_path, "nothing", Setting(windows=4, onset=1, rows=300, learn=1000), ROOT / "nbs" / "charters" / "flights.yaml")
     assert (score.asked, score.answered, score.lost, score.drifts) == (1200, 1200, 0, True)

@@ -100,6 +100,7 @@ def test_nothing_there_is_nothing_made(place):
     assert monitor_due(place, CHARTER, "another", NOON + timedelta(hours=3)) == []
 
 
+@pytest.mark.slow
 def test_undisturbed_windows_stay_quiet_and_disturbed_ones_do_not():
     def judged(rows: pd.DataFrame):
         import pyarrow as pa

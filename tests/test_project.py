@@ -1,6 +1,5 @@
 """A user's own project, from the wheel: installed in an environment of its own, made from tables nobody here has seen, run, changed, upgraded."""
 
-import fcntl
 import json
 import os
 import re
@@ -17,7 +16,7 @@ import pandas as pd
 import pytest
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_wine
 
-from conftest import CHARTER
+from conftest import CHARTER, once
 from mlops_nb.core.charter import load_charter
 from mlops_nb.core.registry import load, promote, versions
 from mlops_nb.core.settings import load_settings
@@ -31,19 +30,6 @@ QUIET = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 
 
 # ---- environments -------------------------------------------------------------------------------
-
-
-def once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
-    """A folder that the first of pytest's workers fills for all of them."""
-    base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / name
-    with open(f"{folder}.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (folder / ".done").exists():
-            folder.mkdir()
-            make(folder)
-            (folder / ".done").touch()
-    return folder
 
 
 def uv(*words: str | Path) -> None:
@@ -419,6 +405,7 @@ def sampled(env, changed, tmp_path_factory) -> Shell:
     return Shell(env, once(tmp_path_factory, "sampled", make) / "tumours")
 
 
+@pytest.mark.slow
 def test_a_run_on_few_rows_by_the_ci_script(sampled):
     summary = sampled.summary(".mlops/sample/reports")
     assert summary["status"] == "done" and {s["status"] for s in summary["stages"].values()} == {"done"} and len(summary["stages"]) == 16
@@ -432,6 +419,7 @@ def test_a_run_on_few_rows_by_the_ci_script(sampled):
     assert "tumours.stages.split" in json.loads(record.read_text())["ingredients"]["modules"]
 
 
+@pytest.mark.slow
 def test_the_stock_app_shows_the_projects_model(sampled):
     home = sampled.folder / ".mlops" / "sample"
     said = sampled("python", "-c", APP, MLOPS_NB_HOME=str(home), MLOPS_NB_REPORTS=str(home / "reports"))

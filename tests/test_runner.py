@@ -11,40 +11,38 @@ from conftest import NOTEBOOKS
 ALL_CACHED = {"ingest": "cached", "scale": "cached", "total": "cached", "count": "cached"}
 
 
-def test_edited_source_file_is_seen(project):
-    project.run()
-    assert project.run() == ALL_CACHED
-    (project.root / "rows.csv").write_text("y\n1\n2\n4\n")
+def test_edited_source_file_is_seen(finished):
+    assert finished.run() == ALL_CACHED
+    (finished.root / "rows.csv").write_text("y\n1\n2\n4\n")
     # as many rows as before: `count` reads new rows and runs; nothing is left out
-    assert project.run() == {"ingest": "done", "scale": "done", "total": "done", "count": "done"}
-    assert project.summary()["stages"]["total"]["metrics"]["total"] == 17
+    assert finished.run() == {"ingest": "done", "scale": "done", "total": "done", "count": "done"}
+    assert finished.summary()["stages"]["total"]["metrics"]["total"] == 17
 
 
-def test_code_knobs_and_prose(project):
-    project.run()
-    first = project.summary()["stages"]
+def test_code_knobs_and_prose(finished):
+    first = finished.summary()["stages"]
 
     # prose, comments and lessons decide nothing
-    project.edit("stages/20_scale.ipynb", "What it does.", "What it really does.")
-    project.edit("stages/20_scale.ipynb", "assert scale([1], 2) == [3]", "assert scale([2], 2) == [5]")
-    project.edit("stages/20_scale.ipynb", "# times", "# how many times")
-    assert project.run() == ALL_CACHED
+    finished.edit("stages/20_scale.ipynb", "What it does.", "What it really does.")
+    finished.edit("stages/20_scale.ipynb", "assert scale([1], 2) == [3]", "assert scale([2], 2) == [5]")
+    finished.edit("stages/20_scale.ipynb", "# times", "# how many times")
+    assert finished.run() == ALL_CACHED
 
     # a knob back and forth: what depends on it runs once, then both results are known
-    assert project.run("-p", "scale.factor=3") == ALL_CACHED | {"scale": "done", "total": "done"}
-    assert project.run() == ALL_CACHED
-    assert project.run("-p", "scale.factor=3") == ALL_CACHED
-    assert project.summary()["stages"]["scale"]["key"] != first["scale"]["key"]
+    assert finished.run("-p", "scale.factor=3") == ALL_CACHED | {"scale": "done", "total": "done"}
+    assert finished.run() == ALL_CACHED
+    assert finished.run("-p", "scale.factor=3") == ALL_CACHED
+    assert finished.summary()["stages"]["scale"]["key"] != first["scale"]["key"]
 
     # a helper two imports away
-    project.edit("services/deep.ipynb", "return 1", "return 10")
-    project.export()
-    assert project.run() == ALL_CACHED | {"scale": "done", "total": "done"}
+    finished.edit("services/deep.ipynb", "return 1", "return 10")
+    finished.export()
+    assert finished.run() == ALL_CACHED | {"scale": "done", "total": "done"}
 
     # other code, same output: what lies downstream stays cached
-    project.edit("services/deep.ipynb", "return 10", "return 5 + 5")
-    project.export()
-    assert project.run() == ALL_CACHED | {"scale": "done"}
+    finished.edit("services/deep.ipynb", "return 10", "return 5 + 5")
+    finished.export()
+    assert finished.run() == ALL_CACHED | {"scale": "done"}
 
 
 def test_edited_exported_cell_without_export_stops(project):
@@ -87,25 +85,24 @@ def test_stage_that_forgets_an_output_fails(project):
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate"])
-def test_damaged_object_is_made_again_once(project, damage):
-    project.run()
-    digest = project.summary()["stages"]["scale"]["outputs"]["scaled"]
-    file = project.root / ".mlops" / "objects" / digest[:2] / digest
+def test_damaged_object_is_made_again_once(finished, damage):
+    digest = finished.summary()["stages"]["scale"]["outputs"]["scaled"]
+    file = finished.root / ".mlops" / "objects" / digest[:2] / digest
     data = bytearray(file.read_bytes())
     data[0] ^= 1
     damaged = bytes(data) if damage == "flip" else bytes(data[:-1])
     file.write_bytes(damaged)
     # a forced reader finds it, and its producer runs once
-    assert project.run("--force", "total") == ALL_CACHED | {"scale": "done", "total": "done"}
-    assert project.summary()["stages"]["scale"]["outputs"]["scaled"] == digest
-    (said,) = project.summary()["warnings"]
+    assert finished.run("--force", "total") == ALL_CACHED | {"scale": "done", "total": "done"}
+    assert finished.summary()["stages"]["scale"]["outputs"]["scaled"] == digest
+    (said,) = finished.summary()["warnings"]
     assert said.startswith("scaled in the store was damaged or lost and is made again")
     assert file.is_file() and file.with_name(digest + ".corrupt").is_file()
-    assert project.run() == ALL_CACHED and project.summary()["warnings"] == []
+    assert finished.run() == ALL_CACHED and finished.summary()["warnings"] == []
     # no stage reads it, but the run's records do: they say so, and the next run makes it again
     file.write_bytes(damaged)
-    assert project.run() == ALL_CACHED and "is damaged" in project.summary()["warnings"][0]
-    assert project.run() == ALL_CACHED | {"scale": "done"} and file.is_file()
+    assert finished.run() == ALL_CACHED and "is damaged" in finished.summary()["warnings"][0]
+    assert finished.run() == ALL_CACHED | {"scale": "done"} and file.is_file()
 
 
 def test_damaged_object_with_many_readers_is_made_again_once(project):
@@ -123,12 +120,11 @@ def test_damaged_object_with_many_readers_is_made_again_once(project):
     assert len(re.findall("^scale +done", done.stdout, re.MULTILINE)) == 1 and len(project.summary()["warnings"]) == 1
 
 
-def test_damaged_root_object_is_made_again(project):
-    project.run()
-    record = next((project.root / ".mlops" / "keys" / "ingest").iterdir())
+def test_damaged_root_object_is_made_again(finished):
+    record = next((finished.root / ".mlops" / "keys" / "ingest").iterdir())
     digest = json.loads(record.read_text())["ingredients"]["inputs"]["source"]
-    (project.root / ".mlops" / "objects" / digest[:2] / digest).write_bytes(b"{}")
-    assert project.run("--force", "ingest") == ALL_CACHED | {"ingest": "done"}
+    (finished.root / ".mlops" / "objects" / digest[:2] / digest).write_bytes(b"{}")
+    assert finished.run("--force", "ingest") == ALL_CACHED | {"ingest": "done"}
 
 
 def test_warnings_of_the_run_before_are_counted_only(project):
@@ -139,11 +135,10 @@ def test_warnings_of_the_run_before_are_counted_only(project):
     assert again.stderr == "1 warning as in the run before; to read: mlops-nb runs show\n" and "few women" in project.call("runs", "show").stdout
 
 
-def test_unreadable_store_is_said(project):
-    project.run()
-    for record in (project.root / ".mlops" / "keys" / "ingest").iterdir():
+def test_unreadable_store_is_said(finished):
+    for record in (finished.root / ".mlops" / "keys" / "ingest").iterdir():
         record.write_text("{ torn")
-    done = project.call("run", "total")
+    done = finished.call("run", "total")
     assert done.returncode == 1 and "the store can't be read" in done.stderr and "delete" in done.stderr
 
 
@@ -226,10 +221,9 @@ def test_runs_list_compare_and_status(ran):
     assert f"newest run: {newest}, done" in ran.call("status").stdout
 
 
-def test_exploring_by_hand_goes_on_where_the_run_stopped(project):
+def test_exploring_by_hand_goes_on_where_the_run_stopped(finished):
     """The plain papermill command on a stage notebook reads as a notebook opened by hand does."""
-    project.run()
-    out = project.root / "by_hand.ipynb"
+    out = finished.root / "by_hand.ipynb"
 
     def by_hand(name: str, *words: str):
         import os
@@ -240,16 +234,16 @@ def test_exploring_by_hand_goes_on_where_the_run_stopped(project):
         tool = Path(sys.executable).with_name("papermill")
         return subprocess.run(
             [tool, f"nbs/stages/{name}", out, "-k", "python3", *words],
-            cwd=project.root, capture_output=True, text=True, timeout=120, env=env,
+            cwd=finished.root, capture_output=True, text=True, timeout=120, env=env,
         )  # fmt: skip
 
     assert by_hand("20_scale.ipynb", "-p", "factor", "7").returncode == 0, "scale reads the run's rows"
     total = by_hand("30_total.ipynb")
     assert total.returncode == 0, total.stderr
-    lab = {f.stem: json.loads(f.read_text()) for f in (project.root / ".mlops" / "lab" / "tiny").iterdir()}
+    lab = {f.stem: json.loads(f.read_text()) for f in (finished.root / ".mlops" / "lab" / "tiny").iterdir()}
     assert lab["total"]["inputs"]["scaled"] == lab["scale"]["outputs"]["scaled"]
     # the pipeline never reads the lab run
-    assert project.run() == ALL_CACHED
+    assert finished.run() == ALL_CACHED
     # now the newest run is in view again; an older result made from other inputs is refused with the way out
     by_hand("10_ingest.ipynb", "-p", "max_rows", "2")
     refused = by_hand("30_total.ipynb")

@@ -155,7 +155,7 @@ def test_kill_9_of_the_leader(tmp_path):
     second = watcher(settings)
     try:
         until(lambda: any("stands by" in log.read_text() for log in tmp_path.glob("watcher-*.log")))
-        job = until(lambda: [int(p.name) for p in Path("/proc").glob("[0-9]*") if b"doctor" in _cmdline(p)])
+        job = until(lambda: [int(p.name) for p in Path("/proc").glob("[0-9]*") if b"doctor" in _cmdline(p) and _folder(p) == tmp_path.resolve()])
         first.send_signal(signal.SIGKILL)
         first.wait()
         begun = time.monotonic()
@@ -178,6 +178,13 @@ def _cmdline(process: Path) -> bytes:
         return (process / "cmdline").read_bytes()
     except OSError:
         return b""
+
+
+def _folder(process: Path) -> Path | None:
+    try:
+        return (process / "cwd").readlink()
+    except OSError:
+        return None
 
 
 def test_a_database_that_is_away_delays_and_loses_nothing(tmp_path, capfd):
