@@ -172,3 +172,15 @@ def finished(template: Path, tmp_path: Path) -> Project:
 def ran(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A project whose pipeline has run; tests that use it leave it as it was, or say so."""
     return copied(template, tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="session")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A registry's database without an entry, to be copied: MLflow takes seconds to make one."""
+
+    def make(folder: Path) -> None:
+        from mlops_nb.core.registry import mlflow_client
+
+        mlflow_client(f"sqlite:///{folder}/mlflow.db").search_experiments()
+
+    return once(tmp_path_factory, "tables", make) / "mlflow.db"

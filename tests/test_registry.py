@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import shutil
 import socket
 import sqlite3
 import subprocess
@@ -36,7 +37,9 @@ def evidence_of(model, **more) -> dict:
 
 
 @pytest.fixture
-def uri(tmp_path) -> str:
+def uri(tables, tmp_path) -> str:
+    (tmp_path / "home").mkdir()
+    shutil.copy(tables, tmp_path / "home")
     return f"sqlite:///{tmp_path}/home/mlflow.db"
 
 
