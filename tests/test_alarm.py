@@ -89,6 +89,7 @@ def undisturbed(seed: int, windows: int) -> dict[float, int]:
     return hits
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("seed", "windows"), [(1, 500), pytest.param(2, 2500, marks=pytest.mark.deep)])
 def test_undisturbed_windows_keep_the_promise(seed, windows):
     hits = undisturbed(seed, windows)

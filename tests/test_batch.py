@@ -408,6 +408,7 @@ def test_extra_columns_are_said_once_and_no_rows_is_a_result(shop, rows, tmp_pat
 
 # ------------------------------------------------------------------ killed, changed
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["parquet", *(pytest.param(kind, marks=pytest.mark.deep) for kind in ("csv", "jsonl"))])
 def test_killed_at_any_point_the_same_command_finishes_equal(shop, rows, tmp_path, kind, request):
     times = 12 if "deep" in (request.config.option.markexpr or "") else 2

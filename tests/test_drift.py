@@ -115,6 +115,7 @@ def test_false_discoveries_over_features():
     assert found.drifted[0].name == "normal" and list(found.table().name) == list(mixed(draw, 1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [60, 1_500])
 def test_windows_without_drift(rows):
     """200 windows, each with its own reference; one-sided binomial bound."""

@@ -232,6 +232,7 @@ def command(root: Path, *words: str) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_a_life(store):
     """Started by the command, answered by a service, labelled by feedback, promoted by its verdict."""
     from mlops_nb.traffic.events import Events

@@ -123,6 +123,7 @@ def killed_at_random(project: Project, undisturbed: Project, times: int, finish_
     assert set(states) <= {"killed", "interrupted", "done"}, states  # interrupted: by SIGTERM
 
 
+@pytest.mark.slow
 def test_runner_killed_at_random_points(project, ran):
     killed_at_random(project, ran, 3, finish_each=False)
 
@@ -271,6 +272,7 @@ def test_store_that_cannot_be_written(faulty):
 # -- two at once, the clock, many --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_two_runs_at_once_on_one_store(project, ran):
     assert set(ran.run().values()) == {"cached"}
     runs = [begin(project, *WANTED) for _ in range(2)]

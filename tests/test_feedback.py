@@ -365,6 +365,7 @@ def test_the_key_needs_the_scope(made, sample, tmp_path):
     assert {r["id"]: r["source"] for r in labels.to_pylist()}[key] == "tells"
 
 
+@pytest.mark.slow
 def test_two_workers_and_a_database_that_goes_away(made, sample, tmp_path):
     with serving(made, "income@staging", "--workers", "2") as server:
         keys = []

@@ -329,6 +329,7 @@ REGISTER = [
 ]
 
 
+@pytest.mark.slow
 def test_two_charters_share_a_store_and_nothing_else(project):
     """Each has its own view, its own versions and its own data; what is equal is computed once."""
     project.write("stages/60_register.ipynb", REGISTER)

@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import once
 from prometheus_client.parser import text_string_to_metric_families
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
@@ -38,10 +39,8 @@ from mlops_nb.stages.problem import check_problem
 from mlops_nb.stages.split import conform, learn_schema
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory) -> Path:
-    """A project whose registry has income/1 in production and income/2 in staging; never changed by a test."""
-    root = tmp_path_factory.mktemp("made")
+def make(root: Path) -> None:
+    """A project whose registry has income/1 in production and income/2 in staging."""
     (root / "settings.ini").write_text("[mlops_nb]\n")
     stated = check_problem(load_charter(stock("charters") / "income.yaml").statement())
     people = pd.read_parquet(files("mlops_nb") / "data" / "income.parquet").head(3000)
@@ -59,19 +58,28 @@ def made(tmp_path_factory) -> Path:
         compact = fold(model, evidence["schema"], rows, task="binary", positive=">50K", threshold=1 / 3)
         register(uri, "income", model, evidence, phase, fold=compact)
     promote(uri, "income", 1)
-    return root
 
 
-@pytest.fixture
-def project(made, tmp_path) -> Path:
-    """A copy of it that a test may change. MLflow's file names absolute folders, so they are rewritten."""
-    root = tmp_path / "project"
+def copied(made: Path, root: Path) -> Path:
+    """A copy of the project. MLflow's file names absolute folders, so they are rewritten."""
     shutil.copytree(made, root, ignore=shutil.ignore_patterns("predictions*", "said*"))
     with sqlite3.connect(root / ".mlops/mlflow.db") as database:
         for table, column in (("runs", "artifact_uri"), ("experiments", "artifact_location"), ("model_versions", "source"), ("model_versions", "storage_location")):
             database.execute(f"UPDATE {table} SET {column} = replace({column}, ?, ?)", (str(made), str(root)))
     database.close()
     return root
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    """The project, never changed by a test."""
+    return copied(once(tmp_path_factory, "served", make), tmp_path_factory.mktemp("served") / "made")
+
+
+@pytest.fixture
+def project(made, tmp_path) -> Path:
+    """A copy of it that a test may change."""
+    return copied(made, tmp_path / "project")
 
 
 def settings(root: Path) -> Settings:

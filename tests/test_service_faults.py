@@ -144,6 +144,7 @@ def test_a_registry_that_vanishes_and_returns_while_serving(project, sample):
 # -- clocks ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_clocks_that_jump(project, sample, tmp_path, monkeypatch):
     """A day ahead, a year back, before 1970: nothing waits, nothing is cut off, the log keeps its order."""
     clock, home, ids = tmp_path / "ahead", project / ".mlops", []

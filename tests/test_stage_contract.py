@@ -20,8 +20,6 @@ STAGES = {file.stem: read_stage(file, SETTINGS.package) for file in FILES}
 TOO_MUCH = 200_000  # bytes a committed notebook may have
 
 stage = pytest.mark.parametrize("name", STAGES)
-#: nbdev-test runs every stage notebook top to bottom in each `make test`; in an ordinary kernel a quarter of them is run then, and all by `make test-deep`.
-in_a_kernel = pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.deep] if i % 4 else []) for i, n in enumerate(STAGES)])
 
 
 def module_file(name: str) -> Path:
@@ -134,7 +132,8 @@ def sample() -> dict[str, str]:
     return {**os.environ, "MLOPS_NB_HOME": str(home), "MLOPS_NB_REPORTS": str(home / "reports"), "IN_TEST": "1"}
 
 
-@in_a_kernel
+@pytest.mark.slow  # nbdev-test runs each of them top to bottom too
+@stage
 def test_runs_by_hand_in_an_ordinary_kernel(name, sample, tmp_path):
     """The plain papermill command runs the notebook top to bottom on the newest artifacts, lessons included."""
     tool = Path(sys.executable).with_name("papermill")
