@@ -12,6 +12,7 @@ import logging
 import os
 import re
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from copy import deepcopy
@@ -189,6 +190,7 @@ def execute(
         from mlops_nb.core.kernel import warm_up
 
         warm_up(env)  # while papermill is imported
+    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]  # jsonschema would compile its grammar of addresses, a second in every run; no notebook's schema has one
     import papermill
     from nbformat import from_dict
     from papermill.engines import papermill_engines
