@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -84,10 +85,12 @@ def test_a_file_where_a_folder_should_be(ran, words, key):
     assert done.returncode == 1 and f"{key} = " in done.stderr and "rows.csv is a file; expected a folder" in done.stderr and "Traceback" not in done.stderr
 
 
-def test_a_version_is_a_page_of_facts(project):
+def test_a_version_is_a_page_of_facts(project, tables):
     from mlops_nb.core import registry
 
     home = project.root / ".mlops"
+    home.mkdir()
+    shutil.copy(tables, home)
     evidence = {
         "metrics": {"roc_auc": {"value": 0.93, "low": 0.92, "high": 0.94}, "f1": None}, "params": {"C": 1.0},
         "data": {"source": "rows.csv", "sha256": "ab" * 32, "rows": 48842, "rows_train": 30000}, "git": {"commit": "c" * 40, "dirty": True},

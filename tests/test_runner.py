@@ -252,6 +252,7 @@ def test_exploring_by_hand_goes_on_where_the_run_stopped(finished):
     assert "mlops-nb run scale" in refused.stderr
 
 
+@pytest.mark.slow
 def test_register_runs_again_when_the_registry_is_gone(project):
     """A stage with effects outside the store is cached only while its target still has what it put there."""
     project.write(

@@ -184,6 +184,7 @@ def test_two_services_on_one_log(project, sample):
     assert len(held) == len(set(held)) and set(held) == {key for _, _, ids in first + second for key in ids}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("durability", [pytest.param("batched", marks=pytest.mark.deep), "strict"])
 def test_full_disk_under_the_log_and_the_lines(project, sample, durability):
     """The service goes on answering (strict: says that it can't), counts what it dropped, and recovers by itself."""
