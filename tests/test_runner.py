@@ -221,6 +221,7 @@ def test_runs_list_compare_and_status(ran):
     assert f"newest run: {newest}, done" in ran.call("status").stdout
 
 
+@pytest.mark.slow
 def test_exploring_by_hand_goes_on_where_the_run_stopped(finished):
     """The plain papermill command on a stage notebook reads as a notebook opened by hand does."""
     out = finished.root / "by_hand.ipynb"

@@ -27,6 +27,7 @@ from mlops_nb.services.door import Refused
 from mlops_nb.traffic.history import History
 from mlops_nb.services.prediction import Predictor
 
+pytestmark = pytest.mark.slow
 made, sample, project, serving, server = test_rest.made, test_rest.sample, test_rest.project, test_rest.serving, test_rest.server
 
 CLOCK = """
@@ -144,7 +145,6 @@ def test_a_registry_that_vanishes_and_returns_while_serving(project, sample):
 # -- clocks ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 def test_clocks_that_jump(project, sample, tmp_path, monkeypatch):
     """A day ahead, a year back, before 1970: nothing waits, nothing is cut off, the log keeps its order."""
     clock, home, ids = tmp_path / "ahead", project / ".mlops", []
@@ -184,7 +184,6 @@ def test_two_services_on_one_log(project, sample):
     assert len(held) == len(set(held)) and set(held) == {key for _, _, ids in first + second for key in ids}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("durability", [pytest.param("batched", marks=pytest.mark.deep), "strict"])
 def test_full_disk_under_the_log_and_the_lines(project, sample, durability):
     """The service goes on answering (strict: says that it can't), counts what it dropped, and recovers by itself."""
