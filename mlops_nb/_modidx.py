@@ -2580,6 +2580,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'mlops_nb.traffic.log.Sqlite._found': ('traffic/log.html#sqlite._found', 'mlops_nb/traffic/log.py'),
                                       'mlops_nb.traffic.log.Sqlite._prepare': ( 'traffic/log.html#sqlite._prepare',
                                                                                 'mlops_nb/traffic/log.py'),
+                                      'mlops_nb.traffic.log.Sqlite._write_ahead': ( 'traffic/log.html#sqlite._write_ahead',
+                                                                                    'mlops_nb/traffic/log.py'),
                                       'mlops_nb.traffic.log.Sqlite.connect': ('traffic/log.html#sqlite.connect', 'mlops_nb/traffic/log.py'),
                                       'mlops_nb.traffic.log.Sqlite.has': ('traffic/log.html#sqlite.has', 'mlops_nb/traffic/log.py'),
                                       'mlops_nb.traffic.log.Sqlite.insert': ('traffic/log.html#sqlite.insert', 'mlops_nb/traffic/log.py'),

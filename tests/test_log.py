@@ -1,6 +1,7 @@
 """The prediction log under kill -9, full disks, lost and locked databases, several writers, half-done rolls, erasure. Seeds are printed."""
 
 import asyncio
+import concurrent.futures
 import json
 import os
 import random
@@ -156,6 +157,17 @@ def test_two_processes_on_one_log(tmp_path, where, request):
     assert [i for i in held if i[0] == "a"] == [f"a-{n:07}" for n in range(5000)]
     assert sorted(i for i in held if i[0] == "b") == [f"b-{n:07}" for n in range(1000)]
     assert len(set(History(tmp_path, url).read()["seq"].to_pylist())) == 6000
+
+
+def test_several_open_a_new_log_at_once(tmp_path):
+    def opened(path):
+        together.wait()
+        Sqlite(path).connect().close()
+
+    together = threading.Barrier(4)
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        for turn in range(100):
+            assert list(pool.map(opened, [tmp_path / f"{turn}.db"] * 4)) == [None] * 4
 
 
 # -- the database away -------------------------------------------------------------------------------------------------

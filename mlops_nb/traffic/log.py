@@ -77,7 +77,7 @@ class Sqlite:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         connection = sqlite3.connect(self.path, timeout=self.wait, isolation_level=None, check_same_thread=False, cached_statements=16)  # DuckDB reads from a thread of its own
         try:
-            connection.execute("PRAGMA journal_mode = WAL")
+            self._write_ahead(connection)
             connection.execute(f"PRAGMA synchronous = {'FULL' if self.durability == 'strict' else 'NORMAL'}")
             connection.execute("PRAGMA secure_delete = ON")
             connection.text_factory = lambda data: data.decode(errors="replace")
@@ -87,6 +87,18 @@ class Sqlite:
             connection.close()
             raise
         return connection
+
+    def _write_ahead(self, connection: Any) -> None:
+        "Of several that open a new file at once one changes its mode; SQLite refuses the others at once instead of letting them wait."
+        end = time.monotonic() + self.wait
+        while True:
+            try:
+                connection.execute("PRAGMA journal_mode = WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > end:
+                    raise
+            time.sleep(0.005)
 
     def _found(self) -> tuple[int, int]:
         try:
