@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 DONE := .venv/.installed
-PYTEST := $(BIN)/pytest -n 2 --dist loadgroup
+PYTEST := $(BIN)/pytest -n 2 --dist loadfile
 export PYTHONDONTWRITEBYTECODE =
 # threads without work sleep instead of spinning: several processes share the cores
 export OMP_WAIT_POLICY ?= PASSIVE

@@ -17,6 +17,7 @@ from mlops_nb.traffic.history import History
 BOTH = Experiment("trees", "income", {"control": 1, "new": 2}, {"control": 0.5, "new": 0.5}, "s4lt", Plan("accuracy", 0.01, guardrails={"brier": 0.01}))
 
 
+@pytest.mark.slow
 def test_assignment_is_sticky_uniform_and_independent():
     people = [f"p{i}" for i in range(50_000)]
     assert [assign(BOTH, p) for p in people] == [assign(BOTH, p) for p in people]
@@ -134,6 +135,7 @@ def test_several_workers_agree(project, sample):  # noqa: F811
             assert [p["arm"] for p in said["predictions"]] == [assign(started, p) for p in people]
 
 
+@pytest.mark.slow
 def test_a_broken_experiment_stops_no_answer(project, sample):  # noqa: F811
     """A damaged file, an arm that isn't there or whose files are gone: the released version answers, and the reason is told."""
     home = settings(project).home

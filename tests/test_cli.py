@@ -85,6 +85,7 @@ def test_a_file_where_a_folder_should_be(ran, words, key):
     assert done.returncode == 1 and f"{key} = " in done.stderr and "rows.csv is a file; expected a folder" in done.stderr and "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_version_is_a_page_of_facts(project, tables):
     from mlops_nb.core import registry
 

@@ -149,6 +149,7 @@ def test_one_rare_row_is_chance():
 # -- the window as a whole ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_classifiers_p_value_is_valid():
     draw, trials = np.random.default_rng(12), 40
     found = [domain(*(pd.DataFrame(draw.normal(size=(n, 3)), columns=list("abc")) for n in (120, 80)), seed=k).p for k in range(trials)]

@@ -212,6 +212,7 @@ Courier(Path(sys.argv[1]), receivers=sys.argv[2]).deliver()
 """
 
 
+@pytest.mark.slow
 def test_killed_while_sending(tmp_path):
     got, alerts = [], Alerts(tmp_path)
     alerts.raise_("income/drift/age", "age has drifted", "seen")

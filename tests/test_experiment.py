@@ -62,6 +62,7 @@ def test_power_of_ratios():
     assert 0.74 < np.mean(found) < 0.86 and np.mean(wrong) < 0.085
 
 
+@pytest.mark.slow
 def test_comparisons_are_scipys_and_cover():
     rng = np.random.default_rng(2)
     a, b = rng.gamma(2, 3, 300), rng.gamma(2, 3.3, 250)

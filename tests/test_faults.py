@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from conftest import EXPORT, Project
 
+pytestmark = pytest.mark.slow
 WANTED = ("total", "count")
 KERNELS = ("mlops-nb", "python3")  # forked, and ordinary
 FAULT = [
@@ -123,7 +124,6 @@ def killed_at_random(project: Project, undisturbed: Project, times: int, finish_
     assert set(states) <= {"killed", "interrupted", "done"}, states  # interrupted: by SIGTERM
 
 
-@pytest.mark.slow
 def test_runner_killed_at_random_points(project, ran):
     killed_at_random(project, ran, 3, finish_each=False)
 
@@ -153,7 +153,7 @@ def test_cell_over_its_time(faulty):
     assert faulty.run(stages=("fault",))["fault"] in ("done", "cached")
 
 
-@pytest.mark.parametrize(("when", "kernel"), [("a cell runs", "mlops-nb"), ("a kernel starts", "mlops-nb"), pytest.param("a kernel starts", "python3", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("when", "kernel"), [("a cell runs", "mlops-nb"), ("a kernel starts", "mlops-nb"), ("a kernel starts", "python3")])
 def test_ctrl_c(faulty, when, kernel):
     before = set((faulty.root / "reports").glob("*/fault.ipynb"))
     work = set((faulty.root / ".mlops" / "work").glob("*/fault/headless.ipynb"))
@@ -173,7 +173,6 @@ def test_ctrl_c(faulty, when, kernel):
     assert faulty.run(stages=("fault",))["fault"] in ("done", "cached")
 
 
-@pytest.mark.slow
 def test_closed_pipe(faulty):
     run = begin(faulty, "fault", "--force", "fault")
     run.stdout.close()  # as `| head` does
@@ -209,7 +208,6 @@ def free_of_temporaries(folder: Path) -> bool:
     return not [f for f in folder.rglob(".*") if f.is_file()]
 
 
-@pytest.mark.slow
 def test_full_disk_under_the_store(project):
     home = project.root / ".mlops"
     project.write("stages/50_fault.ipynb", FAULT)
@@ -236,7 +234,6 @@ def test_full_disk_under_the_store(project):
         assert free_of_temporaries(home)
 
 
-@pytest.mark.slow
 def test_full_disk_under_the_reports(faulty):
     with small_disk(faulty.root / "full", "160k"):
         env = {"MLOPS_NB_REPORTS": "full/reports"}
@@ -275,7 +272,6 @@ def test_store_that_cannot_be_written(faulty):
 # -- two at once, the clock, many --------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 def test_two_runs_at_once_on_one_store(project, ran):
     assert set(ran.run().values()) == {"cached"}
     runs = [begin(project, *WANTED) for _ in range(2)]
@@ -290,7 +286,6 @@ def test_two_runs_at_once_on_one_store(project, ran):
     assert set(project.run().values()) == {"cached"} and free_of_temporaries(project.root / ".mlops")
 
 
-@pytest.mark.slow
 def test_clock_set_back(faulty):
     env, reports, future = {"MLOPS_NB_REPORTS": "clock"}, faulty.root / "clock", "20991231-235959-0000"
     assert faulty.call("run", *WANTED, env=env).returncode == 0
@@ -315,7 +310,6 @@ def test_runs_of_one_second_are_in_order(faulty):
     assert made == sorted(made) and len(set(made)) == 3
 
 
-@pytest.mark.slow
 def test_a_thousand_runs(faulty):
     reports, last = faulty.root / "many", faulty.summary()
     for n in range(1000):
@@ -410,7 +404,6 @@ def test_flood(faulty):
     flooded(faulty, 12_000_000)
 
 
-@pytest.mark.slow
 def test_flood_in_an_error(faulty):
     faulty.run("-p", "fault.how=wordy", stages=("fault",), fails=True)
     summary = faulty.summary()
@@ -418,7 +411,6 @@ def test_flood_in_an_error(faulty):
     assert (faulty.root / "reports" / summary["run"] / "fault.ipynb").stat().st_size < 100_000
 
 
-@pytest.mark.slow
 def test_flood_in_the_place_of_an_earlier_display(faulty):
     faulty.run("-p", "fault.how=redrawn", stages=("fault",))
     summary = faulty.summary()

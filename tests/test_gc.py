@@ -176,6 +176,7 @@ def test_a_registered_version_keeps_what_it_cites(tmp_path):
     assert everything(settings) == before
 
 
+@pytest.mark.slow
 def test_what_stays_is_still_cached(ran):
     """By the command line, on real runs: what gc leaves is enough for the newest run to be taken from the cache."""
     ran.run("-p", "scale.factor=5")

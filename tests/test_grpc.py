@@ -303,6 +303,7 @@ def test_keys_tls_and_limits(registered, tmp_path):
             never.set()
 
 
+@pytest.mark.slow
 def test_silent_streams_are_in_nobodys_way(registered):
     home, form, rows, expected = registered
     never = threading.Event()
@@ -323,6 +324,7 @@ def test_silent_streams_are_in_nobodys_way(registered):
         never.set()
 
 
+@pytest.mark.slow
 def test_workers_share_the_port(registered):
     home, form, rows, expected = registered
     with running(home, workers=2) as (_, address, _):

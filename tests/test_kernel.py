@@ -161,6 +161,7 @@ def test_the_first_figure_shows():
     assert [o["output_type"] for o in outputs] == ["display_data"] and "image/png" in outputs[0]["data"]
 
 
+@pytest.mark.slow
 def test_joblib_leaves_nothing_in_shared_memory():
     before = set(os.listdir("/dev/shm"))
     share = "import numpy as np, joblib\nbig = np.zeros(300_000)\ntotal = joblib.Parallel(2)(joblib.delayed(np.sum)(big) for _ in range(2))"
@@ -204,6 +205,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.slow
 def test_kernels_end_with_an_owner_that_is_killed():
     owner = subprocess.Popen([sys.executable, "-c", OWNER], env=ENV, stdout=subprocess.PIPE, text=True)
     try:
@@ -215,6 +217,7 @@ def test_kernels_end_with_an_owner_that_is_killed():
     assert not Path(address).parent.exists()
 
 
+@pytest.mark.slow
 def test_kernels_end_with_a_killed_parent_and_the_next_one_gets_a_new_parent():
     async def story():
         manager = kernel.PromptManager(kernel_name=kernel.NAME)

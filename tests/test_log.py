@@ -369,6 +369,7 @@ history.History(Path(sys.argv[1])).roll(date(2026, 11, 14))
 """
 
 
+@pytest.mark.slow
 def test_roll_killed_at_random_points(tmp_path):
     seed = secrets.randbelow(1_000_000)
     print(f"seed {seed}")

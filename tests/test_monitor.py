@@ -228,6 +228,7 @@ def test_clocks_that_disagree(place):
     assert monitor.now_of(place, "shop") < NOON + timedelta(hours=1)
 
 
+@pytest.mark.slow
 def test_the_machine_is_compared_with_the_past(place):
     for h in range(12):
         rows = records(people(120, h), NOON + timedelta(hours=h))

@@ -77,6 +77,7 @@ def test_second_run_takes_everything(summary):
     assert [line.split()[:2] for line in done.stdout.splitlines()] == [[s, "cached"] for s in STAGES]
 
 
+@pytest.mark.slow
 def test_another_wording_of_the_charter_learns_nothing_anew(summary, tmp_path):
     reworded = SETTINGS.charter.read_text().replace("title: Who", f"title: Guess {secrets.token_hex(4)}, who").replace("Four-fifths rule.", "The rule of four fifths.")
     (tmp_path / "income.yaml").write_text(reworded)

@@ -215,6 +215,7 @@ def test_init_without_data_makes_the_example(env, tmp_path):
     assert "charter income" in Shell(env, tmp_path / "example")("mlops-nb", "check")
 
 
+@pytest.mark.slow
 def test_what_init_refuses(env, tmp_path):
     shell = Shell(env, tmp_path)
     (tmp_path / "rows.csv").write_text("a,b\n" + "\n".join(f"{i},{'xy'[i % 2]}" for i in range(40)))
@@ -281,6 +282,7 @@ def test_editing_and_exporting(changed, tmp_path):
     assert "tumours.helpers" in shell("python", "-c", code)
 
 
+@pytest.mark.slow
 def test_a_newer_wheel_says_what_has_changed(changed, newer_env):
     said = Shell(newer_env, changed.folder)("mlops-nb", "check")
     assert re.search(r"note: 40_split.ipynb: the stock split has changed since it was copied \(mlops_nb 0\.1\.0 then, 0\.2\.0 now\); compare: mlops-nb diff split", said)

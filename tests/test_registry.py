@@ -103,6 +103,7 @@ def _register(uri: str) -> int:
     return registry.register(uri, "income", model, evidence_of(model), "staging").version
 
 
+@pytest.mark.slow
 def test_two_processes_register_once(uri):
     with multiprocessing.get_context("spawn").Pool(2) as pool:
         assert pool.map(_register, [uri, uri]) == [1, 1]
@@ -423,6 +424,7 @@ def test_an_mlflow_server_does_as_well(tmp_path):
         server.wait(20)
 
 
+@pytest.mark.slow
 def test_a_server_that_is_away_is_one_sentence_without_secrets():
     with pytest.raises(MlopsError) as refusal:
         registry.versions("http://ada:secret@127.0.0.1:9", "income")

@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 from xml.etree import ElementTree
 
 import pytest
-from hypothesis import HealthCheck, given, settings, strategies as st
+from hypothesis import HealthCheck, example, given, settings, strategies as st
 
 from mlops_nb.core.errors import MlopsError
 from mlops_nb.core.report import clean_html, graph_svg, graph_text, notebook_html, write_report
@@ -122,8 +122,12 @@ def graphs(draw):
         for i, n in enumerate(names)}
 
 
+WIDE = "ab ac bc ad bd cd de be cf bg dg eg fh fi gi fj hk".split()  # its rows end where many lines turn
+
+
 @few
 @given(graphs())
+@example({n * 14: {"needs": [a * 14 for a, b in WIDE if b == n]} for n in "abcdefghijk"})
 def test_every_graph_is_drawn_whole(nodes):
     svg = ElementTree.fromstring(graph_svg(nodes))  # noqa: S314
     space = "{http://www.w3.org/2000/svg}"

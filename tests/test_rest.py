@@ -238,6 +238,7 @@ def slow(server: Server, said: bytes) -> socket.socket:
     return made
 
 
+@pytest.mark.slow
 def test_slow_clients_are_answered_or_cut_off(server):
     body = slow(server, b"POST /v1/predict HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{")
     head = slow(server, b"POST /v1/predict HTTP/1.1\r\nho")
@@ -364,6 +365,7 @@ def test_promotion_and_rollback_reach_a_service_under_load(project, sample):
         assert [v for i, v in enumerate(versions) if i == 0 or v != versions[i - 1]] == [1, 2, 1]
 
 
+@pytest.mark.slow
 def test_a_damaged_or_vanished_release_changes_nothing(project, sample):
     released = project / ".mlops/released.json"
     good = released.read_bytes()
@@ -473,6 +475,7 @@ def test_what_was_answered_is_logged_at_the_end(project, sample):
     assert json.loads(inputs) == sample["rows"][0] and set(json.loads(output)) >= {"decision", "probability"}
 
 
+@pytest.mark.slow
 def test_workers_share_port_and_metrics_and_are_replaced(project, sample):
     with serving(project, "income", "--workers", "2") as server:
         for _ in range(40):

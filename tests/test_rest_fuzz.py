@@ -234,6 +234,7 @@ def test_pipelined_requests_are_answered_in_order(server, sample):
     assert [json.loads(body)["predictions"][0]["probability"] for _, body in said] == pytest.approx([e[1] for e in sample["expected"][:20]], abs=1e-9)
 
 
+@pytest.mark.slow
 def test_half_open_connections_and_bodies_of_another_length(server, sample):
     body = json.dumps({"rows": sample["rows"][:1]}).encode()
     left = [open_to(server) for _ in range(150)]  # they say nothing, or half of something, and leave or stay
@@ -315,6 +316,7 @@ def test_a_connection_with_too_many_requests_waiting_is_cut_off(server, sample):
     well(server, sample)
 
 
+@pytest.mark.slow
 def test_clients_that_never_read_are_cut_off(made, sample):
     body = json.dumps({"rows": sample["rows"] * 12}).encode()
 
@@ -331,6 +333,7 @@ def test_clients_that_never_read_are_cut_off(made, sample):
         server.until(lambda: server.predict(sample["rows"][:1])[0] == 200)
 
 
+@pytest.mark.slow
 def test_the_rest_of_a_refused_body_is_not_waited_for(server, sample):
     with open_to(server) as connection:
         connection.sendall(HEAD + b"content-length: 99999999\r\n\r\n")

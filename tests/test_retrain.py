@@ -248,6 +248,7 @@ def test_cool_down_budget_and_a_clock_that_was_set_back(shop):
 HOLD = "import sys, time\nfrom pathlib import Path\nfrom mlops_nb.services.retrain import only_one\nwith only_one(Path(sys.argv[1]), 'shop') as alone:\n    print(alone, flush=True)\n    time.sleep(60)\n"
 
 
+@pytest.mark.slow
 def test_a_trigger_during_a_running_retraining(shop):
     shop.serve(1000)
     other = subprocess.Popen([sys.executable, "-c", HOLD, str(shop.settings.home)], stdout=subprocess.PIPE, text=True)
@@ -292,6 +293,7 @@ Retrainer(load_settings(root), load_charter(root / "shop.yaml"), learn=lambda *_
 """
 
 
+@pytest.mark.slow
 def test_kill_9_in_the_middle(shop):
     shop.serve(1000)
     done = subprocess.run([sys.executable, "-c", DIE, str(shop.settings.root), str(Path(__file__).parent)], timeout=120)

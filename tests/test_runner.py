@@ -84,7 +84,7 @@ def test_stage_that_forgets_an_output_fails(project):
     assert "wrote no n" in project.summary()["stages"]["count"]["error"]["evalue"]
 
 
-@pytest.mark.parametrize("damage", ["flip", "truncate"])
+@pytest.mark.parametrize("damage", [pytest.param("flip", marks=pytest.mark.slow), "truncate"])
 def test_damaged_object_is_made_again_once(finished, damage):
     digest = finished.summary()["stages"]["scale"]["outputs"]["scaled"]
     file = finished.root / ".mlops" / "objects" / digest[:2] / digest
@@ -105,6 +105,7 @@ def test_damaged_object_is_made_again_once(finished, damage):
     assert finished.run() == ALL_CACHED | {"scale": "done"} and file.is_file()
 
 
+@pytest.mark.slow
 def test_damaged_object_with_many_readers_is_made_again_once(project):
     """Readers side by side each find the damage, one while the producer is at work: it runs once, and is told once."""
     late = NOTEBOOKS["stages/30_total.ipynb"]

@@ -1,7 +1,6 @@
 """No secret is kept, no data acts: what is printed, logged, set or written in a charter stays text, wherever it ends up."""
 
 import csv
-import fcntl
 import html
 import json
 import os
@@ -83,24 +82,15 @@ def tracked(root: Path) -> Project:
 
 
 @pytest.fixture(scope="module")
-def leaky(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> tuple[Project, str]:
-    """The project after one run, and all that was said on the terminal; made once, also when several processes test."""
-    place = tmp_path_factory.getbasetemp()
-    place = (place if worker_id == "master" else place.parent) / "leaky"
-    place.mkdir(exist_ok=True)
-    with open(place / "lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (place / "said").exists():
-            (place / "project").mkdir()
-            project = tracked(place / "project")
-            env = SECRETS | PIECES | {"MLOPS_NB_TRACKING": "offline", "WANDB_MODE": "offline"}
-            done = project.call("run", "leak", "odd", "burst", "-p", f"leak.word={SECRETS['DEMO_PASSWORD']}", env=env)
-            others = [project.call(*words, env=env) for words in (("run", "leak", "--dry-run"), ("status",), ("runs", "show"), ("run", "-p", f"ingest.max_rows={SECRETS['demo_token']}"))]
-            (place / "said").write_text("".join(d.stdout + d.stderr for d in (done, *others)))
-    project = object.__new__(Project)
-    project.root = place / "project"
+def leaky(tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, str]:
+    """The project after one run, and all that was said on the terminal."""
+    project = tracked(tmp_path_factory.mktemp("leaky"))
+    env = SECRETS | PIECES | {"MLOPS_NB_TRACKING": "offline", "WANDB_MODE": "offline"}
+    words = ("run", "leak", "odd", "burst", "-p", f"leak.word={SECRETS['DEMO_PASSWORD']}")
+    others = (("run", "leak", "--dry-run"), ("status",), ("runs", "show"), ("run", "-p", f"ingest.max_rows={SECRETS['demo_token']}"))
+    done = [project.call(*w, env=env) for w in (words, *others)]
     assert {n: s["status"] for n, s in project.summary()["stages"].items()} == {"ingest": "done", "leak": "done", "odd": "done", "burst": "failed"}
-    return project, (place / "said").read_text()
+    return project, "".join(d.stdout + d.stderr for d in done)
 
 
 def forms(secret: str) -> set[bytes]:
@@ -146,6 +136,7 @@ def test_short_values_are_kept_and_that_is_said(leaky):
     assert "under 6 characters can't be masked" in (Path(__file__).parents[1] / "nbs/core/42_guard.ipynb").read_text()
 
 
+@pytest.mark.slow
 def test_password_of_an_address_in_the_settings(tmp_path):
     project = Project(tmp_path)
     project.write(

@@ -240,6 +240,7 @@ def script(hurt, folder, **more):
     return subprocess.run([sys.executable, "-c", SCRIPT.replace("HURT", hurt), str(folder)], capture_output=True, text=True, timeout=30, **more)  # noqa: S603
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("sign", "pause"), [("SIGKILL", 0), ("SIGSTOP", 0), pytest.param("SIGKILL", 6, marks=pytest.mark.deep)])
 def test_a_dead_or_hanging_service_is_one_warning_and_nothing_else(tmp_path, sign, pause):
     """W&B's own threads ask every 5 s, so 6 s let them be the first to miss the service."""
@@ -267,6 +268,7 @@ def test_online_without_a_key_never_asks(tmp_path):
     assert len(told["warnings"]) == 1 and "export WANDB_API_KEY" in told["warnings"][0]
 
 
+@pytest.mark.slow
 def test_a_killed_runner_leaves_no_service(tmp_path):
     hurt = f"{SERVICE}print(service[0], flush=True)\nos.kill(os.getpid(), signal.SIGKILL)"
     ended = script(hurt, tmp_path)

@@ -11,7 +11,7 @@ from nbclient import NotebookClient
 FILE = Path(__file__).parents[1] / "nbs" / "tutorials" / "your_data.ipynb"
 
 
-@pytest.fixture(scope="module", params=["committed", pytest.param("run now", marks=[pytest.mark.slow, pytest.mark.xdist_group("tutorial")])])
+@pytest.fixture(scope="module", params=["committed", pytest.param("run now", marks=pytest.mark.slow)])
 def tutorial(request, tmp_path_factory) -> dict:
     """The notebook as it is kept, and as it comes out here."""
     if request.param == "committed":

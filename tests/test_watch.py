@@ -116,6 +116,7 @@ def test_a_job_that_fails_is_an_alert_until_it_goes_well(tmp_path):
     assert not Alerts(settings.home).open() and state(settings, "tidy") == "done"
 
 
+@pytest.mark.slow
 def test_a_job_that_is_killed_or_takes_too_long_does_not_end_the_clock(tmp_path):
     settings = place(tmp_path, "slow = * * * * *  doctor", "quick = * * * * *  gc")
     overdue(settings)
@@ -146,6 +147,7 @@ def test_sigterm_ends_the_watcher_and_its_jobs(tmp_path):
     os.close(held)
 
 
+@pytest.mark.slow
 def test_kill_9_of_the_leader(tmp_path):
     """The one that stands by leads within seconds; the job that the dead one had started isn't started beside itself."""
     settings = place(tmp_path, "slow = * * * * *  doctor", "quick = * * * * *  gc")
@@ -187,6 +189,7 @@ def _folder(process: Path) -> Path | None:
         return None
 
 
+@pytest.mark.slow
 def test_a_database_that_is_away_delays_and_loses_nothing(tmp_path, capfd):
     settings = place(tmp_path, "tidy = * * * * *  gc")
     overdue(settings)

@@ -229,10 +229,11 @@ def graph_text(
     h = 2 + max(map(len, text.values()), default=1)
     ways = [_ways(column, edges) for column in columns]
     gap = 2 + 2 * max(map(len, ways), default=1)
-    turns = 0
-    for _ in range(3):  # the margin holds the lines that turn around a row's end, and their number depends on the rows
-        rows = _rows(columns, max(1, (width - 4 * turns + gap) // (w + gap)))
+    for abreast in range(max(1, (width + gap) // (w + gap)), 0, -1):  # the margins hold the lines that turn around a row's end
+        rows = _rows(columns, abreast)
         turns = max((len(_ways(row[0], edges)) for row in rows[1:]), default=0)
+        if 4 * turns + abreast * (w + gap) - gap <= width:
+            break
     row_of = {s: r for r, row in enumerate(rows) for column in row for s in column}
     place: dict[Any, tuple[int, int]] = {}
     tops = [0]
