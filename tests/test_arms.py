@@ -126,6 +126,7 @@ def test_a_service_routes_and_logs(project, sample):  # noqa: F811
             assert json.loads(row["output"])["arm"] == row["arm"]
 
 
+@pytest.mark.slow
 def test_several_workers_agree(project, sample):  # noqa: F811
     started = start_experiment(settings(project).home, BOTH, [1, 2])
     with serving(project, "income", "--workers", "2") as server:
@@ -173,6 +174,7 @@ def test_a_broken_experiment_stops_no_answer(project, sample):  # noqa: F811
         assert plain()
 
 
+@pytest.mark.slow
 def test_a_promotion_while_it_runs(project, sample):  # noqa: F811
     """The arms keep their versions whatever is released; a rejected version answers nobody."""
     home, uri = settings(project).home, settings(project).registry_uri

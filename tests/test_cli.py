@@ -40,6 +40,7 @@ def test_runs_show_is_a_page_and_json_is_everything(ran):
     assert "report: " in page and json.loads(ran.call("runs", "show", "--json").stdout) == ran.summary()
 
 
+@pytest.mark.slow
 def test_damaged_records_are_passed_over(finished):
     good = finished.summary()["run"]
     for name, content in {"20990101-000000-aaaa": '{"run": "2099', "20990102-000000-bbbb": "{}", "20990103-000000-cccc": "[1]"}.items():

@@ -47,6 +47,7 @@ def test_power_of_shares(rate, effect):
     assert 0.77 < np.mean(abs(z) > 1.96) < 0.86
 
 
+@pytest.mark.slow
 def test_power_of_ratios():
     """A ratio of sums: few rows a unit, and units that differ."""
     rng = np.random.default_rng(1)
@@ -104,6 +105,7 @@ def test_several_variants_hold_the_family():
     assert np.allclose([c.p for c in said.comparisons], holm(p[0])) and said.comparisons[0].level == 1 - 0.05 / 3
 
 
+@pytest.mark.slow
 def test_the_split_check_is_seldom_wrong():
     counts = np.random.default_rng(5).multinomial(1000, [0.8, 0.2], 4000)
     bad = [not ratio_mismatch({"control": int(a), "new": int(b)}, {"control": 0.8, "new": 0.2}).ok for a, b in counts]

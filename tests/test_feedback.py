@@ -161,6 +161,7 @@ for n in range(10**6):
 """
 
 
+@pytest.mark.slow
 def test_killed_with_every_acknowledged_item_kept(tmp_path, url):
     predicted(tmp_path, url, 3000)
     with subprocess.Popen([sys.executable, "-c", GIVE, str(tmp_path), url], stdout=subprocess.PIPE) as process:
@@ -339,6 +340,7 @@ def test_a_label_of_another_kind_is_refused_with_what_is_expected(server, sample
     assert server.ask("GET", "/v1/feedback")[0] == 405
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["sqlite", "postgres"])
 def test_comments_with_characters_no_database_likes(made, sample, where, request):
     words = ["--log-url", request.getfixturevalue("postgres")] if where == "postgres" else []
@@ -386,6 +388,7 @@ def test_two_workers_and_a_database_that_goes_away(made, sample, tmp_path):
         assert give(server, {"feedback": [{"id": k, "label": ">50K"} for k in keys]})[1]["counts"]["repeated"] == 30
 
 
+@pytest.mark.slow
 def test_acknowledged_over_http_and_killed(made, sample):
     told = []
     with serving(made, "income@staging") as server:

@@ -92,6 +92,7 @@ def test_young_runs_and_new_files_stay(tmp_path):
     assert collect(settings, 1, older_than=10**5).items == []
 
 
+@pytest.mark.slow
 def test_a_run_in_progress_stops_it(project):
     """A real run, seen at work, and then killed: what it left unfinished goes."""
     tool = Path(sys.executable).with_name("mlops-nb")

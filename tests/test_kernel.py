@@ -231,7 +231,7 @@ def test_kernels_end_with_a_killed_parent_and_the_next_one_gets_a_new_parent():
     assert value("import os", "os.getppid()") not in (parent, os.getpid())
 
 
-@pytest.mark.parametrize("how", ["platform", "parent"])
+@pytest.mark.parametrize("how", ["platform", pytest.param("parent", marks=pytest.mark.slow)])
 def test_without_a_fork_an_ordinary_kernel_and_one_line(how, monkeypatch, capfd, tmp_path):
     env, reason = ENV, "this test has no safe fork"
     if how == "platform":

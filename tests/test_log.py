@@ -128,6 +128,7 @@ def killed(home: Path, durability: str, times: int, url: str = "") -> None:
             assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("durability", ["strict", "batched"])
 def test_killed_at_random_points(tmp_path, durability):
     killed(tmp_path, durability, 2)

@@ -257,6 +257,7 @@ def test_own_notebooks_are_in_the_pipeline(changed):
         assert part in changed("mlops-nb", *words, fails=True), words
 
 
+@pytest.mark.slow
 def test_the_contract_holds_for_them(changed):
     """tests/test_stage_contract.py, on the user's notebooks; what needs a run is among the deep tests."""
     more = {"MLOPS_NB_ROOT": str(changed.folder), "PYTHONPATH": str(changed.folder)}
@@ -429,6 +430,7 @@ def test_the_stock_app_shows_the_projects_model(sampled):
     assert "titles:" in said
 
 
+@pytest.mark.slow
 def test_a_failing_run_says_so_in_the_xml(project):
     done = project.call("run", "total", "--junit", "out/junit.xml", "-p", "total.fail=true")
     assert done.returncode == 1 and "total failed in cell" in done.stdout

@@ -101,7 +101,7 @@ def test_roc_auc_has_delongs_error():
     assert q.realised(truth, chances, measures=["roc_auc"])["roc_auc"].error == pytest.approx(delong, rel=0.01)
 
 
-@pytest.mark.parametrize("n", [100, 1000])
+@pytest.mark.parametrize("n", [100, pytest.param(1000, marks=pytest.mark.slow)])
 def test_intervals_cover(n):
     """Realised: the model's own figure. Estimated: the figure that the labels of the same rows say."""
     rng = np.random.default_rng(8)
@@ -119,6 +119,7 @@ def test_intervals_cover(n):
         assert at_most(covered[name], COUNT, 0.96) and at_most(confirmed[name], COUNT, 0.97), "no wider than it need be"
 
 
+@pytest.mark.slow
 def test_an_estimate_of_several_classes_covers():
     rng = np.random.default_rng(9)
     hits = dict.fromkeys(q.MEASURES["multiclass"], 0)

@@ -168,6 +168,7 @@ def record(*names):
         "stages": {n: {"status": "done", "seconds": 1, "metrics": {}, "outputs": {}} for n in names}}
 
 
+@pytest.mark.slow
 def test_a_run_stays_under_15_mb(tmp_path):
     import os
 

@@ -387,6 +387,7 @@ def test_a_damaged_or_vanished_release_changes_nothing(project, sample):
         assert server.predict(sample["rows"][:1])[1]["version"] == 1
 
 
+@pytest.mark.slow
 def test_without_its_fold_the_plain_pipeline_serves(project, sample):
     facts = read_released(project / ".mlops/released.json")["models"]["income"]["versions"]["2"]
     Path(facts["folder"], "fold.zip").write_bytes(b"poison")

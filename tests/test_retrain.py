@@ -322,6 +322,7 @@ def test_an_automatic_test(tmp_path):
     assert settle(shop.retrainer()) == ""  # it is over
 
 
+@pytest.mark.slow
 def test_an_automatic_test_through_the_running_service(tmp_path):
     from mlops_nb.services.drill import plain, town
 

@@ -128,6 +128,7 @@ def test_damaged_root_object_is_made_again(finished):
     assert finished.run("--force", "ingest") == ALL_CACHED | {"ingest": "done"}
 
 
+@pytest.mark.slow
 def test_warnings_of_the_run_before_are_counted_only(project):
     rule = '{"rules": [{"passed": False, "gate": False, "message": "few women are found"}]}'
     project.edit("stages/40_count.ipynb", "n.write(len(raw.read()))", f"n.write({rule})\nraw.read()")

@@ -223,6 +223,7 @@ def test_names_lead_nowhere(leaky):
     assert not list(project.root.parent.rglob("pwned")) and not list(project.root.parent.rglob("x.ipynb"))
 
 
+@pytest.mark.slow
 def test_a_folder_with_an_odd_name(tmp_path):
     root = tmp_path / "my {project} $(touch pwned) 'x' & \"y\" %s ü"
     root.mkdir()

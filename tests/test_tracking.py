@@ -198,6 +198,7 @@ def test_an_offline_run_is_uploaded_later_once(tmp_path, model, server, monkeypa
     assert sync(settings) == ["no W&B run waits for upload"]
 
 
+@pytest.mark.slow
 def test_a_refused_key_means_offline(tmp_path, model, server, monkeypatch):
     refusing = Fake(refuse=True)
     monkeypatch.setenv("WANDB_BASE_URL", refusing.url)
@@ -256,6 +257,7 @@ def test_without_trouble_there_is_nothing_to_read(tmp_path):
     assert (ended.returncode, ended.stderr) == (0, "") and json.loads(ended.stdout)["warnings"] == []
 
 
+@pytest.mark.slow
 def test_online_without_a_key_never_asks(tmp_path):
     import pty
 
