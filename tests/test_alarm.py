@@ -109,6 +109,7 @@ def test_undisturbed_windows_keep_the_promise(seed, windows):
         ({"failing": 0.03}, "errors", 1),
     ],
 )
+@pytest.mark.slow
 def test_known_shifts_are_found_soon(shift, channel, within):
     """Windows from the shift to its alarm: the median of 15 shifts is at most `within`, and none takes longer than ten times that."""
     world, delays = World(6), []
@@ -158,6 +159,7 @@ def test_an_alarm_says_why():
 
 
 # ---------------------------------------------------------------- figures of the system
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [MIN_PAST, 20, 60])
 @pytest.mark.parametrize("kind", ["normal", "exponential", "remembers"])
 def test_anomaly_keeps_its_rate(kind, n):
@@ -174,6 +176,7 @@ def test_anomaly_keeps_its_rate(kind, n):
     assert all(stats.binom.sf(h - 1, count, alpha + 0.015 * (alpha == 0.05 and kind == "remembers")) > RISK for alpha, h in hits.items()), hits
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rate", "burst"), [(0.01, 0.0), (0.002, 0.0), (0.01, 0.25)])
 def test_more_errors_keeps_its_rate(rate, burst):
     """Independent errors, and rates that differ from window to window."""

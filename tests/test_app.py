@@ -184,6 +184,7 @@ def test_two_people_have_to_approve(staged):
     ("task", "target", "metric", "estimator", "kind"),
     [("multiclass", "relationship", "f1_macro", LogisticRegression(max_iter=300), "linear"), ("regression", "hours_per_week", "mae", LinearRegression(), "linear")],
 )
+@pytest.mark.slow
 def test_other_tasks_have_pages_too(staged, task, target, metric, estimator, kind):
     stated = {**STATED, "task": task, "target": target, "positive": None, "metric": metric, "secondary": [], "success": [], "fairness": [], "exclude": {"fnlwgt": "weight", "marital_status": "says too much"}}
     registered(uri(), stated, estimator, kind)

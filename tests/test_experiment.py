@@ -122,6 +122,7 @@ NULLS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [0.5, 0.1])
 @pytest.mark.parametrize("name", NULLS)
 def test_peeking_finds_nothing_where_nothing_is(name, share):

@@ -147,6 +147,7 @@ def test_what_cannot_be_removed_is_said(tmp_path, monkeypatch):
     assert [f.name for f in settings.reports.iterdir()] == ["20260101-010000-0001"]
 
 
+@pytest.mark.slow
 def test_a_registered_version_keeps_what_it_cites(tmp_path):
     """Its report, its MLflow run with the files, and every artifact in its evidence; other MLflow runs of old runs go."""
     settings = Settings(root=tmp_path)

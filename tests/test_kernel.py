@@ -133,6 +133,7 @@ def test_two_at_once_from_threads_with_random_states_of_their_own():
     assert all(len(set(column)) == 4 for column in zip(*drawn, strict=True))
 
 
+@pytest.mark.slow
 def test_threads_follow_the_environment_and_openmp_works():
     look = "{'omp': [p['num_threads'] for p in pools if p['user_api'] == 'openmp'], 'blas': [p['num_threads'] for p in pools if p['user_api'] == 'blas'], 'bits': bits, 'score': score}"
     work = """

@@ -101,7 +101,8 @@ def test_roc_auc_has_delongs_error():
     assert q.realised(truth, chances, measures=["roc_auc"])["roc_auc"].error == pytest.approx(delong, rel=0.01)
 
 
-@pytest.mark.parametrize("n", [100, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [100, 1000])
 def test_intervals_cover(n):
     """Realised: the model's own figure. Estimated: the figure that the labels of the same rows say."""
     rng = np.random.default_rng(8)
@@ -160,6 +161,7 @@ def test_a_calibrator_is_plain_arrays():
 
 
 # ---------------------------------------------------------------- a drop
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["accuracy", "brier", "log_loss", "roc_auc"])
 def test_drop_test_keeps_its_rate(name):
     """Without a drop, over many references; and at the margin itself, where the bound is tightest."""

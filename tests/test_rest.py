@@ -345,6 +345,7 @@ def ask_on(server: Server, row: dict, stop: threading.Event) -> list[tuple[int, 
     return found
 
 
+@pytest.mark.slow
 def test_promotion_and_rollback_reach_a_service_under_load(project, sample):
     uri, stop = settings(project).registry_uri, threading.Event()
     with serving(project, "income@production") as server, concurrent.futures.ThreadPoolExecutor(4) as pool:
@@ -427,16 +428,16 @@ def test_keys(project, sample):
     ("words", "said"),
     [
         (("income", "--host", "0.0.0.0"), "--no-keys"),
-        (("incom",), "did you mean 'income'"),
-        (("income@9",), "no version 9"),
+        pytest.param(("incom",), "did you mean 'income'", marks=pytest.mark.slow),
+        pytest.param(("income@9",), "no version 9", marks=pytest.mark.slow),
         (("income@prod",), "MODEL@production"),
         (("income", "--limit", "bodi=1"), "did you mean 'body'"),
-        (("income", "--limit", "in_flight=0"), "in_flight is 0; expected"),
-        (("income", "--limit", "receive=nan"), "receive is nan; expected"),
-        (("income@²",), "MODEL@NUMBER"),
-        (("income", "--log", "foo"), "'strict'"),
+        pytest.param(("income", "--limit", "in_flight=0"), "in_flight is 0; expected", marks=pytest.mark.slow),
+        pytest.param(("income", "--limit", "receive=nan"), "receive is nan; expected", marks=pytest.mark.slow),
+        pytest.param(("income@²",), "MODEL@NUMBER", marks=pytest.mark.slow),
+        pytest.param(("income", "--log", "foo"), "'strict'", marks=pytest.mark.slow),
         (("income", "--grpc", "0.0.0.0:0"), "--no-keys"),
-        (("income", "--keys", "none.json"), "none.json"),
+        pytest.param(("income", "--keys", "none.json"), "none.json", marks=pytest.mark.slow),
         (("incom", "--workers", "2"), "did you mean 'income'"),
     ],
 )
