@@ -39,7 +39,7 @@ test: $(DONE) ## lint, nbdev-test and pytest, in under 6 minutes
 sample: $(DONE) # the run on few rows that the notebooks' own tests read
 	@$(BIN)/mlops-nb run --sample 2000
 
-test-slow: $(DONE) ## whole journeys: fire drills, the tutorial, a project's own CI
+test-slow: $(DONE) ## the long tests: whole journeys, faults, simulations
 	@$(PYTEST) -m "slow and not deep"
 
 test-deep: $(DONE) ## everything, with full counts
