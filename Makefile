@@ -32,7 +32,7 @@ run: $(DONE) ## the main job: raw data -> a registered model and a report
 	@$(BIN)/mlops-nb run
 
 test: $(DONE) ## lint, nbdev-test and pytest, in under 6 minutes
-	@$(MAKE) --no-print-directory -j2 --output-sync=target lint sample
+	@$(MAKE) --no-print-directory -j2 lint sample
 	@$(BIN)/nbdev-test --n-workers 2
 	@$(PYTEST) -m "not slow and not deep"
 
@@ -42,7 +42,7 @@ sample: $(DONE) # the run on few rows that the notebooks' own tests read
 test-slow: $(DONE) ## the long tests: whole journeys, faults, simulations
 	@$(PYTEST) -m "slow and not deep"
 
-test-deep: $(DONE) ## everything, with full counts
+test-deep: $(DONE) ## everything, with full counts and the longest journeys
 	@$(MAKE) --no-print-directory test
 	@$(PYTEST) -m "slow or deep"
 

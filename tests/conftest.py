@@ -77,8 +77,11 @@ def notebook(cells: list[str]) -> dict:
 class Project:
     """A project in a folder, run as a user would: by the command line."""
 
-    def __init__(self, root: Path):
+    def __init__(self, root: Path, like: Path | None = None):
         self.root = root
+        if like:  # a copy, with its store and reports
+            shutil.copytree(like, root, symlinks=True, dirs_exist_ok=True)
+            return
         root.mkdir(exist_ok=True)
         (root / "rows.csv").write_text("y\n1\n2\n3\n")
         (root / "tiny.yaml").write_text(CHARTER)
@@ -134,6 +137,7 @@ def once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Pa
     with open(f"{folder}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (folder / ".done").exists():
+            shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
             make(folder)
             (folder / ".done").touch()
@@ -156,22 +160,16 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return once(tmp_path_factory, "template", make) / "project"
 
 
-def copied(template: Path, to: Path) -> Project:
-    made = object.__new__(Project)
-    made.root = Path(shutil.copytree(template, to, symlinks=True, dirs_exist_ok=True))
-    return made
-
-
 @pytest.fixture
 def finished(template: Path, tmp_path: Path) -> Project:
     """A project of the test's own whose pipeline has run."""
-    return copied(template, tmp_path)
+    return Project(tmp_path, like=template)
 
 
 @pytest.fixture(scope="module")
 def ran(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A project whose pipeline has run; tests that use it leave it as it was, or say so."""
-    return copied(template, tmp_path_factory.mktemp("tiny"))
+    return Project(tmp_path_factory.mktemp("tiny"), like=template)
 
 
 @pytest.fixture(scope="session")

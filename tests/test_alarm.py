@@ -109,7 +109,6 @@ def test_undisturbed_windows_keep_the_promise(seed, windows):
         ({"failing": 0.03}, "errors", 1),
     ],
 )
-@pytest.mark.slow
 def test_known_shifts_are_found_soon(shift, channel, within):
     """Windows from the shift to its alarm: the median of 15 shifts is at most `within`, and none takes longer than ten times that."""
     world, delays = World(6), []

@@ -14,23 +14,26 @@ import pytest
 from mlops_nb import __version__
 
 
+def imported(words: list[str], modules: set[str], cwd: Path) -> list[str]:
+    """What the command says, and, as its last line, which of some modules it has imported."""
+    code = f"import sys; sys.argv = {['mlops-nb', *words]}\nfrom mlops_nb.core.cli import main\ntry:\n    main()\nexcept SystemExit:\n    print(sorted({modules} & set(sys.modules)))"
+    return subprocess.run([sys.executable, "-c", code], cwd=cwd, capture_output=True, text=True, check=True, timeout=120).stdout.splitlines()
+
+
 def test_version_and_help_import_nothing_heavy(ran):
     assert ran.call("--version").stdout.strip() == f"mlops-nb {__version__}"
-    code = (
-        "import sys; sys.argv = ['mlops-nb', '--help']\nfrom mlops_nb.core.cli import main\n"
-        "try:\n    main()\nexcept SystemExit:\n    print(sorted({'rich', 'pydantic', 'yaml', 'pandas', 'jupyter_client'} & set(sys.modules)))"
-    )
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60).stdout.splitlines()
+    said = imported(["--help"], {"rich", "pydantic", "yaml", "pandas", "jupyter_client"}, ran.root)
     assert said[0].startswith("Usage: mlops-nb") and said[-1] == "[]"
 
 
 def test_check_imports_nothing_heavy(ran):
-    code = (
-        "import sys; sys.argv = ['mlops-nb', 'check']\nfrom mlops_nb.core.cli import main\n"
-        "try:\n    main()\nexcept SystemExit:\n    print(sorted({'rich', 'pandas', 'numpy', 'nbformat', 'jupyter_client', 'papermill', 'mlflow', 'skops'} & set(sys.modules)))"
-    )
-    said = subprocess.run([sys.executable, "-c", code], cwd=ran.root, capture_output=True, text=True, check=True, timeout=60).stdout.splitlines()
+    said = imported(["check"], {"rich", "pandas", "numpy", "nbformat", "jupyter_client", "papermill", "mlflow", "skops"}, ran.root)
     assert said[0].startswith("sound: 4 stages") and said[-1] == "[]"
+
+
+def test_a_run_compiles_no_grammar(ran):
+    """jsonschema would load lark and compile the grammar of addresses, a second in every run."""
+    assert imported(["run", "--force", "scale"], {"papermill", "jsonschema", "lark", "rfc3987_syntax"}, ran.root)[-1] == "['jsonschema', 'papermill']"
 
 
 def test_runs_show_is_a_page_and_json_is_everything(ran):

@@ -88,7 +88,7 @@ def test_another_wording_of_the_charter_learns_nothing_anew(summary, tmp_path):
     assert stages["problem"]["outputs"]["problem"] != summary["stages"]["problem"]["outputs"]["problem"]
 
 
-@pytest.mark.deep
+@pytest.mark.slow
 def test_forced_again_every_artifact_is_equal(summary):
     """Determinism: all stages again, in new kernels, give the same digests."""
     done = call("run", "--sample", "2000", *[w for s in STAGES[:11] for w in ("--force", s)])

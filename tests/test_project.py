@@ -491,7 +491,7 @@ print(*(name for words in sys.argv[1:] for name in words.split() if importlib.ut
 """
 
 
-@pytest.mark.deep
+@pytest.mark.slow
 def test_base_install_loads_and_asks_a_model(wheel, sampled, tmp_path):
     """What a serving container has: the wheel and its few dependencies, none of the extras."""
     uv("venv", "--quiet", "--python", sys.executable, tmp_path / "env")

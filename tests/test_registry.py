@@ -396,7 +396,7 @@ def published_by_a_server(uri: str, into: Path) -> None:
     assert (told()["production"], told()["staging"]) == (six.version, 5) and (folder / "fold.zip").read_bytes() == b"compiled"
 
 
-@pytest.mark.deep
+@pytest.mark.slow
 def test_an_mlflow_server_does_as_well(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -424,8 +424,8 @@ def test_an_mlflow_server_does_as_well(tmp_path):
         server.wait(20)
 
 
-@pytest.mark.slow
-def test_a_server_that_is_away_is_one_sentence_without_secrets():
+def test_a_server_that_is_away_is_one_sentence_without_secrets(monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with pytest.raises(MlopsError) as refusal:
         registry.versions("http://ada:secret@127.0.0.1:9", "income")
     assert "can't be used" in str(refusal.value) and "secret" not in str(refusal.value)

@@ -139,6 +139,7 @@ def test_every_graph_is_drawn_whole(nodes):
         assert 0 <= x <= x + w <= width and 0 <= y <= y + h <= height
     text = graph_text(nodes)
     assert all(name in text for name in nodes) and max(map(len, text.splitlines())) <= 100
+    assert max(map(len, graph_text(nodes, 60).splitlines())) <= 60
     assert text.count("╰") + text.count("┗") == len(nodes)
 
 

@@ -345,7 +345,6 @@ def ask_on(server: Server, row: dict, stop: threading.Event) -> list[tuple[int, 
     return found
 
 
-@pytest.mark.slow
 def test_promotion_and_rollback_reach_a_service_under_load(project, sample):
     uri, stop = settings(project).registry_uri, threading.Event()
     with serving(project, "income@production") as server, concurrent.futures.ThreadPoolExecutor(4) as pool:
@@ -477,7 +476,6 @@ def test_what_was_answered_is_logged_at_the_end(project, sample):
     assert json.loads(inputs) == sample["rows"][0] and set(json.loads(output)) >= {"decision", "probability"}
 
 
-@pytest.mark.slow
 def test_workers_share_port_and_metrics_and_are_replaced(project, sample):
     with serving(project, "income", "--workers", "2") as server:
         for _ in range(40):

@@ -353,7 +353,6 @@ def test_an_automatic_test_through_the_running_service(tmp_path):
         assert not last.get("arm")
 
 
-@pytest.mark.deep
 def test_an_automatic_test_that_is_lost(tmp_path):
     shop = Shop(tmp_path)
     shop.charter = shop.charter.model_copy(update={"retraining": Retraining(approve="abtest")})
@@ -411,7 +410,6 @@ def test_retrainings_never_come_quicker_than_the_rules(tries, budget, rest):
     assert all(sum(timedelta(0) <= b - a < timedelta(days=30) for a in past) <= budget for b in past)
 
 
-@pytest.mark.deep
 def test_the_comparison_is_honest_about_chance(shop):
     """A challenger that is the champion's equal is called better about as seldom as the interval says."""
     champion = load(shop.settings.registry_uri, "shop", 1)

@@ -144,7 +144,7 @@ def test_unreadable_store_is_said(finished):
     assert done.returncode == 1 and "the store can't be read" in done.stderr and "delete" in done.stderr
 
 
-def test_summary_schema_and_records(ran):
+def test_summary_schema_and_records(ran, template):
     """The documented shape of summary.json (ARCHITECTURE.md, "Records")."""
     summary = ran.summary()
     assert (summary["title"], summary["goal"]) == ("", "Learn whether runs behave")
@@ -158,7 +158,7 @@ def test_summary_schema_and_records(ran):
     folder = ran.root / "reports" / summary["run"]
     assert {f.name for f in folder.iterdir()} >= {"summary.json", "index.html", "scale.ipynb", "scale.html"}
     text = (folder / "scale.ipynb").read_text()
-    assert str(ran.root) not in text and "LESSON" not in text and "def scale" not in text
+    assert str(template) not in text and str(ran.root) not in text and "LESSON" not in text and "def scale" not in text
     assert 'bind(\\"tiny.stages.scale\\")' in text
 
 

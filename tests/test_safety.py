@@ -84,7 +84,7 @@ def tracked(root: Path) -> Project:
 @pytest.fixture(scope="module")
 def leaky(tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, str]:
     """The project after one run, and all that was said on the terminal."""
-    project = tracked(tmp_path_factory.mktemp("leaky"))
+    project = tracked(tmp_path_factory.mktemp("leaky") / "project")
     env = SECRETS | PIECES | {"MLOPS_NB_TRACKING": "offline", "WANDB_MODE": "offline"}
     words = ("run", "leak", "odd", "burst", "-p", f"leak.word={SECRETS['DEMO_PASSWORD']}")
     others = (("run", "leak", "--dry-run"), ("status",), ("runs", "show"), ("run", "-p", f"ingest.max_rows={SECRETS['demo_token']}"))
@@ -136,7 +136,6 @@ def test_short_values_are_kept_and_that_is_said(leaky):
     assert "under 6 characters can't be masked" in (Path(__file__).parents[1] / "nbs/core/42_guard.ipynb").read_text()
 
 
-@pytest.mark.slow
 def test_password_of_an_address_in_the_settings(tmp_path):
     project = Project(tmp_path)
     project.write(
@@ -223,7 +222,6 @@ def test_names_lead_nowhere(leaky):
     assert not list(project.root.parent.rglob("pwned")) and not list(project.root.parent.rglob("x.ipynb"))
 
 
-@pytest.mark.slow
 def test_a_folder_with_an_odd_name(tmp_path):
     root = tmp_path / "my {project} $(touch pwned) 'x' & \"y\" %s ü"
     root.mkdir()

@@ -192,6 +192,9 @@ def execute(
         warm_up(env)  # while papermill is imported
     sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]  # jsonschema would compile its grammar of addresses, a second in every run; no notebook's schema has one
     import papermill
+
+    if sys.modules.get("rfc3987_syntax", papermill) is None:  # who wants it later may have it
+        sys.modules.pop("rfc3987_syntax", None)
     from nbformat import from_dict
     from papermill.engines import papermill_engines
 

@@ -220,7 +220,7 @@ def _text_box(canvas: _Canvas, lines: list[str], x: int, y: int, w: int, h: int,
 # %% ../../nbs/core/50_report.ipynb #d0796c4b
 def graph_text(
     nodes: dict[str, dict],  # stage -> {"needs": [stage, ...], "status": word or None, "note": short text or None}
-    width: int = 100,  # characters, >= 40
+    width: int = 100,  # characters, >= 60
 ) -> str:
     "The pipeline from left to right, as text for a terminal."
     columns, edges = _columns(nodes)
@@ -234,6 +234,8 @@ def graph_text(
         turns = max((len(_ways(row[0], edges)) for row in rows[1:]), default=0)
         if 4 * turns + abreast * (w + gap) - gap <= width:
             break
+    else:
+        w = max(8, width - 4 * turns)
     row_of = {s: r for r, row in enumerate(rows) for column in row for s in column}
     place: dict[Any, tuple[int, int]] = {}
     tops = [0]
