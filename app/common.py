@@ -111,6 +111,11 @@ def interval(estimate: dict) -> str:
     return "" if estimate.get("low") is None else f"{number(estimate['low'])} to {number(estimate['high'])}"
 
 
+def message(rule: dict) -> str:
+    "What was found about one of the charter's rules, without the rule's name in front."
+    return (rule.get("message") or "").removeprefix(f"{words(rule['metric'])} by {rule.get('by')}: ")
+
+
 def words(name: str) -> str:
     "A metric's name as people write it."
     return {"roc_auc": "ROC AUC", "log_loss": "log loss", "brier": "Brier score", "f1": "F1", "average_precision": "average precision"}.get(name, name.replace("_", " "))

@@ -5,7 +5,7 @@ import re
 import altair as alt
 import pandas as pd
 import streamlit as st
-from common import BLUE, GREY, badge, chosen, interval, number, words
+from common import BLUE, GREY, badge, chosen, interval, message, number, words
 
 here, version, evidence = chosen()
 audit, problem = evidence.get("fairness_audit") or {}, evidence["problem"]
@@ -14,6 +14,8 @@ MEASURES = {
     "true_positive_rate": "found: of those who are positive in truth, the share that is decided so",
     "false_positive_rate": "wrongly chosen: of those who are not, the share that is decided positive",
     "accuracy": "right: share of the group that is decided correctly",
+    "mean_error": "leaning: what is said minus what is true, on average; above 0 too high for the group, below 0 too low",
+    "mean_absolute_error": "off: how far what is said is from what is true, on average",
 }
 
 
@@ -30,7 +32,7 @@ def show_rule(rule: dict) -> None:
     "One rule of the charter in words."
     icon, word = verdict(rule)
     asked = f"asked: {rule['sense'].replace('_', ' ')} {number(rule['bound'], 2)}" if "sense" in rule else f"bound {number(rule['bound'], 2)}"
-    said = rule.get("message", "").removeprefix(f"{words(rule['metric'])} by {rule['by']}: ") or f"{number(rule['value'])}, {asked}"
+    said = message(rule) or f"{number(rule['value'])}, {asked}"
     st.markdown(f"{icon} **{words(rule['metric'])} by {rule['by'].replace('_', ' ')}** · {word}{' · gate' if rule['gate'] else ''}  \n{said[0].upper() + said[1:]}")
     if rule.get("reason"):
         st.caption(rule["reason"])
@@ -49,16 +51,17 @@ def table(groups: dict) -> pd.DataFrame:
             return "undefined"
         return number(found["value"]) + (f"  ({interval(found)})" if interval(found) else "")
 
-    return pd.DataFrame([{"group": g, "rows": f["n"], **{words(m): cell(f.get(m)) for m in MEASURES}} for g, f in groups.items()])
+    return pd.DataFrame([{"group": g, "rows": f["n"], **{words(m): cell(f[m]) for m in MEASURES if m in f}} for g, f in groups.items()])
 
 
 def groups_chart(groups: dict, measure: str) -> alt.LayerChart:
     "One figure for every group, with 95% intervals; pale where they stand on few people."
     rows = [{"group": f"{g} (n = {f['n']:,})", "few": measure in f["small"], **f[measure]} for g, f in groups.items() if (f.get(measure) or {}).get("value") is not None]
     base = alt.Chart(pd.DataFrame(rows, columns=["group", "few", "value", "low", "high"])).encode(
-        y=alt.Y("group:N", sort=None, title=None, axis=alt.Axis(labelLimit=260, labelOverlap=False)), color=alt.condition("datum.few", alt.value(GREY), alt.value(BLUE))
+        y=alt.Y("group:N", sort=[r["group"] for r in rows], title=None, axis=alt.Axis(labelLimit=260, labelOverlap=False)), color=alt.condition("datum.few", alt.value(GREY), alt.value(BLUE))
     )
-    lines = base.mark_rule(strokeWidth=3).encode(x=alt.X("low:Q", title=f"{words(measure)}, 95% interval", scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(tickCount=6)), x2="high:Q")
+    scale = alt.Scale(zero=False) if "error" in measure else alt.Scale(domain=[0, 1])
+    lines = base.mark_rule(strokeWidth=3).encode(x=alt.X("low:Q", title=f"{words(measure)}, 95% interval", scale=scale, axis=alt.Axis(tickCount=6)), x2="high:Q")
     tips = ["group", *(alt.Tooltip(f"{k}:Q", format=".3f") for k in ("value", "low", "high"))]
     return lines + base.mark_point(filled=True, size=90).encode(x="value:Q", tooltip=tips)
 
@@ -69,6 +72,8 @@ if not audit.get("by"):
     st.info("The charter names no sensitive features, so nothing was audited. Name them under `sensitive` and run again: `mlops-nb run`", icon=":material/info:")
     st.stop()
 
+if audit.get("note"):
+    st.info(audit["note"], icon=":material/info:")
 st.subheader("The charter's rules")
 failed = [r for r in audit["rules"] if r["gate"] and r["passed"] is False]
 warned = [r for r in audit["rules"] if not r["gate"] and r["passed"] is False]
@@ -86,7 +91,8 @@ if not audit["rules"]:
     st.caption("The charter has no fairness rules; the figures below are for reading.")
 
 st.subheader("Group by group")
-measure = st.segmented_control("Figure", list(MEASURES), default="selection_rate", format_func=words, required=True, key="measure")
+measures = [m for m in MEASURES if any(m in group for found in audit["by"].values() for group in found["groups"].values())]
+measure = st.segmented_control("Figure", measures, default=measures[0], format_func=words, required=True, key="measure")
 st.caption(MEASURES[measure].capitalize() + f". On the test rows; figures that stand on fewer than {audit['min_group']} people are grey: read them with care.")
 names = sorted(audit["by"], key=[s["name"] for s in problem["sensitive"]].index)
 for tab, name in zip(st.tabs([n.replace("_", " ") for n in names]), names, strict=True):

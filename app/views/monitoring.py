@@ -180,6 +180,9 @@ def calibration_chart(bins: list[dict[str, Any]]) -> alt.LayerChart:
 st.title("Monitoring")
 badge(version)
 if not has_log(here):
+    if not any(v.phase in ("production", "staging") for v in st.session_state["versions"]):
+        st.info(f"Nothing was served yet, and no version of **{name}** may be: none is in staging or in production. The page Overview says why.", icon=":material/info:")
+        st.stop()
     st.info("Nothing was served yet. This serves the model and writes down what it is asked and what it answers:", icon=":material/info:")
     st.code(f"mlops-nb serve {name}", language="bash")
     st.stop()

@@ -3,7 +3,7 @@
 import altair as alt
 import pandas as pd
 import streamlit as st
-from common import BLUE, GREY, badge, chosen, interval, number, words
+from common import BLUE, GREY, badge, chosen, interval, message, number, words
 
 from mlops_nb.core.metrics import METRICS
 from mlops_nb.core.registry import Version
@@ -51,7 +51,7 @@ def criteria(gates: list[dict]) -> None:
     for c in gates:
         icon = {True: ":green[:material/check_circle:]", False: ":red[:material/cancel:]"}.get(c["passed"], ":gray[:material/help:]")
         by = f" by {c['by'].replace('_', ' ')}" if "by" in c else ""
-        st.markdown(f"{icon} **{words(c['metric'])}{by}**: {c.get('message') or number(c['value'])}", help=c["reason"] or None)
+        st.markdown(f"{icon} **{words(c['metric'])}{by}**: {message(c) or number(c['value'])}", help=c["reason"] or None)
     if not gates:
         st.caption("The charter names no success criteria.")
 
@@ -99,7 +99,7 @@ def calibration_chart(curves: dict, unit: str) -> alt.LayerChart:
 def importance_chart(explanation: dict) -> alt.LayerChart:
     "What moves the model's answers most."
     frame = pd.DataFrame(explanation["global"]).head(10)
-    base = alt.Chart(frame).encode(y=alt.Y("feature:N", sort=None, title=None, axis=alt.Axis(labelLimit=220, labelOverlap=False)))
+    base = alt.Chart(frame).encode(y=alt.Y("feature:N", sort=list(frame["feature"]), title=None, axis=alt.Axis(labelLimit=220, labelOverlap=False)))
     bars = base.mark_bar(color=BLUE, size=14).encode(x=alt.X("mean_abs_shap:Q", title=f"mean absolute contribution ({explanation.get('units', 'model output')}), 95% interval", axis=alt.Axis(tickCount=6)))
     return bars + base.mark_rule(color="#111").encode(x="low:Q", x2="high:Q")
 
@@ -112,7 +112,7 @@ def lineage(version: Version, evidence: dict) -> pd.DataFrame:
         "registered": version.created.replace("T", " ").replace("Z", " UTC"),
         "pipeline run": version.pipeline_run or "by hand",
         "model": chosen_model.get("why") or chosen_model.get("chosen"),
-        "decides from": number(chosen_model["threshold"]) if chosen_model.get("threshold") is not None else "the most probable class, or the value",
+        **({} if problem["task"] == "regression" else {"decides from": "the most probable class" if chosen_model.get("threshold") is None else number(chosen_model["threshold"])}),
         "data": f"{data.get('name') or problem['data']['source']}, sha256 {str(data.get('sha256', ''))[:12]}",
         "rows": f"{data.get('rows', 0):,} read, {data['rows_train']:,} to train on, {figures['n']:,} to test on",
         "licence": problem["data"].get("licence") or "not said",
@@ -134,7 +134,7 @@ st.caption(f"On {figures['n']:,} test rows that nothing was chosen by.")
 st.subheader("Good enough?")
 criteria([*figures["criteria"], *(r for r in evidence.get("fairness_audit", {}).get("rules", ()) if r["gate"])])
 
-st.subheader("How it decides")
+st.subheader("How it answers" if problem["task"] == "regression" else "How it decides")
 curves = figures["curves"]
 columns = st.columns(3 if figures["confusion"] and "roc" in curves else 1)
 if figures["confusion"] and "roc" in curves:

@@ -79,7 +79,7 @@ def reasons_chart(why: dict, most: int = 8) -> alt.LayerChart:
     rows = [{"what": f"{c['feature'].replace('_', ' ')} = {said[c['feature']]}", "adds": c["shap"]} for c in parts[:most]]
     if parts[most:]:
         rows.append({"what": f"{len(parts) - most} other fields", "adds": sum(c["shap"] for c in parts[most:])})
-    base = alt.Chart(pd.DataFrame(rows)).encode(y=alt.Y("what:N", sort=None, title=None, axis=alt.Axis(labelLimit=260, labelOverlap=False)))
+    base = alt.Chart(pd.DataFrame(rows)).encode(y=alt.Y("what:N", sort=[r["what"] for r in rows], title=None, axis=alt.Axis(labelLimit=260, labelOverlap=False)))
     bars = base.mark_bar(size=16).encode(x=alt.X("adds:Q", title=f"adds to the {why['units']}"), color=alt.condition("datum.adds > 0", alt.value(BLUE), alt.value(ORANGE)), tooltip=["what", alt.Tooltip("adds:Q", format="+.4f")])
     return bars + alt.Chart(pd.DataFrame({"x": [0]})).mark_rule(color=GREY).encode(x="x:Q")
 

@@ -143,9 +143,11 @@ class _Loader(yaml.SafeLoader):
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
                 key.tag = "tag:yaml.org,2002:str"
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        if twice := {str(k) for k in keys if keys.count(k) > 1}:
-            raise yaml.constructor.ConstructorError(None, None, f"key {sorted(twice)} given twice", node.start_mark)
+        seen: set[Any] = set()
+        for key, _ in node.value:
+            if (name := self.construct_object(key, deep=True)) in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key '{name}' given twice", key.start_mark)
+            seen.add(name)
         return super().construct_mapping(node, deep)
 
 
@@ -158,8 +160,11 @@ def load_charter(path: Path) -> Charter:
         raise MlopsError(f"no charter {path.name} in {path.parent.name}/; name one with --charter, or set `charter` in settings.ini") from None
     except IsADirectoryError:
         raise MlopsError(f"charter {path.name} is a folder; expected a YAML file") from None
+    except yaml.MarkedYAMLError as error:
+        where = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise MlopsError(f"charter {path.name}{where}: {' '.join(filter(None, (error.context, error.problem)))}; expected YAML, one `key: value` a line") from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise MlopsError(f"charter {path.name} can't be read: {' '.join(str(error).split())}; expected YAML in UTF-8, such as nbs/charters/income.yaml") from error
+        raise MlopsError(f"charter {path.name} can't be read: {' '.join(str(error).split())}; expected YAML in UTF-8") from error
     if not isinstance(content, dict):
         raise MlopsError(f"charter {path.name} {'is empty' if content is None else 'is no mapping'}; expected keys and values: name, goal, task, target, data, metric, ...")
     try:
@@ -282,8 +287,8 @@ def column_findings(
 ) -> list[str]:  # one sentence a finding
     "Every column that a charter names and the data don't have, with the nearest one that they have."
     named: dict[str, list[str | None]] = {
-        "target": [charter.target], "weight": [charter.weight], "id": [charter.id], "exclude": [*charter.exclude],
-        "sensitive": [s.column for s in charter.sensitive], "rules": [*charter.rules],
+        "target": [charter.target], "weight": [charter.weight], "id": [charter.id], "excluded column": [*charter.exclude],
+        "sensitive feature": [s.column for s in charter.sensitive], "rule": [*charter.rules],
     }  # fmt: skip
     return [f"no column '{c}', the charter's {role}{nearest(c, columns)}" for role, names in named.items() for c in names if c is not None and c not in columns]
 

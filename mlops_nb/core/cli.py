@@ -16,6 +16,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import sys
 import time
@@ -228,7 +229,7 @@ def _closing(settings: Any, summary: dict[str, Any], sample: bool) -> None:
             word = {True: "pass", False: "FAIL"}.get(gate["passed"], "not judged")
             print(f"  {word:<10}  {gate['name']}: {_number(gate['value'])} ({_bound(gate)})")
     if report := _report(settings, summary):
-        print(f"report: {os.path.relpath(report, Path.cwd())}")
+        print(f"report: {os.path.relpath(report, Path.cwd())}{'' if report.parent == folder else '  (of an earlier run with the same results)'}")
     if summary["status"] == "interrupted":
         print("what is done stays: the same command goes on from there")
     if summary["status"] != "done":
@@ -313,7 +314,7 @@ def graph(svg: Annotated[Path | None, typer.Option(help="Write the picture here 
         svg.write_text(graph_svg(nodes), encoding="utf-8")
         print(f"written: {svg}")
     else:
-        print(graph_text(nodes))
+        print(graph_text(nodes, max(60, shutil.get_terminal_size((100, 24)).columns)))
 
 
 @app.command()
@@ -405,9 +406,8 @@ def runs_show(run: Annotated[str, typer.Argument(help="Run id, or latest.")] = "
         print(f"\nmodel {model['name']} version {model['version']}, phase {model['phase']}; all of it: mlops-nb models show {model['name']} {model['version']}")
     for warning in s.get("warnings", ()):
         print(f"warning: {warning}")
-    folder = settings.reports / s["run"]
-    if (folder / "index.html").is_file():
-        print(f"report: {os.path.relpath(folder / 'index.html')}")
+    if report := _report(settings, s):
+        print(f"report: {os.path.relpath(report)}{'' if report.parent.name == s['run'] else '  (nothing was run anew: an earlier run with the same results)'}")
 
 
 def _key_figure(stage: dict[str, Any]) -> str:

@@ -173,7 +173,8 @@ def parse_knobs(graph: Graph, words: Iterable[str]) -> dict[str, dict[str, Any]]
         place, equals, text = word.partition("=")
         name, dot, key = place.partition(".")
         if not (equals and dot):
-            raise MlopsError(f"'{word}' sets no knob; expected stage.knob=value, e.g. split.test_size=0.25")
+            fits = [f"{stage}.{place}" for stage, found in graph.stages.items() if equals and place in found.knobs]
+            raise MlopsError(f"'{word}' sets no knob; expected stage.knob=value, " + (f"here {' or '.join(fits)}" if fits else "e.g. split.test_size=0.25"))
         if name not in graph.stages:
             raise MlopsError(f"{word}: no stage '{name}'{nearest(name, graph.stages)}")
         if key not in graph.stages[name].knobs:

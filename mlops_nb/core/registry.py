@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Phase', 'PHASES', 'Event', 'Version', 'registry_file', 'mlflow_client', 'experiment_id', 'versions', 'get',
-           'released', 'read_file', 'read_evidence', 'has', 'released_file', 'read_released', 'open_registry',
+           'released', 'read_file', 'read_evidence', 'has', 'whole', 'released_file', 'read_released', 'open_registry',
            'publish', 'plain_rows', 'sample_of', 'sample_frame', 'verify', 'register', 'Loaded', 'load', 'promote',
            'rollback']
 
@@ -271,7 +271,7 @@ def read_file(
     if digest_of(data) != known[path]:
         raise MlopsError(
             f"{Path(path).name} of version {version.version} of '{version.name}' isn't what was registered (sha256 {digest_of(data)[:12]}, expected {known[path][:12]}); "
-            "restore it from a backup, or register again: mlops-nb run --force register"
+            "restore it from a backup, or register anew and promote the new version: mlops-nb run --force register"
         )
     return data
 
@@ -312,7 +312,7 @@ def _digests(version: Version) -> dict[str, str]:
     return {"model/model.skops": version.model_digest, "evidence.json": version.evidence_digest} | fold
 
 
-def _whole(uri: str, version: Version) -> bool:
+def whole(uri: str, version: Version) -> bool:
     "Whether every file of the version is what was registered."
     try:
         return all(read_file(uri, version, path) for path in _digests(version))
@@ -538,7 +538,7 @@ def register(
     digests = {path: digest_of(content) for path, content in files.items()}
     with _changing(uri):
         for old in versions(uri, name):
-            if (old.model_digest, old.evidence_digest) == (digests["model/model.skops"], digests["evidence.json"]) and _whole(uri, old):
+            if (old.model_digest, old.evidence_digest) == (digests["model/model.skops"], digests["evidence.json"]) and whole(uri, old):
                 return old
         client = mlflow_client(uri)
         with _asking(uri):

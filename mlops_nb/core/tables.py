@@ -101,9 +101,13 @@ def header(
     with open(path, encoding="utf-8-sig", newline="") as file:
         try:
             first = next((line for line in iter(lambda: file.readline(1 << 20), "") if line.strip()), "")
+            if not first:
+                raise MlopsError(f"{path.name} is empty; expected a header line and rows")
             file.seek(0)
             lines = csv.reader(file, delimiter=max(",;\t|", key=first.count), skipinitialspace=True)
-            return next((named(line) for line in lines if line), [])
+            names = next((named(line) for line in lines if line), [])
+            _check_names(names, path.name)
+            return names
         except UnicodeDecodeError:
             _text(path, path.name)  # which says where
         except csv.Error:

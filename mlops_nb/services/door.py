@@ -290,7 +290,7 @@ class Door:
             try:
                 take(value)
             except (ValueError, OverflowError):
-                raise Refused(f"row {number}, field '{column.name}': {_shown(value)}; expected {column.expected}", row=number, field=column.name, value=_brief(value), allowed=column.facts) from None
+                raise Refused(f"row {number}, field '{column.name}': {'no value' if value is None else _shown(value)}; expected {column.expected}", row=number, field=column.name, value=_brief(value), allowed=column.facts) from None
 
     def dump(self, row: tuple) -> bytes:
         "A checked row as JSON, with names."

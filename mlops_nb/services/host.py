@@ -174,7 +174,7 @@ def read_checked(
     except OSError as error:
         raise MlopsError(f"{folder / name} can't be read ({error.strerror}); register the version again: mlops-nb run --force register") from error
     if digest_of(data) != digest:
-        raise MlopsError(f"{folder / name} isn't what was registered (sha256 {digest_of(data)[:12]}, expected {digest[:12]}); restore it from a backup, or register again: mlops-nb run --force register")
+        raise MlopsError(f"{folder / name} isn't what was registered (sha256 {digest_of(data)[:12]}, expected {digest[:12]}); restore it from a backup, or register anew and promote the new version: mlops-nb run --force register")
     return data
 
 # %% ../../nbs/services/14_host.ipynb #2d381d81

@@ -831,7 +831,7 @@ def table_of(
             lines.append(window | {"version": part.version, "rows": part.rows, "drifted": ", ".join(f["name"] for f in part.features if f["drifted"])} | figures)
         if not report.parts:
             lines.append(window)
-    return pd.DataFrame(lines).fillna("").astype("str")
+    return pd.DataFrame(lines, dtype="object").fillna("").astype("str")
 
 
 def _figure(e: Mapping[str, Any] | None) -> str:

@@ -166,11 +166,11 @@ def prove_parts(
     for name in PARTS:
         here = part == name
         if not here.any():
-            raise MlopsError(f"no {name} rows among {len(part):,} rows; use more rows, a larger share, or another seed")
+            raise MlopsError(f"none of {len(part):,} rows falls into the part '{name}'; use more rows, other shares (split.test_size, split.valid_size), or another seed")
         lost = [] if labels is None else sorted(set(labels.dropna().unique()) - set(labels[here].unique()), key=str)
         if lost:
             n = int((labels == lost[0]).sum())
-            raise MlopsError(f"no {name} row of class '{lost[0]}' ({n:,} rows in all); use more rows of it, a larger share, another seed, or strategy stratified")
+            raise MlopsError(f"no {name} row of class '{lost[0]}' ({n:,} rows in all); use more rows of it, other shares (split.test_size, split.valid_size), another seed, or strategy stratified")
 
 # %% ../../nbs/stages/40_split.ipynb #467f8af0
 def class_gap(
