@@ -20,9 +20,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 
-from mlops_nb.core import registry
+from mlops_nb.core import doctor, registry
 from mlops_nb.core.artifacts import Json, Model, digest_of
 from mlops_nb.core.errors import MlopsError
+from mlops_nb.core.settings import Settings
 
 PEOPLE = pd.DataFrame({"age": np.tile([25.0, 38.0, 52.0, np.nan], 25), "job": ["clerk", "nurse", None, "smith", "clerk"] * 20})
 
@@ -306,6 +307,16 @@ def test_a_damaged_version_is_registered_again(uri):
     one = registry.register(uri, "income", model, evidence_of(model), "staging")
     (folder_of(uri, one) / "model" / "model.skops").write_bytes(b"torn")
     assert registry.register(uri, "income", model, evidence_of(model), "staging").version == 2
+
+
+def test_the_doctor_finds_damaged_versions(uri, tmp_path):
+    one, two = in_production(uri, 1.0, 0.5)
+    here = Settings(root=tmp_path, registry_uri=uri, tracking="offline")
+    assert all(f.well for f in doctor.services(here))
+    for version in (one, two):  # what is archived serves nobody
+        (folder_of(uri, version) / "model" / "model.skops").write_bytes(b"!")
+    (ill,) = [f for f in doctor.services(here) if not f.well]
+    assert ill.what == "registry: income version 2 (production) isn't what was registered" and "promote" in ill.mend
 
 
 def test_a_promotion_that_broke_off_is_completed(uri, monkeypatch):

@@ -190,7 +190,8 @@ def test_bad_input_stops_before_anything_runs(ran):
         ("run", "-p", "scale.fctor=3"): "no knob 'fctor' in scale; did you mean 'factor'?",
         ("run", "-p", "scale.factor=many"): "scale.factor = many: expected a whole number between 1 and 9",
         ("run", "-p", "scale.factor=12"): "scale.factor = 12: expected a whole number between 1 and 9",
-        ("run", "-p", "factor"): "expected stage.knob=value",
+        ("run", "-p", "factor"): "expected stage.knob=value, e.g.",
+        ("run", "-p", "factor=3"): "expected stage.knob=value, here scale.factor",
         ("run", "total", "--charter", "no.yaml"): "no charter no.yaml",
         ("runs", "show", "nothing"): "no run 'nothing'",
     }.items():
