@@ -118,4 +118,4 @@ def message(rule: dict) -> str:
 
 def words(name: str) -> str:
     "A metric's name as people write it."
-    return {"roc_auc": "ROC AUC", "log_loss": "log loss", "brier": "Brier score", "f1": "F1", "average_precision": "average precision"}.get(name, name.replace("_", " "))
+    return {"roc_auc": "ROC AUC", "log_loss": "log loss", "brier": "Brier score", "f1": "F1", "r2": "R²", "rmse": "RMSE", "mae": "MAE"}.get(name, name.replace("_", " "))

@@ -174,7 +174,7 @@ def run(
     sample: SampleOption = None,
     junit: Annotated[Path | None, typer.Option(help="Write the outcome here too, as JUnit XML for a CI server.")] = None,
 ) -> None:
-    "Run the pipeline: what is cached is taken, the rest runs."
+    "Run the pipeline: what is cached is taken, the rest runs. Exits 1 when a stage fails; a model that fails a gate is a result: it is registered as rejected, and --junit tells a CI server."
     from mlops_nb.core import runner
     from mlops_nb.core.job import prepare
 
