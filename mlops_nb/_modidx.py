@@ -116,7 +116,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'mlops_nb.core.cli._program': ('core/cli.html#_program', 'mlops_nb/core/cli.py'),
                                    'mlops_nb.core.cli._read_summary': ('core/cli.html#_read_summary', 'mlops_nb/core/cli.py'),
                                    'mlops_nb.core.cli._registry': ('core/cli.html#_registry', 'mlops_nb/core/cli.py'),
-                                   'mlops_nb.core.cli._report': ('core/cli.html#_report', 'mlops_nb/core/cli.py'),
+                                   'mlops_nb.core.cli._say_report': ('core/cli.html#_say_report', 'mlops_nb/core/cli.py'),
                                    'mlops_nb.core.cli._say_version': ('core/cli.html#_say_version', 'mlops_nb/core/cli.py'),
                                    'mlops_nb.core.cli._settings': ('core/cli.html#_settings', 'mlops_nb/core/cli.py'),
                                    'mlops_nb.core.cli._start': ('core/cli.html#_start', 'mlops_nb/core/cli.py'),

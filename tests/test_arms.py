@@ -17,8 +17,9 @@ from mlops_nb.traffic.history import History
 BOTH = Experiment("trees", "income", {"control": 1, "new": 2}, {"control": 0.5, "new": 0.5}, "s4lt", Plan("accuracy", 0.01, guardrails={"brier": 0.01}))
 
 
-def test_assignment_is_sticky_uniform_and_independent():
-    people = [f"p{i}" for i in range(10_000)]
+@pytest.mark.parametrize("n", [10_000, pytest.param(50_000, marks=pytest.mark.deep)])
+def test_assignment_is_sticky_uniform_and_independent(n):
+    people = [f"p{i}" for i in range(n)]
     assert [assign(BOTH, p) for p in people] == [assign(BOTH, p) for p in people]
     for shares in ({"a": 0.5, "b": 0.5}, {"a": 0.9, "b": 0.1}, {"a": 0.2, "b": 0.3, "c": 0.5}, {"a": 0.999, "b": 0.001}):
         for salt in ("one", "two"):

@@ -108,11 +108,12 @@ def lineage(version: Version, evidence: dict) -> pd.DataFrame:
     "Where the version came from, as one table."
     data, git, chosen_model = evidence["data"], evidence["git"], evidence["decision"]
     code = "not in a checkout" if git["commit"] is None else git["commit"][:12] + (" with uncommitted changes" if git["dirty"] else "")
+    decides = {"binary": number(chosen_model.get("threshold")), "multiclass": "the most probable class", "regression": "nothing: it says a number"}[problem["task"]]
     facts = {
         "registered": version.created.replace("T", " ").replace("Z", " UTC"),
         "pipeline run": version.pipeline_run or "by hand",
         "model": chosen_model.get("why") or chosen_model.get("chosen"),
-        **({} if problem["task"] == "regression" else {"decides from": "the most probable class" if chosen_model.get("threshold") is None else number(chosen_model["threshold"])}),
+        "decides from": decides,
         "data": f"{data.get('name') or problem['data']['source']}, sha256 {str(data.get('sha256', ''))[:12]}",
         "rows": f"{data.get('rows', 0):,} read, {data['rows_train']:,} to train on, {figures['n']:,} to test on",
         "licence": problem["data"].get("licence") or "not said",

@@ -143,11 +143,10 @@ class _Loader(yaml.SafeLoader):
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
                 key.tag = "tag:yaml.org,2002:str"
-        seen: set[Any] = set()
-        for key, _ in node.value:
-            if (name := self.construct_object(key, deep=True)) in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"key '{name}' given twice", key.start_mark)
-            seen.add(name)
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for i, (key, _) in enumerate(node.value):
+            if keys[i] in keys[:i]:
+                raise yaml.constructor.ConstructorError(None, None, f"key '{keys[i]}' given twice", key.start_mark)
         return super().construct_mapping(node, deep)
 
 

@@ -228,8 +228,7 @@ def _closing(settings: Any, summary: dict[str, Any], sample: bool) -> None:
         for gate in model["gates"] or ():
             word = {True: "pass", False: "FAIL"}.get(gate["passed"], "not judged")
             print(f"  {word:<10}  {gate['name']}: {_number(gate['value'])} ({_bound(gate)})")
-    if report := _report(settings, summary):
-        print(f"report: {os.path.relpath(report, Path.cwd())}{'' if report.parent == folder else '  (of an earlier run with the same results)'}")
+    _say_report(settings, summary)
     if summary["status"] == "interrupted":
         print("what is done stays: the same command goes on from there")
     if summary["status"] != "done":
@@ -240,14 +239,15 @@ def _closing(settings: Any, summary: dict[str, Any], sample: bool) -> None:
         print(f"next: {tool} app    {tool} lab    {promote}")
 
 
-def _report(settings: Any, summary: dict[str, Any]) -> Path | None:
-    "The run's page; for a run in which nothing executed, that of the newest run with the same results."
+def _say_report(settings: Any, summary: dict[str, Any]) -> None:
+    "Where the run's page is; for a run in which nothing executed, that of the newest run with the same results."
     def keys(of: dict[str, Any]) -> dict[str, str]:
         return {name: stage["key"] for name, stage in of["stages"].items()}
 
     same = (s["run"] for s in itertools.islice(_summaries(settings), 100) if keys(s) == keys(summary))
     pages = (settings.reports / run / "index.html" for run in (summary["run"], *same))
-    return next((page for page in pages if page.is_file()), None)
+    if page := next((page for page in pages if page.is_file()), None):
+        print(f"report: {os.path.relpath(page)}{'' if page.parent.name == summary['run'] else '  (of another run with the same results)'}")
 
 
 def _bound(gate: dict[str, Any]) -> str:
@@ -406,8 +406,7 @@ def runs_show(run: Annotated[str, typer.Argument(help="Run id, or latest.")] = "
         print(f"\nmodel {model['name']} version {model['version']}, phase {model['phase']}; all of it: mlops-nb models show {model['name']} {model['version']}")
     for warning in s.get("warnings", ()):
         print(f"warning: {warning}")
-    if report := _report(settings, s):
-        print(f"report: {os.path.relpath(report)}{'' if report.parent.name == s['run'] else '  (nothing was run anew: an earlier run with the same results)'}")
+    _say_report(settings, s)
 
 
 def _key_figure(stage: dict[str, Any]) -> str:
