@@ -21,7 +21,7 @@ $(DONE): requirements.lock setup.py
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode -r requirements.lock
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .
-	@$(BIN)/python -c "from mlops_nb.core.kernel import install_kernelspec; install_kernelspec()"
+	@$(BIN)/python -c "from mlops_nb.pipeline.kernel import install_kernelspec; install_kernelspec()"
 	@$(BIN)/python -m compileall -q mlops_nb
 	@if git rev-parse --git-dir >/dev/null 2>&1; then HOME=$(CURDIR)/.venv $(BIN)/nbdev-install-hooks >/dev/null && sed -i.old 's#= nbdev-#= .venv/bin/nbdev-#' .gitconfig && rm -f .gitconfig.old; fi
 	@touch $(DONE)
@@ -31,7 +31,7 @@ setup: $(DONE) ## install everything into .venv
 run: $(DONE) ## the main job: raw data -> a registered model and a report
 	@$(BIN)/mlops-nb run
 
-test: $(DONE) ## lint, nbdev-test and pytest, in under 6 minutes
+test: $(DONE) ## lint, nbdev-test and the quick part of pytest
 	@$(MAKE) --no-print-directory -j2 lint sample
 	@$(BIN)/nbdev-test --n-workers 2
 	@$(PYTEST) -m "not slow and not deep"

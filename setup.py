@@ -10,7 +10,7 @@ STOCK = {"nbs/stages": "stages", "nbs/charters": "charters", "app": "app"}
 
 
 class WithStock(build_py):
-    "build_py that takes the stock along; an editable install finds it in the checkout (mlops_nb.core.settings.stock)."
+    "build_py that takes the stock along; an editable install finds it in the checkout (mlops_nb.base.settings.stock)."
 
     def stock(self) -> Iterator[tuple[str, str]]:
         "Every file with the place in the wheel where it goes."

@@ -1,15 +1,19 @@
-"""What the pages share: which version is looked at, its evidence, and a few ways of showing things."""
+"""What the pages share: which version is looked at, its evidence, and a few ways of showing things.
+
+Streamlit reads Markdown in titles, labels, tabs, metrics, messages and table cells: what is not our own text goes through in_markdown."""
 
 from typing import Any
 
+import pandas as pd
 import streamlit as st
 
-from mlops_nb.core import registry
-from mlops_nb.core.charter import load_charter
-from mlops_nb.core.errors import MlopsError
-from mlops_nb.core.registry import Version
-from mlops_nb.core.settings import Settings, load_settings
-from mlops_nb.services.prediction import Predictor
+from mlops_nb.base.charter import load_charter
+from mlops_nb.base.errors import MlopsError
+from mlops_nb.registry.files import read_evidence
+from mlops_nb.registry.versions import Version, versions
+from mlops_nb.base.settings import Settings, load_settings
+from mlops_nb.base.text import in_csv, in_markdown, in_terminal
+from mlops_nb.serving.prediction import Predictor
 
 BLUE, GREY, ORANGE = "#2f5d8a", "#8a94a0", "#c77700"
 PHASES: dict[str, tuple[Any, str, str]] = {  # colour, icon, words
@@ -26,18 +30,18 @@ def settings() -> Settings:
     try:
         return load_settings()
     except MlopsError as error:
-        st.error(str(error))
+        st.error(in_markdown(error))
         st.stop()
 
 
 @st.cache_data(ttl=5, show_spinner=False)
 def _versions(uri: str) -> list[Version]:
-    return registry.versions(uri)
+    return versions(uri)
 
 
 @st.cache_data(show_spinner=False, max_entries=8)
 def _evidence(uri: str, _version: Version, digest: str) -> dict:
-    return registry.read_evidence(uri, _version)
+    return read_evidence(uri, _version)
 
 
 @st.cache_resource(show_spinner="Loading and checking the model ...", max_entries=4)
@@ -56,7 +60,7 @@ def choose() -> None:
     try:
         found, active = _versions(here.registry_uri), load_charter(here.charter).name
     except MlopsError as error:
-        st.error(str(error))
+        st.error(in_markdown(error))
         st.stop()
     names = sorted({v.name for v in found} | {active})
     name = st.selectbox("Model", names, index=names.index(active), key="model") if len(names) > 1 else active
@@ -76,14 +80,14 @@ def chosen() -> tuple[Settings, Version, dict]:
     version = st.session_state["version"]
     if version is None:
         st.title("No model yet")
-        st.write(f"Nothing is registered under **{st.session_state['name']}**. This makes the first version, with everything these pages show:")
+        st.write(f"Nothing is registered under **{in_markdown(st.session_state['name'])}**. This makes the first version, with everything these pages show:")
         st.code("mlops-nb run", language="bash")
         st.caption("For a first look in seconds, on few rows and in a store of its own: `mlops-nb run --sample 2000`")
         st.stop()
     try:
         return here, version, _evidence(here.registry_uri, version, version.evidence_digest)
     except MlopsError as error:
-        st.error(str(error))
+        st.error(in_markdown(error))
         st.stop()
 
 
@@ -92,14 +96,19 @@ def predictor(here: Settings, version: Version) -> Predictor:
     try:
         return _predictor(here, version, (here.registry_uri, version.name, str(version.version), version.model_digest, version.phase))
     except MlopsError as error:
-        st.error(str(error))
+        st.error(in_markdown(error))
         st.stop()
 
 
 def badge(version: Version) -> None:
     "Version and phase, never to be overlooked."
     colour, icon, words = PHASES[version.phase]
-    st.markdown(f":gray-badge[:material/tag: {version.name} version {version.version}] :{colour}-badge[{icon} {words}]")
+    st.markdown(f":gray-badge[:material/tag: {in_markdown(version.name)} version {version.version}] :{colour}-badge[{icon} {words}]")
+
+
+def table(frame: pd.DataFrame, **how: Any) -> None:
+    "A table of text and figures; as it can be downloaded as CSV, text in it is no formula."
+    st.dataframe(frame.map(lambda cell: in_csv(in_terminal(cell)) if isinstance(cell, str) else cell), hide_index=True, width="stretch", **how)
 
 
 def number(value: float | None, digits: int = 3) -> str:

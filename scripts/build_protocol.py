@@ -1,11 +1,11 @@
-"""Make mlops_nb/services/inference_pb2.py from inference.proto beside it. Needs: pip install grpcio-tools"""
+"""Make mlops_nb/serving/inference_pb2.py from inference.proto beside it. Needs: pip install grpcio-tools"""
 
 import sys
 from pathlib import Path
 
 from grpc_tools import protoc
 
-FOLDER = Path(__file__).parents[1] / "mlops_nb" / "services"
+FOLDER = Path(__file__).parents[1] / "mlops_nb" / "serving"
 HEADER = '# ruff: noqa\n# mypy: ignore-errors\n"""Messages of the Open Inference Protocol, made from inference.proto by scripts/build_protocol.py; don\'t edit."""\n'
 
 

@@ -12,11 +12,13 @@ import tempfile
 from pathlib import Path
 
 from mlops_nb import __version__
-from mlops_nb.core.errors import MlopsError
-from mlops_nb.core.registry import load, sample_frame
-from mlops_nb.core.runner import prepare, run, sample_settings
-from mlops_nb.core.settings import load_settings
-from mlops_nb.services.prediction import Predictor
+from mlops_nb.base.errors import MlopsError
+from mlops_nb.registry.loading import load
+from mlops_nb.registry.sample import sample_frame
+from mlops_nb.pipeline.plan import prepare, sample_settings
+from mlops_nb.pipeline.runner import run
+from mlops_nb.base.settings import load_settings
+from mlops_nb.serving.prediction import Predictor
 
 ROWS = 500
 WORDS = ['train.candidates=["gradient_boosting", "linear"]', "train.folds=2", "tune.n_models=1", "tune.trials=2", "explain.rows=20"]

@@ -26,15 +26,15 @@ NOTEBOOKS = {
         "#| default_exp services.helper",
         EXPORT + "from tiny.services.deep import offset\n\n\ndef shift(x):\n    return x + offset()",
     ],
-    "stages/10_ingest.ipynb": [
+    "stages/010_ingest.ipynb": [
         "#| default_exp stages.ingest",
-        EXPORT + "import csv\nfrom mlops_nb.core.stage import Input, Json, Output, Source, log",
+        EXPORT + "import csv\nfrom mlops_nb.pipeline.stage import Input, Json, Output, Source, log",
         'PARAMETERS\nsource = Input("source", Source)\nraw = Output("raw", Json)\nmax_rows: int | None = None  # rows to use',
         'with open(source.read().path) as file:\n    numbers = [int(r["y"]) for r in csv.DictReader(file)][:max_rows]\nraw.write(numbers)\nlog(n=len(numbers))',
     ],
     "stages/20_scale.ipynb": [
         "#| default_exp stages.scale",
-        EXPORT + "from typing import Annotated\nfrom annotated_types import Interval\nfrom mlops_nb.core.stage import Input, Json, Output, log\nfrom tiny.services.helper import shift",
+        EXPORT + "from typing import Annotated\nfrom annotated_types import Interval\nfrom mlops_nb.pipeline.stage import Input, Json, Output, log\nfrom tiny.services.helper import shift",
         'PARAMETERS\nraw = Input("raw", Json)\nscaled = Output("scaled", Json)\nfactor: Annotated[int, Interval(ge=1, le=9)] = 2  # times',
         EXPORT + "def scale(numbers, factor):\n    return [shift(n * factor) for n in numbers]",
         'assert scale([1], 2) == [3]  # LESSON',
@@ -42,13 +42,13 @@ NOTEBOOKS = {
     ],
     "stages/30_total.ipynb": [
         "#| default_exp stages.total",
-        EXPORT + "from mlops_nb.core.stage import Input, Json, Output, log",
+        EXPORT + "from mlops_nb.pipeline.stage import Input, Json, Output, log",
         'PARAMETERS\nscaled = Input("scaled", Json)\ntotal = Output("total", Json)\nfail: bool = False  # raise',
         'if fail:\n    raise ValueError("asked to fail")\ntotal.write(sum(scaled.read()))\nlog(total=sum(scaled.read()))',
     ],
     "stages/40_count.ipynb": [
         "#| default_exp stages.count",
-        EXPORT + "from mlops_nb.core.stage import Input, Json, Output, log",
+        EXPORT + "from mlops_nb.pipeline.stage import Input, Json, Output, log",
         'PARAMETERS\nraw = Input("raw", Json)\nn = Output("n", Json)',
         "n.write(len(raw.read()))\nlog(n_rows=len(raw.read()))",
     ],
@@ -177,7 +177,7 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A registry's database without an entry, to be copied: MLflow takes seconds to make one."""
 
     def make(folder: Path) -> None:
-        from mlops_nb.core.registry import mlflow_client
+        from mlops_nb.registry.client import mlflow_client
 
         mlflow_client(f"sqlite:///{folder}/mlflow.db").search_experiments()
 

@@ -5,7 +5,9 @@ import re
 import altair as alt
 import pandas as pd
 import streamlit as st
-from common import BLUE, GREY, badge, chosen, interval, message, number, words
+from common import BLUE, GREY, badge, chosen, interval, message, number, table, words
+
+from mlops_nb.base.text import in_markdown
 
 here, version, evidence = chosen()
 audit, problem = evidence.get("fairness_audit") or {}, evidence["problem"]
@@ -32,10 +34,10 @@ def show_rule(rule: dict) -> None:
     "One rule of the charter in words."
     icon, word = verdict(rule)
     asked = f"asked: {rule['sense'].replace('_', ' ')} {number(rule['bound'], 2)}" if "sense" in rule else f"bound {number(rule['bound'], 2)}"
-    said = message(rule) or f"{number(rule['value'])}, {asked}"
-    st.markdown(f"{icon} **{words(rule['metric'])} by {rule['by'].replace('_', ' ')}** · {word}{' · gate' if rule['gate'] else ''}  \n{said[0].upper() + said[1:]}")
+    said = in_markdown(message(rule)) or f"{number(rule['value'])}, {asked}"
+    st.markdown(f"{icon} **{words(rule['metric'])} by {in_markdown(rule['by'].replace('_', ' '))}** · {word}{' · gate' if rule['gate'] else ''}  \n{said[0].upper() + said[1:]}")
     if rule.get("reason"):
-        st.caption(rule["reason"])
+        st.caption(in_markdown(rule["reason"]))
 
 
 def in_order(item: tuple[str, dict]) -> tuple:
@@ -44,12 +46,12 @@ def in_order(item: tuple[str, dict]) -> tuple:
     return group == "unknown", not group.startswith("under "), float(number_in[0]) if number_in else 0.0, group
 
 
-def table(groups: dict) -> pd.DataFrame:
+def figures(groups: dict) -> pd.DataFrame:
     "One line a group, each figure with its interval."
     def cell(found: dict | None) -> str:
         if not found or found.get("value") is None:
             return "undefined"
-        return number(found["value"]) + (f"  ({interval(found)})" if interval(found) else "")
+        return (number(found["value"]) + (f"  ({interval(found)})" if interval(found) else "")).replace("-", "−")  # a hyphen begins a formula
 
     return pd.DataFrame([{"group": g, "rows": f["n"], **{words(m): cell(f[m]) for m in MEASURES if m in f}} for g, f in groups.items()])
 
@@ -73,7 +75,7 @@ if not audit.get("by"):
     st.stop()
 
 if audit.get("note"):
-    st.info(audit["note"], icon=":material/info:")
+    st.info(in_markdown(audit["note"]), icon=":material/info:")
 st.subheader("The charter's rules")
 failed = [r for r in audit["rules"] if r["gate"] and r["passed"] is False]
 warned = [r for r in audit["rules"] if not r["gate"] and r["passed"] is False]
@@ -95,10 +97,10 @@ measures = [m for m in MEASURES if any(m in group for found in audit["by"].value
 measure = st.segmented_control("Figure", measures, default=measures[0], format_func=words, required=True, key="measure")
 st.caption(MEASURES[measure].capitalize() + f". On the test rows; figures that stand on fewer than {audit['min_group']} people are grey: read them with care.")
 names = sorted(audit["by"], key=[s["name"] for s in problem["sensitive"]].index)
-for tab, name in zip(st.tabs([n.replace("_", " ") for n in names]), names, strict=True):
+for tab, name in zip(st.tabs([in_markdown(n.replace("_", " ")) for n in names]), names, strict=True):
     part = {**audit["by"][name], "groups": dict(sorted(audit["by"][name]["groups"].items(), key=in_order))}
     with tab:
         st.altair_chart(groups_chart(part["groups"], measure).properties(height=40 * len(part["groups"]) + 70), width="stretch")
-        st.dataframe(table(part["groups"]), hide_index=True, width="stretch")
+        table(figures(part["groups"]))
         shown = [f"{words(m)} {number(v['value'])}" + (f" ({interval(v)})" if interval(v) else "") for m, v in part["metrics"].items()]
         st.caption("Between the groups: " + " · ".join(shown) + ". Differences: 0 is equal treatment; ratios: 1 is.")

@@ -6,13 +6,16 @@ from typing import Any
 import altair as alt
 import pandas as pd
 import streamlit as st
-from common import BLUE, GREY, ORANGE, badge, chosen, number, words
+from common import BLUE, GREY, ORANGE, badge, chosen, number, table, words
 
-from mlops_nb.core.charter import load_charter
-from mlops_nb.core.errors import MlopsError
-from mlops_nb.core.settings import Settings
-from mlops_nb.stages.monitor import SPANS, PartReport, Report, has_log, look_now, reports
-from mlops_nb.traffic.events import Alert, Alerts
+from mlops_nb.base.charter import load_charter
+from mlops_nb.base.errors import MlopsError
+from mlops_nb.base.settings import Settings
+from mlops_nb.base.text import in_markdown
+from mlops_nb.monitoring.due import look_now
+from mlops_nb.monitoring.reports import PartReport, Report, reports
+from mlops_nb.monitoring.windows import SPANS, has_log
+from mlops_nb.log.events import Alert, Alerts
 
 here, version, evidence = chosen()
 name = version.name
@@ -41,8 +44,8 @@ def show_alert(found: Alert) -> None:
     colour, icon = SEVERITY[found.severity]
     with st.container(border=True):
         seen = f"seen {found.count} times since" if found.count > 1 else "since"
-        st.markdown(f":{colour}[{icon}] **{found.title}**  \n{found.cause}")
-        st.caption(f"{found.severity}, {seen} {found.opened:%d %b %H:%M} UTC" + (f" · {found.by} has seen it, {found.acknowledged:%d %b %H:%M} UTC: {found.note}" if found.acknowledged else ""))
+        st.markdown(f":{colour}[{icon}] **{in_markdown(found.title)}**  \n{in_markdown(found.cause)}")
+        st.caption(f"{found.severity}, {seen} {found.opened:%d %b %H:%M} UTC" + (f" · {in_markdown(found.by)} has seen it, {found.acknowledged:%d %b %H:%M} UTC: {in_markdown(found.note)}" if found.acknowledged else ""))
         if not found.acknowledged:
             with st.popover("Acknowledge", icon=":material/done:"), st.form(f"alert {found.id}", border=False):
                 who = st.text_input("Who are you?", key=f"who {found.id}")
@@ -52,7 +55,7 @@ def show_alert(found: Alert) -> None:
                         Alerts(here.home, here.log_url).acknowledge(found.id, who, note)
                         st.rerun()
                     except MlopsError as error:
-                        st.error(str(error))
+                        st.error(in_markdown(error))
 
 
 def show_alerts() -> None:
@@ -66,7 +69,7 @@ def show_alerts() -> None:
     if over := [a for a in found if a.resolved][-20:]:
         with st.expander(f"{len(over)} earlier"):
             lines = [{"opened": f"{a.opened:%d %b %H:%M}", "alert": a.title, "seen": a.count, "acknowledged by": a.by or "", "resolved": f"{a.resolved:%d %b %H:%M}", "cause": a.cause} for a in reversed(over)]
-            st.dataframe(pd.DataFrame(lines), hide_index=True, width="stretch")
+            table(pd.DataFrame(lines))
 
 
 def headline(report: Report, part: PartReport | None) -> None:
@@ -139,7 +142,7 @@ def shape_chart(feature: dict[str, Any], where: str) -> alt.Chart:
 def show_drift(part: PartReport) -> None:
     "Feature by feature against the training rows, the most different first."
     if not part.features:
-        st.info("Nothing can be compared: " + "; ".join(part.notes), icon=":material/help:")
+        st.info("Nothing can be compared: " + in_markdown("; ".join(part.notes)), icon=":material/help:")
         return
     told = pd.DataFrame([
         {"feature": f["name"].replace("_", " "), "differs": f["effect"], "drifted": f["drifted"], "q": f["q"], "missing": f["missing"], "new values": ", ".join(list(f["new"])[:5]), "PSI": f["psi"], "KS": f["ks"], "chi-squared": f["chi2"],
@@ -149,7 +152,7 @@ def show_drift(part: PartReport) -> None:
     share = st.column_config.ProgressColumn("differs", help="Share of the rows that would have to change, at least, to look as the training rows do.", format="percent", min_value=0, max_value=1)
     with left:
         config = {"differs": share, "missing": st.column_config.NumberColumn(format="percent"), "q": st.column_config.NumberColumn(format="%.2g", help="Chance of such a difference without drift, after control of false discoveries over the features.")}
-        st.dataframe(told, hide_index=True, width="stretch", column_config=config, height=min(460, 38 + 35 * len(told)))
+        table(told, column_config=config, height=min(460, 38 + 35 * len(told)))
         if part.domain:
             st.caption(f"A classifier that tries to tell this window from the training rows reaches an AUC of {number(part.domain['auc'])} (0.5: it can't).")
     with right:
@@ -157,7 +160,7 @@ def show_drift(part: PartReport) -> None:
         picked = st.selectbox("Distribution", range(len(drawn)), format_func=lambda i: ("what the model says: " if drawn[i] in part.predictions else "") + drawn[i]["name"].replace("_", " "), key=f"feature {part.version}")
         st.altair_chart(shape_chart(drawn[picked], "this window"), width="stretch")
     if part.slices:
-        said = [f"**{s['name']}**: {s['share']:.1%} of the rows, {s['share_reference']:.1%} in training" for s in part.slices[:4]]
+        said = [f"**{in_markdown(s['name'])}**: {s['share']:.1%} of the rows, {s['share_reference']:.1%} in training" for s in part.slices[:4]]
         st.markdown("Where it comes from: " + " · ".join(said))
 
 
@@ -181,10 +184,11 @@ st.title("Monitoring")
 badge(version)
 if not has_log(here):
     if not any(v.phase in ("production", "staging") for v in st.session_state["versions"]):
-        st.info(f"Nothing was served yet, and no version of **{name}** may be: none is in staging or in production. The page Overview says why.", icon=":material/info:")
+        st.info(f"Nothing was served yet, and no version of **{in_markdown(name)}** may be: none is in staging or in production. The page Overview says why.", icon=":material/info:")
         st.stop()
     st.info("Nothing was served yet. This serves the model and writes down what it is asked and what it answers:", icon=":material/info:")
-    st.code(f"mlops-nb serve {name}", language="bash")
+    approved = any(v.phase == "production" for v in st.session_state["versions"])
+    st.code(f"mlops-nb serve {name}{'' if approved else '@staging'}", language="bash")
     st.stop()
 rules = load_charter(here.charter).monitoring
 found = kept(str(here.home), name)
@@ -193,7 +197,7 @@ left, right = st.columns([3, 1], vertical_alignment="bottom")
 live = right.toggle("The running window", value=not found, help="Looks at the window that isn't over yet; it is looked at anew each minute.")
 now = running(here, name, f"{datetime.now(UTC):%H:%M}") if live else None
 if not found and now is None:
-    st.info(f"No {rules.window} with predictions of **{name}** was looked at yet. This looks at each one that is over:", icon=":material/info:")
+    st.info(f"No {rules.window} with predictions of **{in_markdown(name)}** was looked at yet. This looks at each one that is over:", icon=":material/info:")
     st.code("mlops-nb monitor", language="bash")
     st.stop()
 choices = ([now] if now else []) + found[::-1]
@@ -208,13 +212,13 @@ headline(report, part)
 if part:
     st.caption(f"Estimated: {words(part.quality.get('metric', ''))} by the model's own probabilities, before labels come. Realised: by the {part.quality.get('labelled', 0):,} labels that are known.")
 for note in [*report.notes, *(part.notes if part else [])]:
-    st.caption(f":material/info: {note}")
+    st.caption(f":material/info: {in_markdown(note)}")
 
 st.subheader("Alerts")
 show_alerts()
 if report.every_alarm and report is not now:
     with st.expander(f"Alarms of this window: {', '.join(dict.fromkeys(WHAT[a['channel']] for a in report.every_alarm))}"):
-        st.markdown("\n".join(f"- **{WHAT[a['channel']]}**: {a['said']} (p = {a['p']:.2g}, at most {a['threshold']:.2g} asked)" for a in report.every_alarm))
+        st.markdown("\n".join(f"- **{WHAT[a['channel']]}**: {in_markdown(a['said'])} (p = {a['p']:.2g}, at most {a['threshold']:.2g} asked)" for a in report.every_alarm))
 
 history = found[-60:] + ([now] if now else [])
 st.subheader("Traffic")
@@ -238,7 +242,7 @@ if part:
             st.caption(f"{part.quality.get('labelled', 0):,} labels are known for this window, {rules.min_labels:,} are needed. They are given to the service with the prediction's id: POST /v1/feedback.")
     if part.groups:
         st.subheader("Groups")
-        tabs = st.tabs([g.replace("_", " ") for g in part.groups])
+        tabs = st.tabs([in_markdown(g.replace("_", " ")) for g in part.groups])
         for tab, group in zip(tabs, part.groups, strict=True):
             with tab:
                 rates = list(next(iter(part.groups[group]["rates"].values())))

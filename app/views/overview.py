@@ -3,10 +3,11 @@
 import altair as alt
 import pandas as pd
 import streamlit as st
-from common import BLUE, GREY, badge, chosen, interval, message, number, words
+from common import BLUE, GREY, badge, chosen, interval, message, number, table, words
 
-from mlops_nb.core.metrics import METRICS
-from mlops_nb.core.registry import Version
+from mlops_nb.model.metrics import METRICS
+from mlops_nb.registry.versions import Version
+from mlops_nb.base.text import in_markdown
 
 here, version, evidence = chosen()
 problem, figures = evidence["problem"], evidence["evaluation"]
@@ -15,12 +16,12 @@ problem, figures = evidence["problem"], evidence["evaluation"]
 def standing(version: Version, others: list[Version]) -> None:
     "What the phase means, and what to do next."
     last = version.events[-1] if version.events else None
-    gates = version.events[0].reason if version.events else "No gate failed"
+    gates = in_markdown(version.events[0].reason) if version.events else "No gate failed"
     promote = f"mlops-nb models promote {version.name} {version.version} --reason '...'"
     if version.phase == "rejected":
-        st.error(f"This version failed a gate and can't be promoted. {last.reason if last else ''}", icon=":material/block:")
+        st.error(f"This version failed a gate and can't be promoted. {in_markdown(last.reason) if last else ''}", icon=":material/block:")
     elif version.requested_by:
-        st.info(f"{version.requested_by} asked for this version to go to production. A second person must approve it:", icon=":material/how_to_reg:")
+        st.info(f"{in_markdown(version.requested_by)} asked for this version to go to production. A second person must approve it:", icon=":material/how_to_reg:")
         st.code(promote, language="bash")
     elif version.phase == "staging":
         live = next((v for v in others if v.phase == "production"), None)
@@ -29,7 +30,7 @@ def standing(version: Version, others: list[Version]) -> None:
         st.code(promote, language="bash")
     elif version.phase == "production" and last:
         newer = [v for v in others if v.phase == "staging" and v.version > version.version]
-        st.success(f"In production since {last.at[:16].replace('T', ' ')} UTC, by {last.by}" + (f": {last.reason}" if last.reason else "."), icon=":material/check_circle:")
+        st.success(f"In production since {last.at[:16].replace('T', ' ')} UTC, by {in_markdown(last.by)}" + (f": {in_markdown(last.reason)}" if last.reason else "."), icon=":material/check_circle:")
         if newer:
             st.info(f"Version {newer[0].version} waits in staging. Choose it on the left to compare.", icon=":material/hourglass_top:")
 
@@ -50,8 +51,8 @@ def criteria(gates: list[dict]) -> None:
     "The charter's gates: its success criteria, and what it demands for groups."
     for c in gates:
         icon = {True: ":green[:material/check_circle:]", False: ":red[:material/cancel:]"}.get(c["passed"], ":gray[:material/help:]")
-        by = f" by {c['by'].replace('_', ' ')}" if "by" in c else ""
-        st.markdown(f"{icon} **{words(c['metric'])}{by}**: {message(c) or number(c['value'])}", help=c["reason"] or None)
+        by = f" by {in_markdown(c['by'].replace('_', ' '))}" if "by" in c else ""
+        st.markdown(f"{icon} **{words(c['metric'])}{by}**: {in_markdown(message(c)) or number(c['value'])}", help=in_markdown(c["reason"]) or None)
     if not gates:
         st.caption("The charter names no success criteria.")
 
@@ -122,12 +123,12 @@ def lineage(version: Version, evidence: dict) -> pd.DataFrame:
         "model file": f"sha256 {version.model_digest[:12]}",
         "evidence": f"sha256 {version.evidence_digest[:12]}, MLflow run {version.mlflow_run[:12]}",
     }
-    return pd.DataFrame({"what": facts.values()}, index=facts.keys())
+    return pd.DataFrame({"what": [in_markdown(fact) for fact in facts.values()]}, index=facts.keys())
 
 
-st.title(problem.get("title") or version.name)
+st.title(in_markdown(problem.get("title") or version.name))
 badge(version)
-st.write(problem["goal"])
+st.markdown(in_markdown(problem["goal"]))
 standing(version, st.session_state["versions"])
 headline(figures, [problem["metric"], *problem["secondary"], *(c["metric"] for c in figures["criteria"])], METRICS.get(problem["task"], {}))
 st.caption(f"On {figures['n']:,} test rows that nothing was chosen by.")
@@ -155,5 +156,5 @@ st.table(lineage(version, evidence), border="horizontal", hide_header=True)
 
 st.subheader("All versions")
 history = [{"version": v.version, "when (UTC)": e.at[:19].replace("T", " "), "phase": e.phase, "what": e.action, "by": e.by, "why": e.reason} for v in st.session_state["versions"] for e in v.events]
-st.dataframe(pd.DataFrame(history).sort_values("when (UTC)", ascending=False), hide_index=True, width="stretch")
+table(pd.DataFrame(history).sort_values("when (UTC)", ascending=False))
 st.caption("Reports of every run are in the folder `reports`; `mlops-nb models list` shows the same in a terminal.")

@@ -5,9 +5,11 @@ import pandas as pd
 import streamlit as st
 from common import BLUE, GREY, ORANGE, badge, chosen, number, predictor
 
-from mlops_nb.core.errors import MlopsError
-from mlops_nb.services.prediction import Answer, Predictor
-from mlops_nb.stages.split import Field
+from mlops_nb.model.decision import name_of
+from mlops_nb.base.errors import MlopsError
+from mlops_nb.base.text import in_markdown
+from mlops_nb.serving.prediction import Answer, Predictor
+from mlops_nb.model.schema import Field
 
 here, version, evidence = chosen()
 model: Predictor = predictor(here, version)
@@ -16,7 +18,7 @@ KEY, TYPICAL = f"{model.label}:", "a typical row"
 
 def ask(field: Field) -> object:
     "The widget for a field. One that may be missing can be emptied; a value that training never saw may be typed."
-    key, label = KEY + field.name, field.name.replace("_", " ")
+    key, label = KEY + field.name, in_markdown(field.name.replace("_", " "))
     gap = "missing" if field.nullable else "required"
     first = st.session_state[key]
     empty = field.nullable or first is None
@@ -86,21 +88,21 @@ def reasons_chart(why: dict, most: int = 8) -> alt.LayerChart:
 
 def show(answer: Answer, row: dict) -> None:
     "The answer, what weakens it, and why."
-    target, left = model.problem.target, st.container(border=True)
+    target, left = in_markdown(model.problem.target), st.container(border=True)
     if answer.probability is None:
         left.metric(target, f"{answer.decision:,.4g}")
     else:
-        left.metric(f"Decision on {target}", str(answer.decision))
+        left.metric(f"Decision on {target}", in_markdown(name_of(answer.decision)))
         left.markdown(_sentence(answer))
         left.altair_chart(classes_chart(answer) if model.problem.task == "multiclass" else probability_chart(answer).properties(height=70), width="stretch")
     for flag in answer.flags:
         icon = ":material/help:" if flag.kind == "missing" else ":material/warning:"
-        (left.info if flag.kind == "missing" else left.warning)(flag.message, icon=icon)
+        (left.info if flag.kind == "missing" else left.warning)(in_markdown(flag.message), icon=icon)
     st.markdown("**Why**")
     why = model.reasons(row)
     st.caption(f"It starts from {number(why['base'])}, the average over {len(model.evidence['background']['rows'])} rows from training, and ends at {number(why['said'])}. A reason is what the model goes by, not what causes it.")
     st.altair_chart(reasons_chart(why).properties(height=28 * min(9, len(why["contributions"])) + 20), width="stretch")
-    st.caption(f"Answered by {answer.model} ({answer.phase}).")
+    st.caption(f"Answered by {in_markdown(answer.model)} ({answer.phase}).")
 
 
 def _sentence(answer: Answer) -> str:
@@ -108,7 +110,7 @@ def _sentence(answer: Answer) -> str:
     if answer.threshold is None:
         return f"With probability **{answer.probability:.1%}**, the most probable class."
     side = "at least" if answer.probability >= answer.threshold else "below"
-    return f"The probability of **{model.problem.positive}** is **{answer.probability:.1%}**, {side} the threshold of {answer.threshold:.1%} that the costs of errors ask for."
+    return f"The probability of **{in_markdown(model.problem.positive)}** is **{answer.probability:.1%}**, {side} the threshold of {answer.threshold:.1%} that the costs of errors ask for."
 
 
 st.title("Predictions")
@@ -131,4 +133,4 @@ with answer_side:
     try:
         show(model.predict([row])[0], row)
     except MlopsError as error:
-        st.error(str(error).removeprefix("row 0, "), icon=":material/error:")
+        st.error(in_markdown(str(error).removeprefix("row 0, ")), icon=":material/error:")

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['WITHOUT_LABEL', 'is_greater_better', 'Figures', 'figures', 'plan', 'rehearse', 'shares_of', 'rehearse_assignment',
-           'answers', 'contributed', 'units_of', 'Finding', 'judge', 'margins_of', 'smaller_of', 'figures_of_table',
+           'answers', 'contributed', 'units_of', 'Finding', 'conclude', 'margins_of', 'smaller_of', 'figures_of_table',
            'analyse_table', 'as_plain', 'plot_plan']
 
 # %% ../../nbs/stages/150_abtest.ipynb #fa0c395b
@@ -19,16 +19,19 @@ import pandas as pd
 from annotated_types import Interval
 from scipy import stats
 
-from ..core.errors import MlopsError, nearest
-from ..core.metrics import METRICS
-from ..core.settings import find_root
-from ..core.stage import Figure, Input, Json, Output, log
-from ..core.tables import read_table
-from .problem import Problem, as_markdown
-from ..stats.experiment import Analysis, Measure, Size, Verdict, analyse, decide, linearised, ratio_mismatch, sample_size
+from ..model.decision import number_of, is_positive
+from ..base.errors import MlopsError, nearest
+from ..model.metrics import METRICS
+from ..base.settings import find_root
+from ..pipeline.stage import Figure, Input, Json, Output, log
+from ..sources.tables import read_table
+from ..base.text import in_figure, in_markdown
+from ..model.problem import Problem
+from .problem import as_markdown
+from ..stats.experiment import Analysis, Conclusion, Measure, Size, analyse, decide, linearised, ratio_mismatch, sample_size
 from ..stats.quality import contributions
 from ..stats.sequential import always_valid, critical, effective, planned
-from ..traffic.arms import Experiment, Plan, assign, check_assignment, unit_of
+from ..log.assignment import Experiment, ExperimentPlan, assign, check_assignment, unit_of
 
 # %% ../../nbs/stages/150_abtest.ipynb #4913261a
 _MORE = {"cost": "mean cost of a decision, by the charter's costs", "latency": "seconds until the answer", "flagged": "share of answers that missing, unseen or far-off values weaken"}
@@ -57,14 +60,14 @@ class Figures(NamedTuple):
 def figures(
     found: Mapping[str, Any],  # the artifact `evaluation`
     name: str,
-    stated: Problem,
+    problem: Problem,
 ) -> Figures:
     "A metric's value and spread, by the rows that evaluated the champion."
-    greater = is_greater_better(name, stated.task)
+    greater = is_greater_better(name, problem.task)
     if name in WITHOUT_LABEL:
-        raise MlopsError(f"{name} is a guardrail; an experiment is decided by a metric of its labels, e.g. {stated.metric}")
+        raise MlopsError(f"{name} is a guardrail; an experiment is decided by a metric of its labels, e.g. {problem.metric}")
     if name == "cost":
-        cells, costs = found["confusion"], stated.costs
+        cells, costs = found["confusion"], problem.costs
         each = np.repeat([costs.false_positive, costs.false_negative, 0.0], [cells["fp"], cells["fn"], cells["tp"] + cells["tn"]])
         return Figures(float(each.mean()), float(each.std(ddof=1)), 0.0)
     span = found["metrics"].get(name) or {}
@@ -72,7 +75,7 @@ def figures(
         raise MlopsError(f"{name} is undefined on the rows that evaluated the model, so its spread isn't known; plan by another metric, e.g. cost or accuracy")
     value = span["value"]
     sd = math.sqrt(value * (1 - value)) if name == "accuracy" else (span["high"] - span["low"]) / (2 * 1.959964) * math.sqrt(found["n"])
-    return Figures(value, sd, METRICS[stated.task][name].high if greater else METRICS[stated.task][name].low)
+    return Figures(value, sd, METRICS[problem.task][name].high if greater else METRICS[problem.task][name].low)
 
 # %% ../../nbs/stages/150_abtest.ipynb #cb95f1a1
 def plan(
@@ -159,7 +162,7 @@ class _Output(msgspec.Struct):
 
 def answers(
     test: Experiment,
-    logged: Any,  # of traffic.history.History.read, as a pyarrow Table or a frame
+    logged: Any,  # of log.history.History.read, as a pyarrow Table or a frame
     labels: Mapping[str, Any],  # by prediction id
 ) -> tuple[pd.DataFrame, dict[str, int]]:  # a line for each answer, in the order of time: unit, arm ("" before the start), label, decision, probability ...; counts
     "The log's rows as answers of an experiment."
@@ -184,31 +187,31 @@ def answers(
 def contributed(
     rows: pd.DataFrame,  # of `answers`, of one arm; labelled, unless the metric needs no label
     name: str,  # of the metric
-    stated: Problem,
+    problem: Problem,
 ) -> np.ndarray:  # (n,) one number a row, whose mean is the metric; nan where it is undefined
     "What each answer contributes to a metric."
     if name in WITHOUT_LABEL:
         return rows[name].to_numpy(float)
-    labels, decisions = rows["label"].astype(str).to_numpy(), rows["decision"]
-    if stated.task == "regression":
-        return contributions(name, pd.to_numeric(rows["label"]).to_numpy(float), None, decisions.to_numpy(float), "regression")
-    said = decisions.map(str).to_numpy()
+    if problem.task == "regression":
+        return contributions(name, pd.to_numeric(rows["label"]).to_numpy(float), None, rows["decision"].to_numpy(float), "regression")
+    read = str if isinstance(rows["decision"].iloc[0], str) else number_of  # numbers and truths, whatever their labels look like
+    labels, said = (np.array([read(v) for v in rows[c]], dtype=object) for c in ("label", "decision"))
     if name == "accuracy":
         return (labels == said).astype(float)
-    if stated.task == "binary":
-        truth, picked = labels == str(stated.positive), said == str(stated.positive)
+    if problem.task == "binary":
+        y_true, picked = is_positive(labels, problem.positive), is_positive(said, problem.positive)
         if name == "cost":
-            return np.where(truth & ~picked, stated.costs.false_negative, np.where(picked & ~truth, stated.costs.false_positive, 0.0))
-        return contributions(name, truth, rows["probability"].to_numpy(float), picked)
+            return np.where(y_true & ~picked, problem.costs.false_negative, np.where(picked & ~y_true, problem.costs.false_positive, 0.0))
+        return contributions(name, y_true, rows["probability"].to_numpy(float), picked)
     classes = list(rows["probabilities"].iloc[0])
-    chances = np.array([[p[c] for c in classes] for p in rows["probabilities"]])
-    return contributions(name, labels, chances, said, "multiclass", classes)
+    proba = np.array([[p[c] for c in classes] for p in rows["probabilities"]])
+    return contributions(name, labels, proba, said, "multiclass", [read(c) for c in classes])
 
 # %% ../../nbs/stages/150_abtest.ipynb #15461b8d
 def units_of(
     rows: pd.DataFrame,  # of `answers`
     names: Sequence[str],  # metrics
-    stated: Problem,
+    problem: Problem,
     once: bool = True,  # a unit's first row only; else all of them, as a ratio
     least: int = 100,  # units with a past, for CUPED
 ) -> pd.DataFrame:  # one line a unit: arm, and NAME, NAME/per, NAME/before; nan where nothing is known
@@ -221,19 +224,19 @@ def units_of(
         if known.empty:
             made[name] = math.nan
             continue
-        each = pd.concat([pd.Series(contributed(part, name, stated), part["unit"]) for _, part in known.groupby("arm")]).groupby(level=0)
+        each = pd.concat([pd.Series(contributed(part, name, problem), part["unit"]) for _, part in known.groupby("arm")]).groupby(level=0)
         made[name] = each.sum(min_count=1)
         if each.size().max() > 1:
             made[f"{name}/per"] = each.size()
         if before["unit"].nunique() >= least:
-            made[f"{name}/before"] = pd.Series(contributed(before, name, stated), before["unit"].to_numpy()).groupby(level=0).mean()
+            made[f"{name}/before"] = pd.Series(contributed(before, name, problem), before["unit"].to_numpy()).groupby(level=0).mean()
     return made.reset_index(drop=True)
 
 # %% ../../nbs/stages/150_abtest.ipynb #627cad79
 class Finding(NamedTuple):
     "What an experiment says so far."
 
-    verdict: Verdict
+    verdict: Conclusion
     analysis: Analysis | None  # None: there is nothing to analyse yet
     counts: dict[str, int]  # answers, units, labelled units, what was left out
     units: pd.DataFrame
@@ -249,32 +252,32 @@ def _labels_missing(units: pd.DataFrame, name: str, arms: Sequence[str], thresho
     return f"labels came for {said}: the arms can't be compared by those who have one. Look at: whether a decision has an influence on who gets a label, and whether the labels of one arm come later"
 
 
-def judge(
+def conclude(
     test: Experiment,
     logged: Any,  # see answers
     labels: Mapping[str, Any],  # by prediction id
-    stated: Problem,
+    problem: Problem,
 ) -> Finding:
     "What follows from an experiment, as far as it has come."
     intent = test.plan
     names = [intent.metric, *(n for n in intent.guardrails if n != intent.metric)]
-    measures = [Measure(n, is_greater_better(n, stated.task), margin=intent.guardrails.get(n)) for n in names]
+    measures = [Measure(n, is_greater_better(n, problem.task), margin=intent.guardrails.get(n)) for n in names]
     shares = {arm: test.shares[arm] for arm in test.arms}
     rows, counts = answers(test, logged, labels)
     once = intent.mode == "sequential"
-    units = units_of(rows, names, stated, once)
+    units = units_of(rows, names, problem, once)
     counts |= {"units": len(units), "labelled": int(units[intent.metric].notna().sum())}
     if units.empty:
-        return Finding(Verdict("go on", "", ["nothing was answered yet"]), None, counts, units)
+        return Finding(Conclusion("go on", "", ["nothing was answered yet"]), None, counts, units)
     by_arm = {arm: int((units["arm"] == arm).sum()) for arm in shares}
     mismatch = ratio_mismatch(by_arm, shares)
     if not mismatch.ok or (missing := _labels_missing(units, intent.metric, [*shares])):
-        return Finding(Verdict("refused", "", [missing if mismatch.ok else mismatch.said]), None, counts, units)
+        return Finding(Conclusion("refused", "", [missing if mismatch.ok else mismatch.said]), None, counts, units)
     size = Size(intent.control or 5000, intent.variant or 5000, 0)
     try:
         analysis = analyse(units, measures, shares, assigned=by_arm, alpha=intent.alpha, widen=always_valid(size) if once else None)
     except ValueError as error:
-        return Finding(Verdict("go on", "", [str(error)]), None, counts, units)
+        return Finding(Conclusion("go on", "", [str(error)]), None, counts, units)
     enough = all(c.n_control >= size.control and c.n_variant >= size.variant for c in analysis.comparisons)
     final = enough if intent.control else not once
     return Finding(decide(analysis, final=final, any_time=once, minimum_effect=intent.minimum_effect), analysis, counts, units)
@@ -298,11 +301,11 @@ def margins_of(
 
 def smaller_of(
     names: Sequence[str],  # of metrics or columns
-    stated: Problem,
+    problem: Problem,
     given: Sequence[str],  # said to be better when smaller
 ) -> list[str]:
     "Those that are better when smaller: metrics of the task are known."
-    return [n for n in names if n in given or n in _MORE or (n in METRICS[stated.task] and not METRICS[stated.task][n].greater_is_better)]
+    return [n for n in names if n in given or n in _MORE or (n in METRICS[problem.task] and not METRICS[problem.task][n].greater_is_better)]
 
 
 def figures_of_table(
@@ -332,7 +335,7 @@ def analyse_table(
     alpha: float,
     size: Size | None,  # planned units where the experiment is watched; None: a fixed end
     effect: float,
-) -> tuple[Analysis, Verdict]:
+) -> tuple[Analysis, Conclusion]:
     "Analysis and verdict of an experiment's units."
     measures = [Measure(n, n not in smaller, margin=margins.get(n)) for n in [name, *(m for m in margins if m != name)]]
     if wrong := [n for n in ("arm", *(m.name for m in measures)) if n not in units]:
@@ -375,7 +378,7 @@ def plot_plan(
     for c in found.comparisons if found else []:
         if math.isfinite(c.low):
             axes.plot(c.n_control + c.n_variant, (c.high - c.low) / 2, "o", mfc="white", color="0")
-            axes.annotate(c.variant, (c.n_control + c.n_variant, (c.high - c.low) / 2), fontsize=8, xytext=(5, 5), textcoords="offset points")
-    axes.set(xlabel=f"units in all arms, {size['total']:,} planned", ylabel=f"half width of the {1 - alpha:.1%} interval\nof the difference in {intent['metric']}", ylim=(0, 6 * intent["minimum_effect"]), xlim=(0, None))
+            axes.annotate(in_figure(c.variant, 40), (c.n_control + c.n_variant, (c.high - c.low) / 2), fontsize=8, xytext=(5, 5), textcoords="offset points")
+    axes.set(xlabel=f"units in all arms, {size['total']:,} planned", ylabel=f"half width of the {1 - alpha:.1%} interval\nof the difference in {in_figure(intent['metric'], 40)}", ylim=(0, 6 * intent["minimum_effect"]), xlim=(0, None))
     axes.legend(frameon=False, fontsize=8)
     return figure

@@ -13,11 +13,17 @@ import numpy as np
 import pandas as pd
 from annotated_types import Interval
 
-from ..core.errors import MlopsError, nearest
-from ..core.metrics import FAIRNESS_METRICS
-from ..core.stage import Figure, Input, Json, Model, Output, Table, log
-from .evaluate import feature_rows, interval, judge, positive_probability, resample_counts
-from .problem import Problem, as_markdown, group_labels, is_positive
+from ..model.decision import is_positive
+from ..base.errors import MlopsError, nearest
+from ..model.metrics import FAIRNESS_METRICS
+from ..pipeline.stage import Figure, Input, Json, Model, Output, Table, log
+from ..base.text import in_figure, in_markdown
+from ..model.schema import feature_rows
+from ..model.intervals import interval, resample_counts
+from .evaluate import judge_bound, positive_probability
+from ..model.problem import Problem
+from ..model.groups import group_labels
+from .problem import as_markdown
 from ..stats.quality import wilson
 
 # %% ../../nbs/stages/110_fairness.ipynb #49ef5928
@@ -47,7 +53,7 @@ RATES = {
 
 
 def group_rates(
-    truth: np.ndarray,  # (n,) bool
+    y_true: np.ndarray,  # (n,) bool
     picked: np.ndarray,  # (n,) bool, the decision
     codes: np.ndarray,  # (n,) of the group
     names: list[str],  # of the groups
@@ -58,10 +64,10 @@ def group_rates(
     from sklearn.metrics import accuracy_score
 
     metrics = {"n": count, "selection_rate": selection_rate, "true_positive_rate": true_positive_rate, "false_positive_rate": false_positive_rate, "accuracy": accuracy_score}
-    frame = MetricFrame(metrics=metrics, y_true=truth.astype(int), y_pred=picked.astype(int), sensitive_features=codes).by_group
+    frame = MetricFrame(metrics=metrics, y_true=y_true.astype(int), y_pred=picked.astype(int), sensitive_features=codes).by_group
     found = {}
     for code, name in enumerate(names):
-        row, real = frame.loc[code], int(truth[codes == code].sum())
+        row, real = frame.loc[code], int(y_true[codes == code].sum())
         of = {"n": int(row["n"]), "positives": real, "negatives": int(row["n"]) - real}
         rates = {rate: _share(row[rate], of[base]) for rate, (base, _) in RATES.items()}
         found[name] = of | {"small": [rate for rate, (base, _) in RATES.items() if of[base] < min_group]} | rates
@@ -109,13 +115,13 @@ def disparities(
 
 
 def count_cells(
-    truth: np.ndarray,  # (n,) bool
+    y_true: np.ndarray,  # (n,) bool
     picked: np.ndarray,  # (n,) bool
     codes: np.ndarray,  # (n,) of the group
     groups: int,  # how many
 ) -> np.ndarray:  # (groups, 4)
     "True positives, false negatives, false positives and true negatives of each group."
-    return np.bincount(codes * 4 + 2 * ~truth + ~picked, minlength=4 * groups).reshape(groups, 4)
+    return np.bincount(codes * 4 + 2 * ~y_true + ~picked, minlength=4 * groups).reshape(groups, 4)
 
 # %% ../../nbs/stages/110_fairness.ipynb #24839b61
 def disparity_intervals(
@@ -149,7 +155,7 @@ def _decisive(metric: str, groups: dict[str, dict[str, Any]]) -> dict[str, Any]:
 
 
 def audit_binary(
-    truth: np.ndarray,  # (n,) bool
+    y_true: np.ndarray,  # (n,) bool
     picked: np.ndarray,  # (n,) bool
     codes: np.ndarray,  # (n,) of the group
     names: list[str],  # of the groups
@@ -159,8 +165,8 @@ def audit_binary(
     seed: int,
 ) -> dict[str, Any]:  # {"groups": ..., "metrics": {metric: value, low, high, rate, lowest, highest, without_small}}
     "Rates of each group, and differences and ratios between groups, of one sensitive feature."
-    groups = group_rates(truth, picked, codes, names, min_group)
-    cells = count_cells(truth, picked, codes, len(names))
+    groups = group_rates(y_true, picked, codes, names, min_group)
+    cells = count_cells(y_true, picked, codes, len(names))
     metrics = {}
     for metric, span in disparity_intervals(cells, resamples, seed).items():
         decisive: dict[str, Any] = _decisive(metric, groups) if span["value"] is not None else {"rate": None, "lowest": None, "highest": None}
@@ -216,12 +222,12 @@ def check_rules(
 
 def _verdict(rule: Any, found: dict[str, Any], groups: dict[str, dict[str, Any]], sense: str, bound: float) -> dict[str, Any]:
     "passed, sure, message; a gate that a small group decides is judged by the large groups, or not at all."
-    verdict = judge(sense, bound, found["value"], found["low"], found["high"])
+    verdict = judge_bound(sense, bound, found["value"], found["low"], found["high"])
     few = found["lowest"] is None or any(found["rate"] in groups[g]["small"] for g in (found["lowest"], found["highest"]))
     if not (rule.gate and few):
         return verdict
     rest = found["without_small"]
-    broken = rest is not None and not judge(sense, bound, rest, None, None)["passed"]
+    broken = rest is not None and not judge_bound(sense, bound, rest, None, None)["passed"]
     ending = "not met by the large groups alone" if broken else "not judged: too few people"
     value = "undefined on these rows" if found["value"] is None else verdict["message"].partition(", asked")[0]
     return {"passed": False if broken else None, "sure": False, "message": f"{value}, asked: {sense.replace('_', ' ')} {bound:g}: {ending}"}
@@ -275,13 +281,13 @@ def audit(
     if problem.task == "binary":
         if threshold is None or problem.positive is None:
             raise MlopsError("a binary task is decided by a threshold for its positive class, but there is none; run: mlops-nb run ensemble")
-        truth, picked = is_positive(test[problem.target], problem.positive), positive_probability(model, test, problem.positive) >= threshold
-        by = {name: audit_binary(truth, picked, codes, names, **how) for name, (codes, names) in groups.items()}
+        y_true, picked = is_positive(test[problem.target], problem.positive), positive_probability(model, test, problem.positive) >= threshold
+        by = {name: audit_binary(y_true, picked, codes, names, **how) for name, (codes, names) in groups.items()}
     else:
-        truth, said = test[problem.target].to_numpy(), np.asarray(model.predict(feature_rows(model, test)))
-        measures = {"accuracy": (truth == said).astype(float)}
+        y_true, said = test[problem.target].to_numpy(), np.asarray(model.predict(feature_rows(model, test)))
+        measures = {"accuracy": (y_true == said).astype(float)}
         if problem.task == "regression":
-            measures = {"mean_error": said - truth, "mean_absolute_error": np.abs(said - truth)}
+            measures = {"mean_error": said - y_true, "mean_absolute_error": np.abs(said - y_true)}
         by = {name: audit_means(measures, codes, names, **how) for name, (codes, names) in groups.items()}
     note = _DOES_NOT_APPLY.get(problem.task) if by else "The charter names no sensitive feature, so nothing was audited."
     rules = check_rules(problem.fairness, by, problem.positive) if problem.task == "binary" else []
@@ -324,7 +330,7 @@ def plot_audit(
     by = result["by"]
     if not by:
         figure = matplotlib.figure.Figure(figsize=(5, 1), dpi=66)
-        figure.text(0.5, 0.5, result["note"], ha="center", va="center", fontsize=9)
+        figure.text(0.5, 0.5, in_figure(result["note"], 200), ha="center", va="center", fontsize=9)
         return figure
     rates = [k for k, v in next(iter(next(iter(by.values()))["groups"].values())).items() if isinstance(v, dict) and (k != "accuracy" or result["task"] != "binary")]
     heights = [len(found["groups"]) + 1.4 for found in by.values()]
@@ -334,7 +340,7 @@ def plot_audit(
         for axes, rate in zip(line, rates, strict=True):
             _panel(axes, found["groups"], rate)
             axes.tick_params(labelleft=axes is line[0])
-        line[0].set_ylabel(feature)
+        line[0].set_ylabel(in_figure(feature, 40))
     for axes, rate in zip(panels[0], rates, strict=True):
         axes.set_title(rate.replace("_", " "))
         axes.text(1.01, 1.02, "n", transform=axes.transAxes, fontsize=8)
@@ -351,5 +357,5 @@ def _panel(axes: Any, groups: dict[str, dict[str, Any]], rate: str) -> None:
             axes.plot([span["low"], span["high"]], [i, i], color="0.4", lw=1.4)
             axes.plot(span["value"], i, "o", ms=5, color="0", mfc="white" if rate in facts["small"] else "0")
         axes.text(1.01, i, f"{base:,}", transform=axes.get_yaxis_transform(), va="center", fontsize=8)
-    axes.set(yticks=range(len(groups)), yticklabels=list(groups), ylim=(len(groups) - 0.5, -0.5))
+    axes.set(yticks=range(len(groups)), yticklabels=[in_figure(g, 40) for g in groups], ylim=(len(groups) - 0.5, -0.5))
     axes.grid(axis="x", color="0.9")

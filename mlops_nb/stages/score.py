@@ -12,11 +12,13 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from ..core.columns import Scorer
-from ..core.errors import MlopsError
-from ..core.settings import find_root
-from ..core.stage import Input, Json, Model, Output, Table, log
-from ..core.tables import read_table
+from ..model.columns import Scorer
+from ..model.decision import name_of
+from ..base.errors import MlopsError
+from ..base.settings import find_root
+from ..pipeline.stage import Input, Json, Model, Output, Table, log
+from ..sources.tables import read_table
+from ..base.text import as_table
 
 # %% ../../nbs/stages/130_score.ipynb #267ee5c4
 def scorer_for(
@@ -57,7 +59,7 @@ def summary_of(
 ) -> dict[str, Any]:  # the artifact `scored`
     "How many rows, what was decided, and what could not be scored."
     numbers = pd.api.types.is_float_dtype(lines["decision"])
-    decided = {} if numbers else {str(k): int(n) for k, n in lines["decision"].value_counts().items()}
+    decided = {} if numbers else {name_of(k): int(n) for k, n in lines["decision"].value_counts().items()}
     bad = len({r["row"] for r in refused})
     facts = {"name": registered["name"], "version": registered["version"], "phase": registered["phase"], "source": source}
     return {**facts, "rows": len(lines) + bad, "scored": len(lines), "refused": bad, "decisions": decided, "flags": flags, "why_refused": refused[:1000]}

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Size', 'power_of', 'sample_size', 'detectable', 'linearised', 'ratio_sd', 'Mismatch', 'ratio_mismatch', 'Comparison',
            'compare_shares', 'compare_means', 'compare_ranks', 'compare_bootstrap', 'cuped', 'holm', 'Measure',
-           'compare', 'Guardrail', 'Analysis', 'analyse', 'Verdict', 'decide']
+           'compare', 'Guardrail', 'Analysis', 'analyse', 'Conclusion', 'decide']
 
 # %% ../../nbs/stats/50_experiment.ipynb #080d94f6
 import math
@@ -405,7 +405,7 @@ def analyse(
     return Analysis(mismatch, primary, found, guards, alpha)
 
 # %% ../../nbs/stats/50_experiment.ipynb #ecad3a21
-class Verdict(NamedTuple):
+class Conclusion(NamedTuple):
     "What follows from an analysis."
 
     action: Literal["promote", "stop", "go on", "refused"]
@@ -425,13 +425,13 @@ def decide(
     final: bool = True,  # the planned number of units is there
     any_time: bool = False,  # the intervals are always valid, so a conclusion may come earlier
     minimum_effect: float = 0.0,  # smallest improvement that is worth while, >= 0
-) -> Verdict:
+) -> Conclusion:
     "Promote, stop or go on; refused when the arms can't be compared."
     if not analysis.mismatch.ok:
-        return Verdict("refused", "", [analysis.mismatch.said])
+        return Conclusion("refused", "", [analysis.mismatch.said])
     reasons = [_about(c) for c in analysis.comparisons]
     if not final and not any_time:
-        return Verdict("go on", "", [*reasons, "the planned number of units isn't there yet, and a look before it proves nothing"])
+        return Conclusion("go on", "", [*reasons, "the planned number of units isn't there yet, and a look before it proves nothing"])
     sign = 1 if analysis.measure.greater_is_better else -1
     winners, open_ = [], []
     for found in analysis.comparisons:
@@ -452,7 +452,7 @@ def decide(
             reasons += [f"{found.variant}: {g.comparison.measure} may yet be worse by more than {g.margin:g} ({g.comparison.low:+.4g} to {g.comparison.high:+.4g})" for g in guards if g.state == "open"]
     if winners:
         top = max(winners, key=lambda c: sign * c.difference)
-        return Verdict("promote", top.variant, [*reasons, f"{top.variant} is better by more than chance (p = {top.p:.2g}) and keeps every guardrail"])
+        return Conclusion("promote", top.variant, [*reasons, f"{top.variant} is better by more than chance (p = {top.p:.2g}) and keeps every guardrail"])
     if open_ and not final:
-        return Verdict("go on", "", [*reasons, f"nothing is certain yet about {', '.join(open_)}"])
-    return Verdict("stop", "", [*reasons, "no variant is better by more than chance: the control stays"])
+        return Conclusion("go on", "", [*reasons, f"nothing is certain yet about {', '.join(open_)}"])
+    return Conclusion("stop", "", [*reasons, "no variant is better by more than chance: the control stays"])

@@ -125,18 +125,18 @@ def _average_precision(weights: np.ndarray, score: np.ndarray) -> Slope:
 def _by_chances(
     name: str,
     weights: np.ndarray,  # (n, classes)
-    chances: np.ndarray,  # (n, classes)
+    proba: np.ndarray,  # (n, classes)
 ) -> Slope:
     "One measure of a classifier's chances."
     if name == "roc_auc":
-        return _area(weights, chances[:, 1], 1)
+        return _area(weights, proba[:, 1], 1)
     if name == "roc_auc_ovr":
-        return _mean([_area(weights, chances[:, c], c) for c in range(weights.shape[1])])
+        return _mean([_area(weights, proba[:, c], c) for c in range(weights.shape[1])])
     if name == "average_precision":
-        return _average_precision(weights, chances[:, 1])
+        return _average_precision(weights, proba[:, 1])
     if name == "brier":
-        return _ratio(weights, (chances[:, 1:] - np.arange(2)) ** 2, np.ones(weights.shape))
-    return _ratio(weights, -np.log(np.clip(chances, np.finfo(float).eps, 1)), np.ones(weights.shape))
+        return _ratio(weights, (proba[:, 1:] - np.arange(2)) ** 2, np.ones(weights.shape))
+    return _ratio(weights, -np.log(np.clip(proba, np.finfo(float).eps, 1)), np.ones(weights.shape))
 
 
 def _by_decisions(
@@ -166,16 +166,16 @@ MEASURES = {
 }
 
 # %% ../../nbs/stats/30_quality.ipynb #85c6e135
-def _number_slope(name: str, truth: np.ndarray, said: np.ndarray) -> Slope:
+def _number_slope(name: str, y_true: np.ndarray, said: np.ndarray) -> Slope:
     "One measure of a regression; influences (n, 1)."
-    ones, off = np.ones((len(truth), 1)), (said - truth)[:, None]
+    ones, off = np.ones((len(y_true), 1)), (said - y_true)[:, None]
     if name == "mae":
         return _ratio(ones, abs(off), ones)
     if name == "rmse":
         square, slope, n = _ratio(ones, off**2, ones)
         root = math.sqrt(square)
         return root, slope / (2 * root or 1), n
-    left, slope, n = _ratio(ones, off**2, (truth - truth.mean())[:, None] ** 2)
+    left, slope, n = _ratio(ones, off**2, (y_true - y_true.mean())[:, None] ** 2)
     return 1 - left, -slope, n
 
 # %% ../../nbs/stats/30_quality.ipynb #3fc1151a
@@ -238,8 +238,8 @@ def _known(names: Iterable[str], task: str) -> list[str]:
 
 # %% ../../nbs/stats/30_quality.ipynb #5225a1b0
 def realised(
-    truth: Any,  # (n,) bool in a binary task, else labels or numbers
-    chances: Any = None,  # (n,) of the positive class, or (n, classes); not in a regression
+    y_true: Any,  # (n,) bool in a binary task, else labels or numbers
+    proba: Any = None,  # (n,) of the positive class, or (n, classes); not in a regression
     decisions: Any = None,  # (n,) bool, labels or predicted numbers
     measures: Iterable[str] | Mapping[str, Callable] = (),  # names; or {name: f(truth, chances, decisions)}: a number a row, to be averaged, or one number
     task: str = "binary",
@@ -250,14 +250,14 @@ def realised(
 ) -> dict[str, Estimate]:
     "Quality by labels. A curve of one class only is undefined: nan."
     if isinstance(measures, Mapping):
-        given = [None if x is None else _flat(x, what) for x, what in ((truth, "labels"), (chances, "chances"), (decisions, "decisions"))]
+        given = [None if x is None else _flat(x, what) for x, what in ((y_true, "labels"), (proba, "chances"), (decisions, "decisions"))]
         return {name: _resampled(name, f, given, level, resamples, seed) for name, f in measures.items()}
     names = _known(measures or MEASURES.get(task, ()), task)
     if task == "regression":
-        real = _flat(truth, "labels").astype(float)
+        real = _flat(y_true, "labels").astype(float)
         number = _flat(_needed(decisions, "decisions", names[0]), "decisions", len(real)).astype(float)
         return {name: _estimate(name, _number_slope(name, real, number), np.ones((len(real), 1)), level) for name in names}
-    weights, probability, said = _read(truth, chances, decisions, task, classes)
+    weights, probability, said = _read(y_true, proba, decisions, task, classes)
     return {name: _estimate(name, _slope(name, weights, probability, said), weights, level) for name in names}
 
 
@@ -275,15 +275,15 @@ def _needed(given: Any, what: str, name: str) -> Any:
     return given
 
 
-def _read(truth: Any, chances: Any, decisions: Any, task: str, classes: Sequence | None) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
+def _read(y_true: Any, proba: Any, decisions: Any, task: str, classes: Sequence | None) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
     "Weights (n, classes) at the truth, chances (n, classes), codes of decisions."
     if task == "binary":
-        real = _bools(truth, "labels").astype(int)
-        probability = None if chances is None else _chances(chances, len(real))
+        real = _bools(y_true, "labels").astype(int)
+        probability = None if proba is None else _chances(proba, len(real))
         return np.eye(2)[real], probability, None if decisions is None else _said(decisions, task, (), len(real))
-    known = _classes(classes, chances)
-    real = _codes(truth, "labels", known)
-    probability = None if chances is None else _chances(chances, len(real), len(known))
+    known = _classes(classes, proba)
+    real = _codes(y_true, "labels", known)
+    probability = None if proba is None else _chances(proba, len(real), len(known))
     return np.eye(len(known))[real], probability, None if decisions is None else _said(decisions, task, known, len(real))
 
 
@@ -292,11 +292,11 @@ def _said(decisions: Any, task: str, classes: Sequence, n: int) -> np.ndarray:
     return _bools(decisions, "decisions", n).astype(int) if task == "binary" else _codes(decisions, "decisions", classes, n)
 
 
-def _classes(classes: Sequence | None, chances: Any) -> list:
+def _classes(classes: Sequence | None, proba: Any) -> list:
     "The classes, by their labels or by their numbers."
-    if classes is None and chances is None:
+    if classes is None and proba is None:
         raise ValueError("a multiclass task has neither chances nor the names of its classes; give `classes`")
-    return list(range(np.shape(chances)[1])) if classes is None else list(classes)
+    return list(range(np.shape(proba)[1])) if classes is None else list(classes)
 
 
 def _estimate(name: str, slope: Slope, weights: np.ndarray, level: float) -> Estimate:
@@ -323,8 +323,8 @@ def _resampled(name: str, measure: Callable, given: list, level: float, resample
 # %% ../../nbs/stats/30_quality.ipynb #ccd4b992
 def contributions(
     name: str,  # of the measure
-    truth: Any,  # see realised
-    chances: Any = None,
+    y_true: Any,  # see realised
+    proba: Any = None,
     decisions: Any = None,
     task: str = "binary",
     classes: Sequence | None = None,
@@ -332,10 +332,10 @@ def contributions(
     "A measure as a mean of rows, linearised by its influences; their spread is its error."
     _known([name], task)
     if task == "regression":
-        real = _flat(truth, "labels").astype(float)
+        real = _flat(y_true, "labels").astype(float)
         value, influence, _ = _number_slope(name, real, _flat(_needed(decisions, "decisions", name), "decisions", len(real)).astype(float))
         return value + influence[:, 0]
-    weights, probability, said = _read(truth, chances, decisions, task, classes)
+    weights, probability, said = _read(y_true, proba, decisions, task, classes)
     value, influence, _ = _slope(name, weights, probability, said)
     return value + influence[np.arange(len(weights)), weights.argmax(axis=1)]
 
@@ -348,14 +348,14 @@ class Calibrator(NamedTuple):
     edges: list[float]  # between blocks of equal share
     sizes: list[int]  # rows in each block, one more than edges
 
-    def mend(self, chances: np.ndarray) -> np.ndarray:
+    def mend(self, proba: np.ndarray) -> np.ndarray:
         "Calibrated chances."
-        return np.interp(chances, self.at, self.share)
+        return np.interp(proba, self.at, self.share)
 
-    def doubt(self, chances: np.ndarray, slope: np.ndarray) -> float:
+    def doubt(self, proba: np.ndarray, slope: np.ndarray) -> float:
         "Variance of a figure that moves by slope[i] with each calibrated chance."
-        block = np.searchsorted(self.edges, chances)
-        share = np.interp(chances, self.at, self.share)
+        block = np.searchsorted(self.edges, proba)
+        share = np.interp(proba, self.at, self.share)
         size = np.asarray(self.sizes, float)
         moved, middle = (np.bincount(block, w, minlength=len(size)) for w in (slope, share))
         p = (middle / np.maximum(np.bincount(block, minlength=len(size)), 1) * size + 1) / (size + 2)
@@ -363,14 +363,14 @@ class Calibrator(NamedTuple):
 
 
 def calibrator(
-    truth: Any,  # (n,) bool: of labelled rows, not those that the model learnt from
-    chances: Any,  # (n,) of the positive class
+    y_true: Any,  # (n,) bool: of labelled rows, not those that the model learnt from
+    proba: Any,  # (n,) of the positive class
 ) -> Calibrator:
     "Isotonic regression of the truth on the chances (Zadrozny and Elkan 2002)."
     from sklearn.isotonic import IsotonicRegression
 
-    real = _bools(truth, "labels")
-    said = _chances(chances, len(real))[:, 1]
+    real = _bools(y_true, "labels")
+    said = _chances(proba, len(real))[:, 1]
     order = np.argsort(said, kind="stable")
     model = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(said, real)
     fitted = model.predict(said[order])
@@ -381,7 +381,7 @@ def calibrator(
 
 # %% ../../nbs/stats/30_quality.ipynb #9a46a8c8
 def estimated(
-    chances: Any,  # (n,) of the positive class, or (n, classes)
+    proba: Any,  # (n,) of the positive class, or (n, classes)
     decisions: Any = None,  # (n,) bool, or labels
     names: Iterable[str] = (),  # of measures; all of the task's
     calibrator: Calibrator | None = None,  # None: the chances are calibrated
@@ -397,8 +397,8 @@ def estimated(
     if task == "regression":
         raise ValueError("the quality of a regression can't be estimated without labels: a predicted number says nothing about how far off it is; wait for labels, or watch drift")
     names = _known(names or MEASURES.get(task, ()), task)
-    probability = _chances(chances, columns=None if task == "binary" else len(_classes(classes, chances)))
-    said = None if decisions is None else _said(decisions, task, _classes(classes, chances) if task != "binary" else (), len(probability))
+    probability = _chances(proba, columns=None if task == "binary" else len(_classes(classes, proba)))
+    said = None if decisions is None else _said(decisions, task, _classes(classes, proba) if task != "binary" else (), len(probability))
     if calibrator is not None and task != "binary":
         raise ValueError("a calibrator mends the chances of a binary task; several classes must be calibrated by the model")
     mended = None if calibrator is None else calibrator.mend(probability[:, 1])
@@ -430,7 +430,7 @@ class Groups(NamedTuple):
 
 
 def by_group(
-    truth: Any,  # (n,) bool; None before labels come
+    y_true: Any,  # (n,) bool; None before labels come
     decisions: Any,  # (n,) bool
     groups: Any,  # (n,) name of each row's group
     min_group: int = 50,  # rows
@@ -438,7 +438,7 @@ def by_group(
 ) -> Groups:
     "Rates by group with Wilson's intervals; demographic parity and equal opportunity by fairlearn's definitions."
     picked = _bools(decisions, "decisions")
-    real = None if truth is None else _bools(truth, "labels", len(picked))
+    real = None if y_true is None else _bools(y_true, "labels", len(picked))
     names, codes = np.unique(_flat(groups, "groups", len(picked)).astype(str), return_inverse=True)
     rates: dict[str, dict[str, Estimate]] = {}
     for code, name in enumerate(names):
@@ -499,14 +499,14 @@ class Calibration(NamedTuple):
 
 
 def calibration(
-    truth: Any,  # (n,) bool
-    chances: Any,  # (n,) of the positive class
+    y_true: Any,  # (n,) bool
+    proba: Any,  # (n,) of the positive class
     bins: int = 10,  # with equal numbers of rows, >= 1
     level: float = 0.95,
 ) -> Calibration:
     "Reliability bins, expected calibration error, and Spiegelhalter's test (1986)."
-    real = _bools(truth, "labels")
-    said = _chances(chances, len(real))[:, 1]
+    real = _bools(y_true, "labels")
+    said = _chances(proba, len(real))[:, 1]
     parts = np.array_split(np.argsort(said, kind="stable"), min(bins, len(real)))
     made = [Bin(float(said[p].mean()), _share(int(real[p].sum()), len(p), level)) for p in parts]
     share = np.array([len(p) for p in parts]) / len(real)

@@ -15,12 +15,13 @@ import pyarrow.parquet as pq
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.pipeline import Pipeline
 
-from mlops_nb.core.fold import fold
+from mlops_nb.model.compile import compile_model
 from _figures import tell
-from mlops_nb.core.registry import register, sample_of
+from mlops_nb.registry.registration import register
+from mlops_nb.registry.sample import sample_of
 from mlops_nb.stages.features import make_recipe
-from mlops_nb.stages.problem import Problem
-from mlops_nb.stages.split import conform, learn_schema
+from mlops_nb.model.problem import Problem
+from mlops_nb.model.schema import conform, learn_schema
 
 DATA = Path(__file__).parents[2] / "mlops_nb" / "data" / "income.parquet"
 CHUNK = 1 << 17
@@ -37,7 +38,7 @@ def write_rows(people: pd.DataFrame, rows: int, file: Path) -> None:
 
 
 def make_model(people: pd.DataFrame, home: Path) -> tuple[Pipeline, object]:
-    "200 boosted trees, registered with their fold."
+    "200 boosted trees, registered with their compiled model."
     stated = Problem(name="income", goal="a benchmark", task="binary", target="income", positive=">50K", metric="roc_auc", data={"source": "package:income.parquet"})
     schema = learn_schema(people, stated)
     known = conform(people, schema)
@@ -45,8 +46,8 @@ def make_model(people: pd.DataFrame, home: Path) -> tuple[Pipeline, object]:
     model.fit(known, people.income)
     form = schema.model_dump(mode="json")
     evidence = {"problem": stated.model_dump(mode="json"), "schema": form, "decision": {"threshold": 0.33}, "sample": sample_of(model, known.head(8))}
-    made = fold(model, form, known.head(500), task="binary", positive=">50K", threshold=0.33)
-    register(f"sqlite:///{home}/mlflow.db", "income", model, evidence, "staging", fold=made)
+    made = compile_model(model, form, known.head(500), task="binary", positive=">50K", threshold=0.33)
+    register(f"sqlite:///{home}/mlflow.db", "income", model, evidence, "staging", compiled=made)
     return model, schema
 
 
@@ -66,7 +67,7 @@ def by_batch(home: Path, file: Path, out: Path) -> tuple[float, float, float]:
     "Seconds of the whole command, start included, those of its CPU, and its peak memory in GB."
     env = {**os.environ, "MLOPS_NB_REGISTRY_URI": f"sqlite:///{home}/mlflow.db", "MLOPS_NB_HOME": str(home)}
     since = time.perf_counter()
-    child = subprocess.Popen([sys.executable, "-m", "mlops_nb.services.batch", str(file), str(out), "--model", "income@staging", "--keep", "id"], cwd=DATA.parents[2], env=env, stdout=sys.stderr)
+    child = subprocess.Popen([sys.executable, "-m", "mlops_nb.cli.main", "score", str(file), str(out), "--model", "income@staging", "--keep", "id"], cwd=DATA.parents[2], env=env, stdout=sys.stderr)
     _, status, usage = os.wait4(child.pid, 0)
     child.returncode = os.waitstatus_to_exitcode(status)
     assert child.returncode == 0

@@ -15,7 +15,7 @@ from jupyter_client.manager import AsyncKernelManager
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import Engine, papermill_engines
 
-from mlops_nb.core.kernel import NAME, PromptManager, warm_up
+from mlops_nb.pipeline.kernel import NAME, PromptManager, warm_up
 
 ENV = {**os.environ, "OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "2", "OMP_WAIT_POLICY": "PASSIVE"}
 STACK = "import numpy, pandas, sklearn, matplotlib.pyplot"

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from _figures import tell
-from mlops_nb.traffic.log import PredictionLog, Record
+from mlops_nb.log.predictions import PredictionLog, Record
 
 ROW = {f"field_{n}": n * 1.5 if n % 2 else f"category {n}" for n in range(14)}
 

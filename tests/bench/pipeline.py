@@ -35,20 +35,20 @@ def seconds(command: list, env: dict[str, str]) -> float:
 
 def plain(sample: int | None) -> None:
     """Every stage's signature and run cells, one after the other in this process, on the same store and with the same knobs."""
-    from mlops_nb.core import runner
-    from mlops_nb.core.job import prepare
-    from mlops_nb.core.stage import bind, roots
+    from mlops_nb.pipeline import runner
+    from mlops_nb.pipeline.plan import prepare
+    from mlops_nb.pipeline.stage import bind, roots
 
-    job = prepare(runner.load_settings(), sample=sample)
-    store = runner.Store(job.settings.home)
-    digests = roots(job.settings, store)
-    source = runner._Run(job, [], set(), None, lambda *a, **k: None).source
-    for name, stage in job.graph.stages.items():
-        work = job.settings.home / "plain" / name
+    plan = prepare(runner.load_settings(), sample=sample)
+    store = runner.Store(plan.settings.home)
+    digests = roots(plan.settings, store)
+    source = runner._Run(plan, [], set(), None, lambda *a, **k: None).source
+    for name, stage in plan.graph.stages.items():
+        work = plan.settings.home / "plain" / name
         work.mkdir(parents=True)
         context = {
-            "run": "plain", "stage": name, "home": str(job.settings.home), "source": source, "record": str(work / "record.jsonl"),
-            "inputs": {p.artifact: digests[p.artifact] for p in stage.inputs}, "targets": {t: job.settings.registry_uri for t in stage.targets},
+            "run": "plain", "stage": name, "home": str(plan.settings.home), "source": source, "record": str(work / "record.jsonl"),
+            "inputs": {p.artifact: digests[p.artifact] for p in stage.inputs}, "targets": {t: plan.settings.registry_uri for t in stage.targets},
         }  # fmt: skip
         (work / "context.json").write_text(json.dumps(context))
         os.environ["MLOPS_NB_CONTEXT"] = str(work / "context.json")
@@ -56,7 +56,7 @@ def plain(sample: int | None) -> None:
         for role in ("parameters", "run"):
             for cell in stage.source(role):
                 exec(compile(cell.source, f"{name}:{cell.id}", "exec"), names)
-            names.update(job.knobs[name])
+            names.update(plan.knobs[name])
         for line in (work / "record.jsonl").read_text().splitlines():
             said = json.loads(line)
             if "output" in said:

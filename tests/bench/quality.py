@@ -22,15 +22,18 @@ import numpy as np
 import pandas as pd
 from sklearn.ensemble import HistGradientBoostingClassifier
 
-from mlops_nb.core.charter import Charter, load_charter, source_file
-from mlops_nb.core.signatures import read_stage
+from mlops_nb.base.charter import Charter, load_charter
+from mlops_nb.sources.files import source_file
+from mlops_nb.pipeline.signatures import read_stage
 from mlops_nb.stages.ensemble import choose_model, hold_contest, refit
 from mlops_nb.stages.features import make_recipe
-from mlops_nb.stages.problem import Problem, check_problem, metric_value
-from mlops_nb.stages.split import learn_schema, split_rows
+from mlops_nb.model.problem import Problem, check_problem
+from mlops_nb.model.metrics import metric_value
+from mlops_nb.model.schema import learn_schema
+from mlops_nb.stages.split import split_rows
 from mlops_nb.stages.train import CANDIDATES, answers_of, cross_validate, features_of, make_folds, make_model, rank_candidates, truth_of
 from mlops_nb.stages.tune import choose_models, tune_models, tuned_result
-from mlops_nb.stages.validate import judge
+from mlops_nb.stages.validate import judge_rows
 
 ROOT = Path(__file__).parents[2]
 SEEDS = (0, 1, 2, 3, 4)  # of split.seed; fixed
@@ -39,7 +42,7 @@ SEEDS = (0, 1, 2, 3, 4)  # of split.seed; fixed
 def knobs(charter: Charter, stage: str) -> dict[str, Any]:
     "The knobs of a stage as a run of this charter has them."
     notebook = next((ROOT / "nbs" / "stages").glob(f"*_{stage}.ipynb"))
-    return {name: knob.default for name, knob in read_stage(notebook).knobs.items()} | charter.knobs.get(stage, {})
+    return {name: knob.read(charter.knobs.get(stage, {}).get(name, knob.default)) for name, knob in read_stage(notebook).knobs.items()}
 
 
 def ours(charter: Charter, stated: Problem, train: pd.DataFrame, valid: pd.DataFrame) -> tuple[Any, str]:
@@ -77,7 +80,7 @@ def main() -> None:
     asked = parser.parse_args()
     charter = load_charter(ROOT / "nbs" / "charters" / "income.yaml")
     stated = check_problem(charter.statement())
-    rows = judge(pd.read_parquet(source_file(charter, ROOT).path), stated).rows
+    rows = judge_rows(pd.read_parquet(source_file(charter, ROOT).path), stated).rows
     rows = rows.sample(min(asked.rows or len(rows), len(rows)), random_state=0, ignore_index=True)
     k = {name: value for name, value in knobs(charter, "split").items() if name != "seed"}
     auc: dict[str, list[float]] = {"ours": [], "baseline": []}

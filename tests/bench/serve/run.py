@@ -30,7 +30,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mlops_nb.core.errors import MlopsError
+from mlops_nb.base.errors import MlopsError
 
 sys.path.append(str(Path(__file__).parents[1]))
 from _figures import tell  # noqa: E402
@@ -231,9 +231,9 @@ def running(command: list, folder: Path, **env: str):
 
 def case_of(which: str) -> Case:
     "The released income model, and a complete row that it has seen."
-    from mlops_nb.core.registry import read_released, released_file
-    from mlops_nb.core.settings import load_settings
-    from mlops_nb.services.host import read_checked
+    from mlops_nb.registry.released import read_released, released_file
+    from mlops_nb.base.settings import load_settings
+    from mlops_nb.serving.served import read_checked
 
     models = read_released(released_file(load_settings(ROOT).registry_uri))["models"]
     if which not in models:
@@ -251,13 +251,13 @@ def case_of(which: str) -> Case:
 @contextmanager
 def ours(case: Case, folder: Path):
     "Our service; the moment of its first answer is told too."
-    from mlops_nb.core.settings import load_settings
+    from mlops_nb.base.settings import load_settings
 
     began, grpc = time.perf_counter(), free_port()
     body = json.dumps({"rows": [case.row]}).encode()
     # the registry stays where it is; the prediction log goes to the benchmark's folder
     env = {"MLOPS_NB_ROOT": str(ROOT), "MLOPS_NB_REGISTRY_URI": load_settings(ROOT).registry_uri, "MLOPS_NB_HOME": str(folder)}
-    with running([BIN / "mlops-nb", "serve", "income", "--port", 0, "--grpc", f"127.0.0.1:{grpc}"], folder, **env) as process:
+    with running([BIN / "mlops-nb", "serve", "income", "--allow-staging", "--port", 0, "--grpc", f"127.0.0.1:{grpc}"], folder, **env) as process:
         while not (found := re.search(rb"http://127.0.0.1:(\d+)", (folder / "said.log").read_bytes())):
             if process.poll() is not None or time.perf_counter() - began > 60:
                 sys.exit((folder / "said.log").read_text())
@@ -343,7 +343,7 @@ def steady(server: Server, folder: Path, rate: float, seconds: float) -> Load:
 
 def grpc_body(case: Case) -> bytes:
     "A ModelInferRequest in its frame."
-    from mlops_nb.services import inference_pb2 as pb
+    from mlops_nb.serving import inference_pb2 as pb
 
     message: Any = pb.ModelInferRequest(model_name="income")  # type: ignore[attr-defined]
     for name, kind, value in [(one["name"], one["datatype"], one["data"][0]) for one in tensors(case)["inputs"]]:

