@@ -97,7 +97,7 @@ def test_a_service_routes_and_logs(project, sample):  # noqa: F811
         before = server.predict(rows)[1]
         assert "arm" not in before["predictions"][0] and "version" not in before["predictions"][0] and before["version"] == 1
         started = start_experiment(home, BOTH, [1, 2])
-        server.until(lambda: server.get("/v1/models")[1]["models"][0]["experiment"], 3)
+        server.until(lambda: server.get("/v1/models")[1]["models"][0]["experiment"])
         people = [f"p{i}" for i in range(40)]
         said = server.ask("POST", "/v1/predict", {"rows": rows, "subjects": people})[1]
         arms = [p["arm"] for p in said["predictions"]]
@@ -118,7 +118,7 @@ def test_a_service_routes_and_logs(project, sample):  # noqa: F811
         metrics = server.get("/metrics")[1]["text"]
         assert 'mlops_nb_requests_total{code="200",model="income",route="/v1/predict",version="2"} 1.0' in metrics
         end_experiment(home, "income", "enough was seen")
-        server.until(lambda: "arm" not in server.predict(rows[:1])[1]["predictions"][0], 3)
+        server.until(lambda: "arm" not in server.predict(rows[:1])[1]["predictions"][0])
     logged = History(home).read().to_pylist()
     assert {r["arm"] for r in logged} == {"", "control", "new"}
     for row in logged:
@@ -155,23 +155,23 @@ def test_a_broken_experiment_stops_no_answer(project, sample):  # noqa: F811
     with serving(project, "income") as server:
         assert "isn't an experiment" in problem() and plain()
         experiment_file(home, "income").unlink()
-        server.until(lambda: not problem(), 7)
+        server.until(lambda: not problem())
         start_experiment(home, BOTH, [1, 2])
-        server.until(lambda: not plain(), 3)
+        server.until(lambda: not plain())
         experiment_file(home, "income").write_text("[]")
-        server.until(lambda: plain() and "isn't an experiment" in problem(), 3)
+        server.until(lambda: plain() and "isn't an experiment" in problem())
         experiment_file(home, "income").unlink()
-        server.until(lambda: not problem(), 7)
+        server.until(lambda: not problem())
         start_experiment(home, replace(BOTH, arms={"control": 1, "new": 77}), [1, 77])
-        server.until(lambda: "no version 77" in problem(), 3)
+        server.until(lambda: "no version 77" in problem())
         assert plain()
         end_experiment(home, "income", "a slip")
-        server.until(lambda: not problem(), 7)
+        server.until(lambda: not problem())
     folder = read_released(project / ".mlops/released.json")["models"]["income"]["versions"]["2"]["folder"]
     Path(folder, "evidence.json").write_text("{}")
     with serving(project, "income") as server:  # which has never loaded version 2
         start_experiment(home, replace(BOTH, name="t2"), [1, 2])
-        server.until(lambda: "isn't what was registered" in problem(), 3)
+        server.until(lambda: "isn't what was registered" in problem())
         assert plain()
 
 
@@ -190,10 +190,10 @@ def test_a_promotion_while_it_runs(project, sample):  # noqa: F811
     with serving(project, "income") as server:
         assert arms() == [assign(started, p) for p in people]
         promote(uri, "income", 2)
-        server.until(lambda: server.get("/v1/models")[1]["models"][0]["version"] == 2, 5)
-        server.until(lambda: arms() == [assign(started, p) for p in people], 3)
+        server.until(lambda: server.get("/v1/models")[1]["models"][0]["version"] == 2)
+        server.until(lambda: arms() == [assign(started, p) for p in people])
         promote(uri, "income", 1, to="rejected", reason="it was wrong")
-        server.until(lambda: arms() == [""] * 20, 5)
+        server.until(lambda: arms() == [""] * 20)
         assert "no version 1" in server.get("/v2/health/ready")[1]["problem"]
 
 

@@ -353,7 +353,7 @@ def test_an_automatic_test_through_the_running_service(tmp_path):
             assert code == 200 and answer["counts"]["accepted"] == 1000, answer
         place.until(lambda: History(shop.settings.home).count(model="shop") >= 1000 + 3051, "answers are not in the log")
         assert settle(shop.retrainer()).startswith("promote") and shop.phases() == {1: "archived", 2: "production"}
-        place.until(lambda: place.served() == 2, "the winner is not served", 5)
+        place.until(lambda: place.served() == 2, "the winner is not served", 60)
         (last,) = place.ask("/v1/predict", {"rows": asked[:1], "subjects": ["c1"]})[1]["predictions"]
         assert not last.get("arm")
 

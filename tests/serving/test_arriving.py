@@ -131,7 +131,7 @@ def test_idle_connections_leave_file_descriptors_for_others(made, sample, said):
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     try:
         server = started
-        server.until(lambda: " at http" in server.said.read_text(), 60)
+        server.until(lambda: " at http" in server.said.read_text())
         server.address = ("127.0.0.1", int(server.said.read_text().split(" at http://127.0.0.1:")[1].split('"')[0]))
         with held(server, 400, said) as idle:
             goes_on(server, sample["rows"][:1])
