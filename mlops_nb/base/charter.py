@@ -99,7 +99,7 @@ class Statement(_Part):
     name: str = Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$")
     title: str = ""
     goal: str
-    task: Literal["binary", "multiclass", "regression"]
+    task: str  # one of model.tasks, or of the project's own
     target: str
     positive: str | int | float | bool | None = None  # as text from a charter's file; the target's type says what it means
     data: Data

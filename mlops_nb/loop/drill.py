@@ -36,7 +36,8 @@ from ..sources.tables import read_table
 from .faults import FAULTS, Fault, World, fault, undisturbed, world_of
 from ..model.problem import Problem
 from ..model.metrics import metric_value
-from ..model.schema import Schema, conform
+from ..model.conform import conform
+from ..model.schema import Schema
 from ..log.history import History
 
 # %% ../../nbs/loop/70_drill.ipynb #8937bfb9
@@ -301,11 +302,11 @@ class Drill:
         if not pairs:
             return math.nan
         known, actual = [s for s, _ in pairs], pd.Series([t for _, t in pairs])
-        if problem.task == "regression":
+        if not problem.kind.has_classes:
             return metric_value(problem.metric, actual.to_numpy(float), y_pred=np.array([s["decision"] for s in known]))
         names = list(known[0]["probabilities"])
         decided = [s["decision"] for s in known]
-        if problem.task == "binary":
+        if problem.kind.has_positive:
             return metric_value(problem.metric, is_positive(actual, problem.positive), proba=np.array([s["probability"] for s in known]), y_pred=is_positive(decided, problem.positive))
         codes = {name: k for k, name in enumerate(names)}
         proba = np.array([list(s["probabilities"].values()) for s in known])

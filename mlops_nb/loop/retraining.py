@@ -40,7 +40,8 @@ from ..model.intervals import binary_metrics, multiclass_metrics, regression_met
 from ..stages.ingest import draw
 from ..model.problem import Problem
 from ..model.metrics import metric_value
-from ..model.schema import Schema, conform
+from ..model.conform import conform
+from ..model.schema import Schema
 from ..log.events import Alerts, Events
 from ..log.history import History
 
@@ -234,7 +235,7 @@ def _measures(
     "Of many resamples at once; greater is better."
     many = {"binary": binary_metrics, "multiclass": multiclass_metrics, "regression": lambda t, p, d, w: regression_metrics(t, d, w)}[problem.task]
     found = {"metric": many(y_true, *said, counts)[problem.metric] * (1 if problem.greater_is_better else -1)}
-    if problem.task == "binary":
+    if problem.kind.has_positive:
         lost = problem.costs.false_positive * (said[1] & ~y_true) + problem.costs.false_negative * (y_true & ~said[1])
         found["cost"] = -(counts @ lost) / counts.sum(axis=1)
     return found
@@ -255,8 +256,8 @@ def compare(
     label = as_target(rows.label, pd.Series(classes, dtype=object), problem.task)
     rows, label = rows.where(label.notna().to_numpy()).where(slice(-most, None)), label.dropna()[-most:]  # type: ignore[arg-type]
     y_true = {"binary": lambda: is_positive(label, problem.positive), "multiclass": lambda: label.map(classes.index).to_numpy(int), "regression": lambda: label.to_numpy(float)}[problem.task]()
-    strata = y_true if problem.task != "regression" else np.zeros(len(y_true))
-    rarest = min(np.bincount(y_true.astype(int), minlength=len(classes))) if problem.task != "regression" else len(y_true)
+    strata = y_true if problem.kind.has_classes else np.zeros(len(y_true))
+    rarest = min(np.bincount(y_true.astype(int), minlength=len(classes))) if problem.kind.has_classes else len(y_true)
     if len(y_true) < least or rarest < 10:
         return Challenge("too few rows", f"{len(y_true):,} labelled rows, {rarest:,} of the rarest class; a comparison needs {least:,}, and 10 of each class", len(y_true))
     old, new = answers(champion, rows.inputs), answers(challenger, rows.inputs)

@@ -226,7 +226,7 @@ def frame_of(
     columns: Sequence[Column],
     fields: Sequence[Mapping[str, Any]],  # of the schema
 ) -> Any:  # pandas.DataFrame
-    "The rows as a pipeline reads them, with the types of `model.schema.conform`."
+    "The rows as a pipeline reads them, with the types of `model.conform.conform`."
     import pandas as pd
 
     made = {}

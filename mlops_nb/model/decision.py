@@ -7,7 +7,7 @@ __all__ = ['as_said', 'name_of', 'number_of', 'spellings', 'is_one_of', 'is_posi
 
 # %% ../../nbs/model/10_decision.ipynb #cb087d88
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ..base.errors import MlopsError, nearest
@@ -141,29 +141,29 @@ class Decision:
 
     def __init__(
         self,
-        evidence: Mapping[str, Any],  # problem, schema, decision
+        classes: Iterable[Any] = (),  # that the model learnt; none: it says numbers, and nothing is decided
+        positive: Any = None,  # the class that is looked for between two, as the charter writes it
+        threshold: float | None = None,  # 0..1: the positive class from this probability on; 0.5 where none is given
     ):
-        self.task: str = evidence["problem"]["task"]
-        self.classes: list[Any] = [as_said(c) for c in evidence["schema"].get("classes") or []]
+        self.classes = [as_said(c) for c in classes]
         self.names = [name_of(c) for c in self.classes]
+        self.looks_for = positive is not None
         self.at, self.threshold = 0, None
-        if self.task == "binary":
+        if self.looks_for:
             if len(self.classes) != 2:
                 raise MlopsError(f"a binary task is decided between two classes, and the model knows {len(self.classes)}: {', '.join(self.names[:12])}")
-            self.at = position(self.classes, evidence["problem"].get("positive"))
-            threshold = (evidence.get("decision") or {}).get("threshold")
-            self.threshold = 0.5 if threshold is None else threshold
+            self.at, self.threshold = position(self.classes, positive), 0.5 if threshold is None else threshold
 
     @property
     def positive(self) -> Any:
         "The positive class as answers have it; None where there is none."
-        return self.classes[self.at] if self.task == "binary" else None
+        return self.classes[self.at] if self.looks_for else None
 
     def chosen(
         self,
-        said: Any,  # n x classes: probabilities
+        proba: Any,  # n x classes
     ) -> Any:  # n places in classes
         "What is decided for each row: by the threshold between two classes, else the most probable one."
         import numpy as np
 
-        return np.where(said[:, self.at] >= self.threshold, self.at, 1 - self.at) if self.task == "binary" else said.argmax(axis=1)
+        return np.where(proba[:, self.at] >= self.threshold, self.at, 1 - self.at) if self.looks_for else proba.argmax(axis=1)

@@ -17,7 +17,7 @@ import pandas as pd
 from ..base.errors import MlopsError
 from .decision import position
 from .rule import without_rule
-from .schema import feature_rows
+from .conform import feature_rows
 
 # %% ../../nbs/model/80_explanation.ipynb #c0e730a3
 def _outputs(model: Any, frame: pd.DataFrame, batch: int = 50_000) -> np.ndarray:

@@ -7,12 +7,12 @@ __all__ = ['resample_counts', 'interval', 'by_definition', 'hits', 'binary_metri
            'with_intervals']
 
 # %% ../../nbs/model/22_intervals.ipynb #6513270e
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
-from .metrics import METRICS, metric_value
+from .metrics import METRICS, Metric, metric_value
 
 # %% ../../nbs/model/22_intervals.ipynb #8d49dfdb
 def resample_counts(
@@ -44,7 +44,7 @@ def interval(
 
 # %% ../../nbs/model/22_intervals.ipynb #6b41a3a4
 def by_definition(
-    task: str,
+    metrics: Mapping[str, Metric],  # of the task
     known: Iterable[str],  # metrics that are computed for many resamples at once
     y_true: np.ndarray,  # (n,)
     proba: np.ndarray | None,  # (n,) or (n, classes)
@@ -53,9 +53,9 @@ def by_definition(
     classes: Iterable[Any] | None = None,  # of proba's columns
 ) -> dict[str, np.ndarray]:  # (b,) for each other metric of the task; nan where undefined
     "The other metrics of a task, resample by resample."
-    others = [name for name in METRICS[task] if name not in known]
+    others = [name for name in metrics if name not in known]
     drawn = [np.repeat(np.arange(len(y_true)), counts.astype(int)) for counts in weights] if others else []
-    return {n: np.array([metric_value(n, y_true[i], None if proba is None else proba[i], y_pred[i], classes) for i in drawn]) for n in others}
+    return {n: np.array([metric_value(n, y_true[i], None if proba is None else proba[i], y_pred[i], classes, metrics) for i in drawn]) for n in others}
 
 # %% ../../nbs/model/22_intervals.ipynb #f839cdeb
 def hits(
@@ -101,7 +101,7 @@ def binary_metrics(
             "f1": 2 * tp / (2 * tp + fp + fn),
         }
     found = decided | _ranking(*hits(y_true, probability, weights)) | {"log_loss": surprise / n, "brier": square / n}
-    return found | by_definition("binary", found, y_true, probability, picked, weights)
+    return found | by_definition(METRICS["binary"], found, y_true, probability, picked, weights)
 
 # %% ../../nbs/model/22_intervals.ipynb #a5dab7ae
 def multiclass_metrics(
@@ -124,21 +124,22 @@ def multiclass_metrics(
             "roc_auc_ovr": np.mean(areas, axis=0),
             "log_loss": weights @ -np.log(p) / n,
         }
-    return found | by_definition("multiclass", found, y_true, probability, picked, weights, codes)
+    return found | by_definition(METRICS["multiclass"], found, y_true, probability, picked, weights, codes)
 
 # %% ../../nbs/model/22_intervals.ipynb #ade3d8ed
 def regression_metrics(
     y_true: np.ndarray,  # (n,) in the target's unit
     value: np.ndarray,  # (n,) what the model says
     weights: np.ndarray,  # (b, n) counts of b resamples
+    metrics: Mapping[str, Metric] = METRICS["regression"],  # that are wanted
 ) -> dict[str, np.ndarray]:  # (b,) for each metric; nan where undefined
-    "Every regression metric of METRICS, for many resamples at once."
+    "Every metric of numbers, for many resamples at once."
     n = weights.sum(axis=1)
     centred = y_true - y_true.mean()  # the variance of large numbers with a small spread would cancel
     square, size, first, second = (weights @ np.column_stack([(y_true - value) ** 2, abs(y_true - value), centred, centred**2])).T / n
     with np.errstate(divide="ignore", invalid="ignore"):
         found = {"r2": 1 - square / (second - first**2), "rmse": np.sqrt(square), "mae": size}
-    return found | by_definition("regression", found, y_true, None, value, weights)
+    return {k: v for k, v in found.items() if k in metrics} | by_definition(metrics, found, y_true, None, value, weights)
 
 # %% ../../nbs/model/22_intervals.ipynb #4226343e
 def with_intervals(

@@ -7,7 +7,7 @@ __all__ = ['METRICS', 'FAIRNESS_METRICS', 'Metric', 'metric_value']
 
 # %% ../../nbs/model/20_metrics.ipynb #2d6e4a32
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, NamedTuple
 
 from ..base.errors import MlopsError, nearest
@@ -104,13 +104,15 @@ def metric_value(
     proba: Any = None,  # n: of the positive class; or n x classes
     y_pred: Any = None,  # n: bool, labels or predicted numbers
     classes: Iterable[Any] | None = None,  # the labels of proba's columns, in order
+    metrics: Mapping[str, Metric] | None = None,  # of the task; all
 ) -> float:  # nan where it is undefined: a curve of one class only
     "One metric by its definition in the table."
     import numpy as np
 
-    metric = next((metrics[name] for metrics in METRICS.values() if name in metrics), None)
-    if metric is None:
-        raise MlopsError(f"no metric '{name}'{nearest(name, {n for metrics in METRICS.values() for n in metrics})}")
+    known = {n: m for named in METRICS.values() for n, m in named.items()} if metrics is None else metrics
+    if name not in known:
+        raise MlopsError(f"no metric '{name}'{nearest(name, known)}")
+    metric = known[name]
     y_true, given = np.asarray(y_true), proba if metric.needs == "probability" else y_pred
     if given is None:
         raise MlopsError(f"metric '{name}' needs {'probability' if metric.needs == 'probability' else 'decision'}, and none was given")

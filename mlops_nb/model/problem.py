@@ -13,8 +13,9 @@ from pydantic import ConfigDict, ValidationError
 
 from ..base.charter import Data, Statement
 from ..base.errors import MlopsError
-from .metrics import METRICS
 from .sense import check_sense
+from .tasks.known import task_of
+from .tasks.task import Task
 
 # %% ../../nbs/model/27_problem.ipynb #f36459d3
 class Problem(Statement):
@@ -23,9 +24,14 @@ class Problem(Statement):
     model_config = ConfigDict(extra="ignore", strict=False)
 
     @property
+    def kind(self) -> Task:
+        "What its task says of itself."
+        return task_of(self.task)
+
+    @property
     def greater_is_better(self) -> bool:
         "Of the primary metric."
-        return METRICS[self.task][self.metric].greater_is_better
+        return self.kind.metrics[self.metric].greater_is_better
 
     @property
     def not_features(self) -> set[str]:

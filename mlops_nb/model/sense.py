@@ -14,7 +14,8 @@ from ..base.charter import Bound, Statement
 from ..base.errors import nearest
 from ..base.text import UNSERVABLE, servable
 from .decision import number_of
-from .metrics import FAIRNESS_METRICS, METRICS
+from .metrics import FAIRNESS_METRICS
+from .tasks.known import TASKS
 
 # %% ../../nbs/model/25_sense.ipynb #b94fea7c
 def _bound_findings(bound: Bound, greater: bool, low: float, high: float, place: str) -> Iterator[str]:
@@ -34,7 +35,7 @@ def _bound_findings(bound: Bound, greater: bool, low: float, high: float, place:
 
 def _metric_findings(c: Statement) -> Iterator[str]:
     "Metrics that don't belong to the task, bounds that can't be met or can't fail."
-    known = METRICS[c.task]
+    known = TASKS[c.task].metrics
     for name in c.metric_names:
         if name not in known:
             yield f"no metric '{name}' for a {c.task} task{nearest(name, known)}"
@@ -51,12 +52,13 @@ def _target_findings(c: Statement) -> Iterator[str]:
             yield f"'{c.target}' is the target and can't be named under '{role}' as well; take one of them out"
     if c.weight is not None and c.weight == c.id:
         yield f"'{c.weight}' can't be both the weight and the row id; take one of them out"
-    if c.task == "binary" and c.positive is None:
-        yield "a binary task needs 'positive': the value of the target that is looked for, as it is in the data"
-    if c.task != "binary" and c.positive is not None:
+    looked_for = TASKS[c.task].has_positive
+    if looked_for and c.positive is None:
+        yield f"a {c.task} task needs 'positive': the value of the target that is looked for, as it is in the data"
+    if not looked_for and c.positive is not None:
         yield f"a {c.task} task has no positive class; take 'positive' out or say 'task: binary'"
     allowed = c.rules[c.target].allowed if c.target in c.rules else None
-    if c.task == "binary" and c.positive is not None and allowed and not any(_may_be_same(c.positive, value) for value in allowed):
+    if looked_for and c.positive is not None and allowed and not any(_may_be_same(c.positive, value) for value in allowed):
         yield f"positive '{c.positive}' is not among the values allowed for '{c.target}'{nearest(c.positive, allowed)}"
 
 
@@ -71,7 +73,7 @@ def _cost_findings(c: Statement) -> Iterator[str]:
     for name, value in both.items():
         if not (math.isfinite(value) and value >= 0):
             yield f"costs: {name} is {value:g}; expected a number of at least 0 (a gain is the other error's cost)"
-    if c.task == "binary" and not any(both.values()):
+    if TASKS[c.task].has_positive and not any(both.values()):
         yield "costs: both errors are free, so no threshold is better than another; give at least one a cost"
 
 # %% ../../nbs/model/25_sense.ipynb #bb9839ef
@@ -83,7 +85,7 @@ def _fairness_findings(c: Statement) -> Iterator[str]:
     for s in c.sensitive:
         if s.bins is not None and (not s.bins or any(not math.isfinite(b) for b in s.bins) or sorted(set(s.bins)) != list(s.bins)):
             yield f"sensitive: the bins of '{s.name}' are {s.bins}; expected cut points that rise, such as [25, 45, 65]"
-    if c.fairness and c.task != "binary":
+    if c.fairness and not TASKS[c.task].has_positive:
         yield f"fairness rules compare decisions for the positive class; a {c.task} task has none, take 'fairness' out"
     for rule in c.fairness:
         if rule.by not in names:
@@ -110,6 +112,8 @@ def check_sense(
     charter: Statement,  # its form checked
 ) -> list[str]:  # one sentence a finding, with the way out; empty where all makes sense
     "Every place where a charter's facts contradict each other."
+    if charter.task not in TASKS:
+        return [f"task: no task '{charter.task}'{nearest(charter.task, TASKS)}"]
     about = (_metric_findings, _target_findings, _cost_findings, _fairness_findings, _rule_findings)
     return [finding for findings in about for finding in findings(charter)]
 

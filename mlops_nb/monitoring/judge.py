@@ -15,7 +15,8 @@ import numpy as np
 import pandas as pd
 
 from ..base.charter import Monitoring
-from ..model.schema import Schema, conform
+from ..model.conform import conform
+from ..model.schema import Schema
 from ..stats.alarm import Alarm
 from ..stats.alarm import judge as judge_window
 from ..stats.drift import compare

@@ -43,7 +43,7 @@ def quality_of(
         made["realised"] = _told(found)
         if problem.metric in before:
             made["p"]["quality"] = _drop(found[problem.metric], Estimate.told(**before[problem.metric], n=tested.get("n") or 2), rules, problem)
-        if problem.task == "binary" and proba is not None:
+        if problem.kind.has_positive and proba is not None:
             made["calibration"] = _calibrated(part.y_true, proba)
     return made
 
@@ -88,7 +88,7 @@ def groups_of(
 ) -> dict[str, dict]:  # {sensitive feature: labelled, rates by group, gaps, small}
     "Rates of the groups that the charter names; those that need the truth, where there are labels."
     problem, made = Problem.model_validate(evidence["problem"]), {}
-    for feature in problem.sensitive if problem.task == "binary" and len(part.decisions) else []:
+    for feature in problem.sensitive if problem.kind.has_positive and len(part.decisions) else []:
         if feature.column in part.inputs.column_names:
             label = group_labels(part.inputs.select([feature.column]).to_pandas(), feature).to_numpy()
             enough = len(part.y_true) >= rules.min_labels

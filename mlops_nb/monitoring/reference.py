@@ -13,7 +13,8 @@ import pandas as pd
 
 from ..base.artifacts import Json, Store, Table, digest_of, write_atomic
 from ..base.errors import MlopsError
-from ..model.schema import Schema, conform
+from ..model.conform import conform
+from ..model.schema import Schema
 from ..registry.files import read_evidence
 from ..registry.versions import get
 from ..stats.profile import Profile

@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 from ..base.artifacts import digest_of
 from ..base.errors import MlopsError
 from .client import asking, mlflow_client, registry_file
-from .evidence import load_evidence
+from .evidence import Evidence, load_evidence
 from .versions import Version, versions
 
 # %% ../../nbs/registry/30_files.ipynb #1fa007d9
@@ -63,7 +63,7 @@ def _bytes(uri: str, version: Version, path: str) -> bytes:
         raise MlopsError(f"version {version.version} of '{version.name}' has lost its {Path(path).name} ({error.strerror}); register it again: mlops-nb run --force register") from error
 
 # %% ../../nbs/registry/30_files.ipynb #8ef6d05a
-def read_evidence(uri: str, version: Version) -> dict:
+def read_evidence(uri: str, version: Version) -> Evidence:
     "The evidence of a version, its digest checked."
     return load_evidence(read_file(uri, version, "evidence.json"), f"{version.name}/{version.version}")
 

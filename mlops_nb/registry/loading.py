@@ -9,6 +9,7 @@ __all__ = ['Loaded', 'load', 'prove']
 from typing import Any, NamedTuple
 
 from ..base.artifacts import Model
+from .evidence import Evidence
 from .files import read_evidence, read_file
 from .sample import verify
 from .versions import Version, get
@@ -19,7 +20,7 @@ class Loaded(NamedTuple):
 
     version: Version
     model: Any
-    evidence: dict
+    evidence: Evidence
 
 # %% ../../nbs/registry/80_loading.ipynb #ab8d71b0
 def load(
@@ -31,8 +32,8 @@ def load(
     version = which if isinstance(which, Version) else get(uri, name, which)
     evidence = read_evidence(uri, version)
     model = Model.load(read_file(uri, version, "model/model.skops"))
-    if "sample" in evidence:
-        verify(model, evidence["sample"])
+    if evidence.sample is not None:
+        verify(model, evidence.sample)
     return Loaded(version, model, evidence)
 
 # %% ../../nbs/registry/80_loading.ipynb #921dcbf2

@@ -8,14 +8,16 @@ __all__ = ['register']
 # %% ../../nbs/registry/70_registration.ipynb #d4341abb
 import contextlib
 import tempfile
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as _installed
 from pathlib import Path
 from typing import Any
 
-from ..base.artifacts import TRUSTED, Json, Model, digest_of
+from ..base.artifacts import Json, Model, digest_of, trusted_types
 from .changes import changing, now, point_staging, record
 from .client import asking, experiment_id, mlflow_client
+from .evidence import Evidence, Span, load_evidence
 from .files import whole
 from .sample import sample_frame, verify
 from .versions import Change, Phase, Version, get, known_phase, versions
@@ -25,7 +27,7 @@ def register(
     uri: str,  # of the registry
     name: str,  # of the model; the charter's name
     model: Any,  # fitted estimator, or the bytes of a Model artifact
-    evidence: dict,  # Json; uses its "sample" (see sample_of), "metrics" and "params" when there
+    evidence: Evidence | Mapping[str, Any],  # or its content as Json holds it
     phase: Phase = "development",
     *,
     reason: str = "",  # why this phase
@@ -37,9 +39,10 @@ def register(
     known_phase(phase)
     data = model if isinstance(model, bytes) else Model.dump(model)
     model = Model.load(data)  # what can't be loaded again isn't registered
-    if "sample" in evidence:
-        verify(model, evidence["sample"])
-    files = {"model/model.skops": data, "evidence.json": Json.dump(evidence)} | ({"fold.zip": compiled} if compiled is not None else {})
+    evidence = evidence if isinstance(evidence, Evidence) else load_evidence(Json.dump(evidence), name)
+    if evidence.sample is not None:
+        verify(model, evidence.sample)
+    files = {"model/model.skops": data, "evidence.json": Json.dump(evidence.content())} | ({"fold.zip": compiled} if compiled is not None else {})
     digests = {path: digest_of(content) for path, content in files.items()}
     with changing(uri):
         for old in versions(uri, name):
@@ -54,7 +57,7 @@ def register(
     return get(uri, name, number)
 
 # %% ../../nbs/registry/70_registration.ipynb #1f383f82
-def _write_files(client: Any, uri: str, name: str, model: Any, evidence: dict, files: dict[str, bytes], run: str) -> str:
+def _write_files(client: Any, uri: str, name: str, model: Any, evidence: Evidence, files: dict[str, bytes], run: str) -> str:
     "The MLflow run with the files of a version that is still to come: a kill before it leaves a run, never half a version."
     made = client.create_run(experiment_id(client, uri, name), run_name="register", tags={"mlops_nb.run": run} if run else {})
     key = made.info.run_id
@@ -81,17 +84,17 @@ def _write_version(client: Any, name: str, key: str, digests: dict[str, str], ru
     return int(client.create_model_version(name, f"runs:/{key}/model", key, tags=tags).version)
 
 # %% ../../nbs/registry/70_registration.ipynb #ae4852bc
-def _log_figures(client: Any, key: str, evidence: dict) -> None:
+def _log_figures(client: Any, key: str, evidence: Evidence) -> None:
     "Metrics and hyperparameters, so that MLflow's UI can compare versions."
     from mlflow.entities import Metric, Param
 
-    values = {k: v.get("value") if isinstance(v, dict) else v for k, v in evidence.get("metrics", {}).items()}
+    values = {k: v.value if isinstance(v, Span) else v for k, v in evidence.metrics.items()}
     metrics = [Metric(k, float(v), 0, 0) for k, v in values.items() if v is not None]
-    params = [Param(str(k), str(v)[:500]) for k, v in evidence.get("params", {}).items()]
+    params = [Param(str(k), str(v)[:500]) for k, v in evidence.params.items()]
     client.log_batch(key, metrics=metrics, params=params[:100])
 
 # %% ../../nbs/registry/70_registration.ipynb #4b295764
-def _save_flavour(path: Path, model: Any, evidence: dict) -> None:
+def _save_flavour(path: Path, model: Any, evidence: Evidence) -> None:
     "MLflow's scikit-learn flavour; requirements and signature are given, so that nothing is inferred in a subprocess."
     import warnings
 
@@ -103,9 +106,9 @@ def _save_flavour(path: Path, model: Any, evidence: dict) -> None:
             pins.append(f"{package}=={_installed(package)}")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # integers can't be missing: the schema knows
-        signature = _signature(model, sample_frame(evidence["sample"])) if evidence.get("sample") else None
+        signature = _signature(model, sample_frame(evidence.sample)) if evidence.sample is not None else None
         mlflow.sklearn.save_model(
-            model, str(path), serialization_format="skops", skops_trusted_types=list(TRUSTED), signature=signature, pip_requirements=pins,
+            model, str(path), serialization_format="skops", skops_trusted_types=trusted_types(), signature=signature, pip_requirements=pins,
             pyfunc_predict_fn="predict",  # the decision, by the model's own rule
         )
 

@@ -10,15 +10,16 @@ import math
 from typing import Any
 
 from ..base.errors import MlopsError
+from .evidence import PlainRows
 
 # %% ../../nbs/registry/60_sample.ipynb #8c1a5343
 def plain_rows(
     frame: Any,  # pandas.DataFrame
-) -> dict:  # rows, dtypes
+) -> PlainRows:
     "A few rows as plain values with their types, for a Json."
     rows = [{key: None if _missing(value) else _python(value) for key, value in row.items()} for row in frame.to_dict("records")]
     dtypes = {c: {"category": list(t.categories)} if str(t) == "category" else str(t) for c, t in frame.dtypes.items()}
-    return {"rows": rows, "dtypes": dtypes}
+    return PlainRows(rows=rows, dtypes=dtypes)
 
 # %% ../../nbs/registry/60_sample.ipynb #423fc38d
 def _missing(value: Any) -> bool:
@@ -32,13 +33,13 @@ def _python(value: Any) -> Any:
 
 # %% ../../nbs/registry/60_sample.ipynb #40b34f5e
 def sample_frame(
-    sample: dict,  # from plain_rows or sample_of
+    sample: PlainRows,
 ) -> Any:  # pandas.DataFrame
     "The rows as a frame again, with their types."
     import pandas as pd
 
-    frame = pd.DataFrame(sample["rows"], columns=list(sample["dtypes"]))
-    for name, dtype in sample["dtypes"].items():
+    frame = pd.DataFrame(sample.rows, columns=list(sample.dtypes))
+    for name, dtype in sample.dtypes.items():
         frame[name] = frame[name].astype(pd.CategoricalDtype(dtype["category"]) if isinstance(dtype, dict) else dtype)
     return frame
 
@@ -46,9 +47,9 @@ def sample_frame(
 def sample_of(
     model: Any,  # fitted estimator or pipeline
     frame: Any,  # pandas.DataFrame of raw rows, missing values and unseen categories among them
-) -> dict:
+) -> PlainRows:
     "Plain rows, and what `model` says about them."
-    return {**plain_rows(frame), "expected": _answers(model, frame)}
+    return plain_rows(frame).model_copy(update={"expected": _answers(model, frame)})
 
 # %% ../../nbs/registry/60_sample.ipynb #2a868ff4
 def _answers(model: Any, frame: Any) -> list:
@@ -58,13 +59,13 @@ def _answers(model: Any, frame: Any) -> list:
 # %% ../../nbs/registry/60_sample.ipynb #724f6c29
 def verify(
     model: Any,  # fitted estimator or pipeline
-    sample: dict,  # from sample_of
+    sample: PlainRows,  # from sample_of
     tolerance: float = 1e-9,  # largest absolute difference allowed
 ) -> float:  # the largest difference seen
     "Raise unless `model` says about the sample rows what it said when it was registered."
     import numpy as np
 
-    got, expected = np.asarray(_answers(model, sample_frame(sample)), float), np.asarray(sample["expected"], float)
+    got, expected = np.asarray(_answers(model, sample_frame(sample)), float), np.asarray(sample.expected, float)
     worst = float(np.abs(got - expected).max(initial=0.0)) if got.shape == expected.shape else math.inf
     if not worst <= tolerance:
         raise MlopsError(

@@ -14,7 +14,8 @@ import pandas as pd
 
 from ..base.artifacts import Model
 from ..model.rows import Refused
-from ..model.schema import Schema, conform
+from ..model.conform import conform
+from ..model.schema import Schema
 
 # %% ../../nbs/serving/15_plain.ipynb #e12e8ab3
 def frame_of(

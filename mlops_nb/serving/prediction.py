@@ -118,5 +118,5 @@ def reasons_for(
     problem = predictor.problem
     background = sample_frame(predictor.evidence.get("background") or predictor.evidence["sample"])
     parts = explain_rows(predictor.model, frame, background, positive=problem.positive)
-    units = problem.target if problem.task == "regression" else "probability"
+    units = problem.target if not problem.kind.has_classes else "probability"
     return {"base": float(parts.base[0]), "said": float(parts.said[0]), "units": units, "contributions": parts.reasons(0)}

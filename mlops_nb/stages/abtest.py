@@ -75,7 +75,7 @@ def figures(
         raise MlopsError(f"{name} is undefined on the rows that evaluated the model, so its spread isn't known; plan by another metric, e.g. cost or accuracy")
     value = span["value"]
     sd = math.sqrt(value * (1 - value)) if name == "accuracy" else (span["high"] - span["low"]) / (2 * 1.959964) * math.sqrt(found["n"])
-    return Figures(value, sd, METRICS[problem.task][name].high if greater else METRICS[problem.task][name].low)
+    return Figures(value, sd, problem.kind.metrics[name].high if greater else problem.kind.metrics[name].low)
 
 # %% ../../nbs/stages/150_abtest.ipynb #cb95f1a1
 def plan(
@@ -192,13 +192,13 @@ def contributed(
     "What each answer contributes to a metric."
     if name in WITHOUT_LABEL:
         return rows[name].to_numpy(float)
-    if problem.task == "regression":
+    if not problem.kind.has_classes:
         return contributions(name, pd.to_numeric(rows["label"]).to_numpy(float), None, rows["decision"].to_numpy(float), "regression")
     read = str if isinstance(rows["decision"].iloc[0], str) else number_of  # numbers and truths, whatever their labels look like
     labels, said = (np.array([read(v) for v in rows[c]], dtype=object) for c in ("label", "decision"))
     if name == "accuracy":
         return (labels == said).astype(float)
-    if problem.task == "binary":
+    if problem.kind.has_positive:
         y_true, picked = is_positive(labels, problem.positive), is_positive(said, problem.positive)
         if name == "cost":
             return np.where(y_true & ~picked, problem.costs.false_negative, np.where(picked & ~y_true, problem.costs.false_positive, 0.0))
@@ -305,7 +305,7 @@ def smaller_of(
     given: Sequence[str],  # said to be better when smaller
 ) -> list[str]:
     "Those that are better when smaller: metrics of the task are known."
-    return [n for n in names if n in given or n in _MORE or (n in METRICS[problem.task] and not METRICS[problem.task][n].greater_is_better)]
+    return [n for n in names if n in given or n in _MORE or (n in problem.kind.metrics and not problem.kind.metrics[n].greater_is_better)]
 
 
 def figures_of_table(

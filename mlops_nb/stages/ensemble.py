@@ -96,15 +96,15 @@ def blend(
 ) -> Answers:
     "The ensemble's answers about the same rows."
     some = next(iter(said.values()))
-    if problem.task == "regression":
+    if not problem.kind.has_classes:
         matrix = matrix_of(said, problem.task)
         return Answers(None, matrix.mean(axis=1) if name == "voting" else final.predict(matrix), None)
     if name == "voting":
         proba = np.mean([s.probability for s in said.values()], axis=0)
     else:
         proba = final.predict_proba(matrix_of(said, problem.task))
-        proba = proba[:, 1] if problem.task == "binary" else proba
-    if problem.task == "binary":
+        proba = proba[:, 1] if problem.kind.has_positive else proba
+    if problem.kind.has_positive:
         return Answers(proba, proba >= cost_threshold(problem.costs), some.classes)
     return Answers(proba, np.asarray(some.classes)[proba.argmax(axis=1)], some.classes)
 
@@ -357,7 +357,7 @@ def choose_model(
     "The winner, with calibration and threshold settled on the validation rows."
     y_true = truth_of(others, problem)
     shared: dict[str, Any] = {"name": contest.name, "why": contest.why, "candidates": contest.candidates}
-    if problem.task != "binary":
+    if not problem.kind.has_positive:
         nothing: dict[str, Any] = {"threshold": None, "threshold_why": "", "calibration": None, "method": "none"}
         return Choice(contest.model, **shared, **nothing, valid_scores=scores_of(contest.answers, y_true, problem), said=contest.answers)
     model, answers, method = settle_calibration(contest.model, contest.answers, frame, others, problem, calibrate)
@@ -393,7 +393,7 @@ def decision_of(
         "threshold": choice.threshold,
         "threshold_why": choice.threshold_why,
         "positive": problem.positive,
-        "costs": problem.costs.model_dump() if problem.task == "binary" else None,
+        "costs": problem.costs.model_dump() if problem.kind.has_positive else None,
         "calibration": {**choice.calibration._asdict(), "method": choice.method} if choice.calibration else None,
         "valid": choice.valid_scores,
     }
@@ -412,7 +412,7 @@ def decision_figure(
     "The candidates' gains, and for a binary task the cost by threshold and the calibration."
     from matplotlib.figure import Figure as Canvas
 
-    binary = problem.task == "binary"
+    binary = problem.kind.has_positive
     figure = Canvas(figsize=(11 if binary else 5, 3.4), dpi=75, layout="constrained")
     axes: Any = figure.subplots(1, 3 if binary else 1, squeeze=False, width_ratios=[1.2, 1, 1] if binary else None)[0]
     for i, row in enumerate(reversed(choice.candidates)):

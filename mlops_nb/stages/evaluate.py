@@ -18,7 +18,7 @@ from ..model.decision import is_positive, name_of, position
 from ..base.errors import MlopsError, nearest
 from ..model.intervals import binary_metrics, hits, interval, multiclass_metrics, regression_metrics, resample_counts, with_intervals
 from ..model.metrics import METRICS
-from ..model.schema import feature_rows
+from ..model.conform import feature_rows
 from ..pipeline.stage import Figure, Input, Json, Model, Output, Table, log
 from ..base.text import in_figure, in_markdown
 from ..model.problem import Problem
@@ -241,9 +241,9 @@ def evaluate(
     if problem.target not in test.columns:
         raise MlopsError(f"the test rows have no target column '{problem.target}'{nearest(problem.target, test.columns)}")
     y_true, how = test[problem.target].to_numpy(), {"resamples": resamples, "bins": bins, "seed": seed}
-    if problem.task == "regression":
+    if not problem.kind.has_classes:
         return evaluate_regression(problem, y_true.astype(float), np.asarray(model.predict(feature_rows(model, test)), float), **how)
-    if problem.task == "binary":
+    if problem.kind.has_positive:
         if threshold is None or problem.positive is None:
             raise MlopsError("a binary task is decided by a threshold for its positive class, but there is none; run: mlops-nb run ensemble")
         return evaluate_binary(problem, is_positive(test[problem.target], problem.positive), positive_probability(model, test, problem.positive), threshold, **how)

@@ -18,7 +18,7 @@ from ..model.explanation import Contributions, background_rows, contributions, e
 from ..base.errors import MlopsError
 from ..pipeline.stage import Figure, Input, Json, Model, Output, Table, log
 from ..base.text import in_figure
-from ..model.schema import feature_rows
+from ..model.conform import feature_rows
 from ..model.intervals import interval, resample_counts
 from ..model.problem import Problem
 
@@ -87,7 +87,7 @@ def summarise(
         "n": len(parts.rows),
         "background": background,
         "base": round(float(parts.base.mean()), 6),
-        "units": problem.target if problem.task == "regression" else "probability",
+        "units": problem.target if not problem.kind.has_classes else "probability",
         "global": ranking,
         "dependence": _dependence(parts, ranking),
         "singles": [_single(parts, kind, i, problem.task) for kind, i in pick_singles(parts.said, threshold, problem.task).items()],

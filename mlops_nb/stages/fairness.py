@@ -18,7 +18,7 @@ from ..base.errors import MlopsError, nearest
 from ..model.metrics import FAIRNESS_METRICS
 from ..pipeline.stage import Figure, Input, Json, Model, Output, Table, log
 from ..base.text import in_figure, in_markdown
-from ..model.schema import feature_rows
+from ..model.conform import feature_rows
 from ..model.intervals import interval, resample_counts
 from .evaluate import judge_bound, positive_probability
 from ..model.problem import Problem
@@ -278,7 +278,7 @@ def audit(
     "How the model treats the groups that the charter names."
     how = {"min_group": min_group, "resamples": resamples, "seed": seed}
     groups = {s.name: sensitive_groups(test, s) for s in problem.sensitive}
-    if problem.task == "binary":
+    if problem.kind.has_positive:
         if threshold is None or problem.positive is None:
             raise MlopsError("a binary task is decided by a threshold for its positive class, but there is none; run: mlops-nb run ensemble")
         y_true, picked = is_positive(test[problem.target], problem.positive), positive_probability(model, test, problem.positive) >= threshold
@@ -286,11 +286,11 @@ def audit(
     else:
         y_true, said = test[problem.target].to_numpy(), np.asarray(model.predict(feature_rows(model, test)))
         measures = {"accuracy": (y_true == said).astype(float)}
-        if problem.task == "regression":
+        if not problem.kind.has_classes:
             measures = {"mean_error": said - y_true, "mean_absolute_error": np.abs(said - y_true)}
         by = {name: audit_means(measures, codes, names, **how) for name, (codes, names) in groups.items()}
     note = _DOES_NOT_APPLY.get(problem.task) if by else "The charter names no sensitive feature, so nothing was audited."
-    rules = check_rules(problem.fairness, by, problem.positive) if problem.task == "binary" else []
+    rules = check_rules(problem.fairness, by, problem.positive) if problem.kind.has_positive else []
     return {
         "task": problem.task,
         "n": len(test),

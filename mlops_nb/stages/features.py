@@ -209,7 +209,7 @@ def projection_plot(
 
 def _scatter(ax: Any, at: np.ndarray, target: pd.Series, problem: Problem) -> Any:
     "Points of one picture; classes differ in mark and in lightness, so that grey prints read well."
-    if problem.task == "regression":
+    if not problem.kind.has_classes:
         return ax.scatter(*at.T, c=target, s=9, cmap="viridis", linewidths=0)
     looks = [("o", "#9ecae1"), ("^", "#08306b"), ("s", "#e6550d"), ("x", "#636363"), ("D", "#31a354")]
     for i, name in enumerate(target.value_counts().index):  # the largest class lies underneath

@@ -21,14 +21,14 @@ def statement(
     problem: Problem,  # the checked problem
 ) -> str:  # Markdown
     "The problem on one page: what is predicted, how it is judged, what errors cost, who must be treated alike."
-    p, ms = problem, METRICS[problem.task]
+    p, ms = problem, problem.kind.metrics
     looked_for = f", looking for {in_markdown(p.positive)}" if p.positive is not None else ""
     lines = [f"### {in_markdown(p.title or p.name)}", "", in_markdown(p.goal), "", "| | |", "|---|---|"]
     lines += [f"| task | {p.task}: predict {in_markdown(p.target)}{looked_for} |", f"| data | {in_markdown(p.data.source)}{_licence(p)} |"]
     lines += [f"| primary metric | **{p.metric}**: {ms[p.metric].meaning} |"]
     lines += [f"| also reported | {n}: {ms[n].meaning} |" for n in p.metric_names[1:]]
     lines += [f"| success | {c.metric} {_bound(c)}. {in_markdown(c.reason)} |" for c in p.success]
-    if p.task == "binary":
+    if p.kind.has_positive:
         lines += [f"| costs | false positive {p.costs.false_positive:g}, false negative {p.costs.false_negative:g}: pick from a probability of {cost_threshold(p.costs):.2f} |"]
     lines += [f"| sensitive | {in_markdown(s.name)}{_bands(s)} |" for s in p.sensitive]
     lines += [f"| fairness, {'gate' if f.gate else 'warning'} | {f.metric} by {in_markdown(f.by)} {_bound(f)}. {in_markdown(f.reason)} |" for f in p.fairness]

@@ -33,7 +33,8 @@ from ..pipeline.stage import Input, Json, Model, Output, Table, Target, facts, l
 from ..base.text import as_table
 from ..model.explanation import background_rows, explain_rows
 from ..model.problem import Problem
-from ..model.schema import Schema, conform
+from ..model.conform import conform
+from ..model.schema import Schema
 
 # %% ../../nbs/stages/120_register.ipynb #bb3a8228
 def gate_list(
@@ -152,7 +153,7 @@ def prove_version(
     "Raise unless rows that were learnt from can be scored, served and explained."
     problem, form = Problem.model_validate(evidence["problem"]), Schema.model_validate(evidence["schema"])
     rows, doing = sample_frame(evidence["sample"]).iloc[:known], "scored"
-    say = fitted.predict if problem.task == "regression" else fitted.predict_proba
+    say = fitted.predict if not problem.kind.has_classes else fitted.predict_proba
     try:
         for engine in [say] if compiled is None else [say, CompiledModel.load(compiled)]:
             doing = "scored"
@@ -165,7 +166,7 @@ def prove_version(
             if served != decided:
                 raise MlopsError(f"{decided} in a table, {served} as requests")
             doing, own = "decided as the model itself decides", [as_said(v) for v in fitted.predict(conform(rows, form))]
-            if problem.task != "regression" and own != decided:
+            if problem.kind.has_classes and own != decided:
                 raise MlopsError(f"{own} by the model, {decided} by the service; give the model its rule: mlops_nb.model.rule.with_rule")
         doing = "explained"
         explain_rows(fitted, rows.iloc[:1], sample_frame(evidence["background"]), positive=problem.positive)

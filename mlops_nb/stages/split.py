@@ -19,7 +19,8 @@ from pydantic import BaseModel, ConfigDict
 
 from ..model.decision import as_said
 from ..base.errors import MlopsError, nearest
-from ..model.schema import Schema, learn_schema, schema_table, with_types
+from ..model.conform import learn_schema, schema_table, with_types
+from ..model.schema import Schema
 from ..pipeline.stage import Input, Json, Output, Table, log
 from ..model.problem import Problem
 
@@ -141,7 +142,7 @@ def choose_strategy(
     if asked == "auto" and len(named) == 2:
         raise MlopsError(f"the knobs 'group' ({by_group}) and 'time' ({by_time}) are both set, and rows are divided by one of them; take the other out")
     chosen = next(iter(named), "hash") if asked == "auto" else asked
-    if chosen == "stratified" and problem.task == "regression":
+    if chosen == "stratified" and not problem.kind.has_classes:
         raise MlopsError(f"'{problem.target}' is a number and has no classes to stratify by; use strategy hash")
     if chosen in ("group", "time") and chosen not in named:
         raise MlopsError(f"strategy {chosen} needs the knob '{chosen}': the column to go by, for example -p split.{chosen}=COLUMN")
@@ -251,9 +252,9 @@ def split_rows(
     twins = count_twins([p[read] for p in pieces.values()])
     if keys == read and twins:
         raise MlopsError(f"{twins:,} equal rows fell into different parts; this is a fault of the split, not of the data")
-    prove_parts(part, None if problem.task == "regression" else frame[problem.target])
-    chance = None if problem.task == "regression" or chosen == "time" else prove_chance(frame[problem.target], part, position, test_size, valid_size)
-    gap = 0.0 if problem.task == "regression" else class_gap(frame[problem.target], part)
+    prove_parts(part, None if not problem.kind.has_classes else frame[problem.target])
+    chance = None if not problem.kind.has_classes or chosen == "time" else prove_chance(frame[problem.target], part, position, test_size, valid_size)
+    gap = 0.0 if not problem.kind.has_classes else class_gap(frame[problem.target], part)
     return Division(**pieces, strategy=chosen, gap=gap, twins=twins, chance=chance)
 
 # %% ../../nbs/stages/040_split.ipynb #769cfb5c
@@ -266,7 +267,7 @@ def summary(
     table["share"] = (table["rows"] / table["rows"].sum()).round(4)
     for p in PARTS:
         target = getattr(division, p)[problem.target]
-        if problem.task == "regression":
+        if not problem.kind.has_classes:
             table.loc[p, f"mean {problem.target}"] = target.mean()
         else:
             for name, share in target.value_counts(normalize=True).sort_index().head(10).items():

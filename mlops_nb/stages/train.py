@@ -128,7 +128,7 @@ def truth_of(
     problem: Problem,  # the checked problem
 ) -> np.ndarray:  # n: bool for a binary task, else labels or numbers
     "The right answers, as metrics want them."
-    return is_positive(frame[problem.target], problem.positive) if problem.task == "binary" and problem.positive is not None else frame[problem.target].to_numpy()
+    return is_positive(frame[problem.target], problem.positive) if problem.kind.has_positive and problem.positive is not None else frame[problem.target].to_numpy()
 
 # %% ../../nbs/stages/060_train.ipynb #4a2f8adf
 class Answers(NamedTuple):
@@ -146,7 +146,7 @@ def answers_of(
     threshold: float | None = None,  # 0..1; None: the cheapest one by the charter's costs, if probabilities are right
 ) -> Answers:
     "Probabilities and decisions of a fitted model."
-    if problem.task == "regression":
+    if not problem.kind.has_classes:
         return Answers(None, model.predict(frame), None)
     proba, classes = model.predict_proba(frame), list(model.classes_)
     if problem.task == "multiclass":
@@ -174,12 +174,12 @@ def make_folds(
     twins = pd.factorize(row_position(frame, problem.feature_names(frame.columns)))[0]
     first = np.unique(twins, return_index=True)[1]
     labels = frame[problem.target].iloc[first]
-    if problem.task != "regression" and labels.value_counts().min() < count:
+    if problem.kind.has_classes and labels.value_counts().min() < count:
         label, rows = labels.value_counts().idxmin(), labels.value_counts().min()
         raise MlopsError(f"class '{label}' has {rows} distinct training rows, too few for {count} folds; use fewer folds or more rows")
     if len(first) < count:
         raise MlopsError(f"{len(first)} distinct training rows are too few for {count} folds; use fewer folds or more rows")
-    dealer = (KFold if problem.task == "regression" else StratifiedKFold)(count, shuffle=True, random_state=seed)
+    dealer = (KFold if not problem.kind.has_classes else StratifiedKFold)(count, shuffle=True, random_state=seed)
     fold = np.empty(len(first), dtype=int)
     for number, (_, tested) in enumerate(dealer.split(first, labels)):
         fold[tested] = number
@@ -264,7 +264,7 @@ def bounds_of(
     problem: Problem,  # the checked problem
 ) -> tuple[float, float]:
     "What the primary metric can be; an interval ends there."
-    return METRICS[problem.task][problem.metric].low, METRICS[problem.task][problem.metric].high
+    return problem.kind.metrics[problem.metric].low, problem.kind.metrics[problem.metric].high
 
 # %% ../../nbs/stages/060_train.ipynb #a03e7204
 def changed_params(estimator: Any) -> dict[str, Any]:

@@ -48,7 +48,7 @@ def read_numbers(
         declared = rule is not None and (rule.min is not None or rule.max is not None)
         enough = number.notna().sum() >= at_least * max(1, values.notna().sum())
         coded = values.astype("str").str.fullmatch(r"0\d+").any()
-        if not declared and (coded or not enough or (name == problem.target and problem.task != "regression")):
+        if not declared and (coded or not enough or (name == problem.target and problem.kind.has_classes)):
             continue
         out[name] = number
         changed.append(str(name))
@@ -166,7 +166,7 @@ def judge_rows(
     bad = frame.index.isin(faults["row"])
     held = frame[bad].assign(quarantine_reason=_reasons(faults), quarantine_row=frame.index[bad]).reset_index(drop=True)
     rows = reading.frame[~bad].reset_index(drop=True)
-    if problem.task != "regression":
+    if problem.kind.has_classes:
         rows[problem.target] = as_classes(rows[problem.target])
     return Judged(rows, held, faults.reset_index(drop=True), reading.columns)
 
@@ -191,10 +191,10 @@ def check_left(
     if len(judged.quarantine) > most * n:
         worst = ", ".join(f"{r['rows']:,} rows: {r['reason']}" for r in reason_counts(judged.faults)[:3])
         raise MlopsError(f"{len(judged.quarantine):,} of {n:,} rows break a rule ({worst}), more than max_quarantine {most:g} lets through; mend the file or the charter's rules")
-    classes = [] if problem.task == "regression" else sorted(judged.rows[problem.target].unique(), key=str)
-    if problem.task != "regression" and len(classes) < 2:
+    classes = [] if not problem.kind.has_classes else sorted(judged.rows[problem.target].unique(), key=str)
+    if problem.kind.has_classes and len(classes) < 2:
         raise MlopsError(f"after validation target '{problem.target}' has only {classes[0] if classes else 'no value'!r}; see the quarantine's reasons and mend the rules")
-    if problem.task == "binary" and len(classes) > 2:
+    if problem.kind.has_positive and len(classes) > 2:
         shown = ", ".join(map(str, classes[:8]))
         raise MlopsError(f"target '{problem.target}' has {len(classes)} classes ({shown}), a binary task has two; list the two under rules: {problem.target}: allowed, or say task: multiclass")
     empty = [c for c in problem.feature_names(judged.rows.columns) if judged.rows[c].isna().all()]

@@ -32,7 +32,7 @@ from mlops_nb.stages.fairness import audit
 from mlops_nb.stages.features import make_recipe
 from mlops_nb.model.problem import Problem
 from mlops_nb.stages.register import evidence_of, gate_list, phase_of, sample_rows
-from mlops_nb.model.schema import conform, learn_schema
+from mlops_nb.model.conform import conform, learn_schema
 
 pytest.importorskip("streamlit")
 from streamlit.testing.v1 import AppTest

@@ -36,7 +36,8 @@ from mlops_nb.model.rows import RowSchema, Refused
 from mlops_nb.serving.served import ServedModel
 from mlops_nb.stages.features import make_recipe
 from mlops_nb.model.problem import Problem
-from mlops_nb.model.schema import Schema, conform, learn_schema
+from mlops_nb.model.conform import conform, learn_schema
+from mlops_nb.model.schema import Schema
 
 DATA = Path(readers.__file__).parents[1] / "data" / "income.parquet"
 RULES = {"age": {"min": 17, "max": 90, "required": True}, "sex": {"allowed": ["Female", "Male"], "required": True}}

@@ -21,7 +21,7 @@ from mlops_nb.registry.registration import register
 from mlops_nb.registry.sample import sample_of
 from mlops_nb.stages.features import make_recipe
 from mlops_nb.model.problem import Problem
-from mlops_nb.model.schema import conform, learn_schema
+from mlops_nb.model.conform import conform, learn_schema
 
 DATA = Path(__file__).parents[2] / "mlops_nb" / "data" / "income.parquet"
 CHUNK = 1 << 17

@@ -22,7 +22,8 @@ from mlops_nb.model.compiled_model import CompiledModel
 from mlops_nb.registry.loading import load
 from mlops_nb.registry.sample import sample_frame
 from mlops_nb.base.settings import load_settings
-from mlops_nb.model.schema import Schema, conform
+from mlops_nb.model.conform import conform
+from mlops_nb.model.schema import Schema
 
 ROOT = Path(__file__).parents[2]
 CHUNK = 10_000  # rows

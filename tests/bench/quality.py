@@ -29,7 +29,7 @@ from mlops_nb.stages.ensemble import choose_model, hold_contest, refit
 from mlops_nb.stages.features import make_recipe
 from mlops_nb.model.problem import Problem, check_problem
 from mlops_nb.model.metrics import metric_value
-from mlops_nb.model.schema import learn_schema
+from mlops_nb.model.conform import learn_schema
 from mlops_nb.stages.split import split_rows
 from mlops_nb.stages.train import CANDIDATES, answers_of, cross_validate, features_of, make_folds, make_model, rank_candidates, truth_of
 from mlops_nb.stages.tune import choose_models, tune_models, tuned_result

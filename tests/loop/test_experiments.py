@@ -198,7 +198,7 @@ def registered(tmp_path_factory) -> Path:
     from mlops_nb.stages.evaluate import evaluate
     from mlops_nb.stages.features import make_recipe
     from mlops_nb.model.problem import check_problem
-    from mlops_nb.model.schema import conform, learn_schema
+    from mlops_nb.model.conform import conform, learn_schema
 
     root = tmp_path_factory.mktemp("tested")
     (root / "settings.ini").write_text("[mlops_nb]\n")

@@ -33,7 +33,7 @@ from mlops_nb.loop.retraining import Labelled, Look, Retrainer, Trigger, compare
 from mlops_nb.stages.evaluate import evaluate
 from mlops_nb.stages.features import make_recipe
 from mlops_nb.model.problem import Problem
-from mlops_nb.model.schema import conform, learn_schema
+from mlops_nb.model.conform import conform, learn_schema
 from mlops_nb.log.assignment import assign, read_experiment
 from mlops_nb.log.events import Alerts, Events
 from mlops_nb.log.feedback import Feedback

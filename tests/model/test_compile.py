@@ -34,7 +34,7 @@ from mlops_nb.stages.ensemble import calibrated, make_ensemble
 from mlops_nb.stages.features import feature_groups, linear_recipe, tree_recipe
 from mlops_nb.model.problem import Problem
 from mlops_nb.stages.register import compiled_line, compile_version
-from mlops_nb.model.schema import conform, learn_schema
+from mlops_nb.model.conform import conform, learn_schema
 from mlops_nb.stages.train import CANDIDATES, make_model
 
 warnings.filterwarnings("ignore", module="sklearn")

@@ -35,7 +35,7 @@ from mlops_nb.monitoring.windows import part_of
 from mlops_nb.model.problem import Problem
 from mlops_nb.stages.register import prove_version
 from mlops_nb.model.rule import with_rule
-from mlops_nb.model.schema import conform, learn_schema
+from mlops_nb.model.conform import conform, learn_schema
 from mlops_nb.stages.train import answers_of
 from mlops_nb.stages.validate import judge_rows
 from mlops_nb.log.items import BadItem, label_of

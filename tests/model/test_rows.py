@@ -1,4 +1,4 @@
-"""The row schema reads what `model.schema.conform` reads: the same values, the same refusals, whichever way a row comes."""
+"""The row schema reads what `model.conform.conform` reads: the same values, the same refusals, whichever way a row comes."""
 
 import json
 import math
@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from mlops_nb.base.errors import MlopsError
 from mlops_nb.model.rows import RowSchema, Refused
-from mlops_nb.model.schema import Field, Schema, conform
+from mlops_nb.model.conform import conform
+from mlops_nb.model.schema import Field, Schema
 
 KINDS = ("number", "integer", "boolean", "category", "datetime")
 RULES = {"number": {"min": -5.5, "max": 1e6}, "integer": {"min": 0, "max": 120}, "category": {"allowed": ["a", "b", "7", "True"]}}

@@ -14,7 +14,7 @@ from mlops_nb.model.compile import compile_model
 from mlops_nb.model.compiled_model import CompiledModel
 from mlops_nb.model.decision import as_said
 from mlops_nb.model.rule import with_rule, without_rule
-from mlops_nb.model.schema import conform
+from mlops_nb.model.conform import conform
 from mlops_nb.registry.registration import register
 from mlops_nb.registry.sample import plain_rows, sample_of
 from mlops_nb.serving.version import ServedVersion

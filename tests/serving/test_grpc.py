@@ -55,7 +55,7 @@ def registered(tmp_path_factory):
     from mlops_nb.base.settings import Settings
     from mlops_nb.stages.features import make_recipe
     from mlops_nb.model.problem import Problem
-    from mlops_nb.model.schema import conform, learn_schema
+    from mlops_nb.model.conform import conform, learn_schema
 
     home = tmp_path_factory.mktemp("service")
     stated = Problem(

@@ -40,7 +40,7 @@ from mlops_nb.serving.keys import add_key, remove_key
 from mlops_nb.serving.prediction import Predictor
 from mlops_nb.stages.features import make_recipe
 from mlops_nb.model.problem import check_problem
-from mlops_nb.model.schema import conform, learn_schema
+from mlops_nb.model.conform import conform, learn_schema
 
 
 def make(root: Path) -> None:
