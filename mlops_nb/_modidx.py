@@ -2057,6 +2057,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                  'mlops_nb/registry/evidence.py'),
                                             'mlops_nb.registry.evidence._Part': ( 'registry/evidence.html#_part',
                                                                                   'mlops_nb/registry/evidence.py'),
+                                            'mlops_nb.registry.evidence.as_evidence': ( 'registry/evidence.html#as_evidence',
+                                                                                        'mlops_nb/registry/evidence.py'),
                                             'mlops_nb.registry.evidence.load_evidence': ( 'registry/evidence.html#load_evidence',
                                                                                           'mlops_nb/registry/evidence.py')},
             'mlops_nb.registry.example': { 'mlops_nb.registry.example.fitted': ( 'registry/example.html#fitted',

@@ -17,7 +17,7 @@ from typing import Any
 from ..base.artifacts import Json, Model, digest_of, trusted_types
 from .changes import changing, now, point_staging, record
 from .client import asking, experiment_id, mlflow_client
-from .evidence import Evidence, Span, load_evidence
+from .evidence import Evidence, Span, as_evidence
 from .files import whole
 from .sample import sample_frame, verify
 from .versions import Change, Phase, Version, get, known_phase, versions
@@ -39,7 +39,7 @@ def register(
     known_phase(phase)
     data = model if isinstance(model, bytes) else Model.dump(model)
     model = Model.load(data)  # what can't be loaded again isn't registered
-    evidence = evidence if isinstance(evidence, Evidence) else load_evidence(Json.dump(evidence), name)
+    evidence = as_evidence(evidence, name)
     if evidence.sample is not None:
         verify(model, evidence.sample)
     files = {"model/model.skops": data, "evidence.json": Json.dump(evidence.content())} | ({"fold.zip": compiled} if compiled is not None else {})
