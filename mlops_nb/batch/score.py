@@ -25,7 +25,7 @@ from .readers import Chunk, Rows, open_rows
 from ..model.columns import Scored, Scorer, expected
 from ..base.errors import MlopsError, nearest
 from ..registry.released import released_file, target_of
-from ..base.settings import load_settings
+from ..model.extensions import open_project
 from ..base.text import say, shown_url
 from ..serving.served import ServedModel
 from ..serving.version import ServedVersion
@@ -211,7 +211,7 @@ def run_score(
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-    served = served_by(load_settings(), model)
+    served = served_by(open_project(), model)
     console = Console(stderr=True)
     bar = Progress(
         TextColumn(f"{served.label}", markup=False), BarColumn(), TaskProgressColumn(),

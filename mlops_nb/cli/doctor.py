@@ -24,7 +24,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..base.errors import MlopsError
-from ..base.settings import Settings, load_settings
+from ..base.settings import Settings
+from ..model.extensions import open_project
 
 # %% ../../nbs/cli/40_doctor.ipynb #b8f5176a
 class Finding(NamedTuple):
@@ -184,7 +185,7 @@ def look(settings: Settings | None = None) -> Iterator[Finding]:
     "Everything, the quick things first."
     yield from versions()
     try:
-        settings = settings or load_settings()
+        settings = settings or open_project()
         yield Finding(True, f"project {settings.root.name}")
     except MlopsError as error:
         yield Finding(False, f"project: {error}")

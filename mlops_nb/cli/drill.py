@@ -16,7 +16,7 @@ import msgspec
 import typer
 
 from ..base.charter import load_charter
-from ..base.settings import load_settings
+from ..model.extensions import open_project
 from ..base.text import say
 from ..loop.drill import Setting, drill, verdict
 from ..loop.faults import FAULTS, fault
@@ -34,7 +34,7 @@ def drill_command(
     as_json: Annotated[bool, typer.Option("--json", help="Scores as JSON, on standard output.")] = False,
 ) -> None:
     "A fire drill: replay rows through the real service, let something go wrong, score the loop."
-    settings = load_settings()
+    settings = open_project()
     aim = load_charter((charter or settings.charter).resolve())
     for name in names or []:
         fault(name)

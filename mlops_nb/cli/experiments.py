@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from ..base.errors import MlopsError, nearest
-from ..base.settings import load_settings
+from ..model.extensions import open_project
 from ..base.text import say
 from ..log.assignment import Experiment, check_assignment
 from ..log.history import History
@@ -58,14 +58,14 @@ def experiment_start(
 ) -> None:
     "Share a model's requests between versions."
     wish = Wish(name, metric, effect, alpha, power, not once, margins_of(guard or []), by_row)
-    made = begin(load_settings(), model, numbers_of(arm, "arm", int), wish, numbers_of(share or [], "share") or None)
+    made = begin(open_project(), model, numbers_of(arm, "arm", int), wish, numbers_of(share or [], "share") or None)
     say(_about(made))
 
 
 @experiment_app.command("status")
 def experiment_status(model: str) -> None:
     "What runs, in which shares, and how assignment has come out."
-    settings = load_settings()
+    settings = open_project()
     test = running(settings, model)
     say(_about(test))
     logged = History(settings.home, settings.log_url).read(datetime.fromisoformat(test.started), datetime.fromisoformat(test.ended) if test.ended else None, model)
@@ -80,7 +80,7 @@ def experiment_status(model: str) -> None:
 @experiment_app.command("stop")
 def experiment_stop(model: str, reason: Annotated[str, typer.Option(help="Why, for the record.")] = "stopped by hand") -> None:
     "End an experiment: the released version answers alone."
-    say(_about(stop(load_settings(), model, reason)))
+    say(_about(stop(open_project(), model, reason)))
 
 
 @experiment_app.command("verdict")
@@ -91,7 +91,7 @@ def experiment_verdict(
     labels: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="CSV or Parquet with the columns id and label; default: what feedback holds.")] = None,
 ) -> None:
     "What follows from what was answered so far; exit code 1 where the arms can't be compared."
-    settings = load_settings()
+    settings = open_project()
     test = running(settings, model)
     found = look(settings, test, None if labels is None else _labels_in(labels))
     counts = found.counts

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..base.errors import MlopsError, nearest
-from ..base.settings import load_settings
+from ..model.extensions import open_project
 from ..base.text import say
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def retrain_command(
     from mlops_nb.loop.retraining import Retrainer, Trigger, settle, why_now
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a run that is told to end says so
-    settings = load_settings()
+    settings = open_project()
     retrainer, now = Retrainer(settings, load_charter(charter or settings.charter), sample), datetime.now(UTC)
     if if_due:
         retrainer.hear()
@@ -70,7 +70,7 @@ def watch_command(
     "Monitoring, scoring and retraining on schedule: the section [watch] of settings.ini."
     from mlops_nb.loop.schedule import lines_for, listed, watch
 
-    settings = load_settings()
+    settings = open_project()
     if print_:
         if print_ not in ("cron", "systemd"):
             raise MlopsError(f"--print {print_}{nearest(print_, ['cron', 'systemd'])}")

@@ -22,13 +22,19 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 from typer.core import TyperGroup
 
 from ..base.errors import MlopsError, nearest
 from ..base.text import in_terminal, lines_of, say
+
+if TYPE_CHECKING:
+    from mlops_nb.base.settings import Settings
+    from mlops_nb.model.schema import Schema
+    from mlops_nb.registry.evidence import Evidence
+    from mlops_nb.registry.versions import Version
 
 # %% ../../nbs/cli/10_main.ipynb #7f0ab719
 class _Commands(TyperGroup):
@@ -93,10 +99,10 @@ def _options(version: Annotated[bool, typer.Option("--version", callback=_say_ve
     "A notebook is a function, and notebooks are the pipeline."
 
 
-def _settings(sample: bool = False) -> Any:
-    from mlops_nb.base.settings import load_settings
+def _settings(sample: bool = False) -> "Settings":
+    from mlops_nb.model.extensions import open_project
 
-    settings = load_settings()
+    settings = open_project()
     if sample:
         from mlops_nb.pipeline.plan import sample_settings
 
@@ -209,7 +215,7 @@ def run_stage(stage: str, charter: CharterOption = None, p: KnobOption = None, s
     _closing(plan.settings, summary, bool(sample))
 
 # %% ../../nbs/cli/10_main.ipynb #780ba004
-def _closing(settings: Any, summary: dict[str, Any], sample: bool) -> None:
+def _closing(settings: "Settings", summary: dict[str, Any], sample: bool) -> None:
     "The end of a run: headline figures, where the report is, what to do next; exits 1 when the run failed."
     folder = settings.reports / summary["run"]
     place = Path(os.path.relpath(folder, Path.cwd()))
@@ -243,7 +249,7 @@ def _closing(settings: Any, summary: dict[str, Any], sample: bool) -> None:
         say(f"next: {tool} app    {tool} lab    {promote}")
 
 
-def _say_report(settings: Any, summary: dict[str, Any]) -> None:
+def _say_report(settings: "Settings", summary: dict[str, Any]) -> None:
     "Where the run's page is; for a run in which nothing executed, that of the newest run with the same results."
     def keys(of: dict[str, Any]) -> dict[str, str]:
         return {name: stage["key"] for name, stage in of["stages"].items()}
@@ -350,7 +356,7 @@ def _read_summary(file: Path) -> dict[str, Any]:
     return record
 
 
-def _summaries(settings: Any) -> Iterator[dict[str, Any]]:
+def _summaries(settings: "Settings") -> Iterator[dict[str, Any]]:
     "The records of earlier runs, newest first; those that are damaged are left out with a warning."
     for file in sorted(settings.reports.glob("*/summary.json"), reverse=True):
         try:
@@ -359,7 +365,7 @@ def _summaries(settings: Any) -> Iterator[dict[str, Any]]:
             say(f"warning: {error}", error=True)
 
 
-def _summary(settings: Any, run: str) -> dict[str, Any]:
+def _summary(settings: "Settings", run: str) -> dict[str, Any]:
     "The record of one run, by its id or `latest`."
     known = [f.parent.name for f in settings.reports.glob("*/summary.json")]
     pointer = settings.reports / "latest"
@@ -477,53 +483,55 @@ def models_show(
     found = versions.get(uri, name, version)
     evidence = files.read_evidence(uri, found)
     if as_json:
-        say(*json.dumps({**found.model_dump(mode="json"), "evidence": evidence}, indent=1).split("\n"))
+        say(*json.dumps({**found.model_dump(mode="json"), "evidence": evidence.content()}, indent=1).split("\n"))
         return
     say(f"{found.name} version {found.version}: {found.phase}", "")
     _aligned((f"{e.at[:16].replace('T', ' ')} UTC", f"{e.action}, {e.phase}", f"by {e.by}", e.reason) for e in found.events)
     say("")
     _aligned(_facts(found, evidence))
     _figures(evidence)
-    _columns(evidence.get("schema", {}))
+    _columns(evidence.shape)
 
 # %% ../../nbs/cli/10_main.ipynb #3b34297a
-def _facts(version: Any, evidence: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def _facts(version: "Version", evidence: "Evidence") -> Iterator[tuple[str, str]]:
     "What a version was made from and what it is, a line a fact."
-    data, git = evidence.get("data", {}), evidence.get("git", {})
+    data, git = evidence.data, evidence.git
     if rows := {"rows": data.get("rows"), "to learn from": data.get("rows_train")}:
         counts = ", ".join(f"{_number(n)} {what}" for what, n in rows.items() if n is not None)
         yield "data", ", ".join(filter(None, [data.get("source"), f"sha256 {data['sha256'][:12]}" if data.get("sha256") else "", counts]))
-    if params := evidence.get("params"):
+    if params := evidence.params:
         yield "hyperparameters", ", ".join(f"{k} {_number(v)}" for k, v in params.items())
     if git.get("commit"):
         yield "git", f"{git['commit'][:12]}{', with changes that were not committed' if git.get('dirty') else ''}"
-    if libraries := evidence.get("libraries"):
+    if libraries := evidence.libraries:
         yield "libraries", ", ".join(f"{k} {v}" for k, v in libraries.items())
     yield "run", version.pipeline_run or "not by a pipeline"
     digests = {"model": version.model_digest, "evidence": version.evidence_digest, "compiled": version.fold_digest}
     yield "files", ", ".join(f"{k} sha256 {v[:12]}" for k, v in digests.items() if v)
 
 
-def _figures(evidence: dict[str, Any]) -> None:
+def _figures(evidence: "Evidence") -> None:
     "Figures with their intervals, and the gates."
-    if metrics := evidence.get("metrics"):
-        values = {k: v if isinstance(v, dict) else {"value": v} for k, v in metrics.items()}
-        interval = {k: f"{_number(v['low'])} to {_number(v['high'])}" if v.get("low") is not None else "" for k, v in values.items()}
+    from mlops_nb.registry.evidence import Span
+
+    if evidence.metrics:
+        spans = {k: v if isinstance(v, Span) else Span(value=v) for k, v in evidence.metrics.items()}
+        interval = {k: "" if v.low is None else f"{_number(v.low)} to {_number(v.high)}" for k, v in spans.items()}
         say("")
-        _aligned([("figure", "value", "95% interval"), *((k, "-" if v["value"] is None else v["value"], interval[k]) for k, v in values.items())])
-    rules = [r for r in evidence.get("fairness_audit", {}).get("rules", ()) if r.get("gate")]
-    if gates := [*evidence.get("evaluation", {}).get("criteria", ()), *rules]:
+        _aligned([("figure", "value", "95% interval"), *((k, "-" if v.value is None else v.value, interval[k]) for k, v in spans.items())])
+    rules = [r for r in evidence.fairness_audit.get("rules", ()) if r.get("gate")]
+    if gates := [*evidence.evaluation.criteria, *rules]:
         verdict = {True: "pass", False: "FAIL"}
         say("")
         _aligned([("gate", "verdict", "why"), *((f"{g['metric']}{' by ' + g['by'] if 'by' in g else ''}", verdict.get(g["passed"], "not judged"), g.get("message") or g.get("reason", "")) for g in gates)])
 
 
-def _columns(schema: dict[str, Any]) -> None:
+def _columns(form: "Schema | None") -> None:
     "The columns that the model asks for."
-    if fields := schema.get("fields"):
-        shown = [", ".join(map(str, f["categories"])) if f.get("categories") else "" if f.get("min") is None else f"{_number(f['min'])} to {_number(f['max'])}" for f in fields]
+    if fields := form.fields if form else []:
+        shown = [", ".join(f.categories) if f.categories else "" if f.min is None else f"{_number(f.min)} to {_number(f.max)}" for f in fields]
         say("")
-        _aligned([("column", "kind", "may be missing", "values"), *((f["name"], f["kind"], "yes" if f["nullable"] else "no", v if len(v) <= 100 else v[:97] + "...") for f, v in zip(fields, shown, strict=True))])
+        _aligned([("column", "kind", "may be missing", "values"), *((f.name, f.kind, "yes" if f.nullable else "no", v if len(v) <= 100 else v[:97] + "...") for f, v in zip(fields, shown, strict=True))])
 
 @models_app.command("promote")
 def models_promote(

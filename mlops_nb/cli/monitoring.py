@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..base.errors import MlopsError
-from ..base.settings import load_settings
+from ..model.extensions import open_project
 from ..base.text import say
 from ..log.events import Alerts
 
@@ -51,7 +51,7 @@ def monitor_command(
     from mlops_nb.monitoring.due import monitor_due
     from mlops_nb.monitoring.reports import reports
 
-    settings = load_settings()
+    settings = open_project()
     about, settings = load_charter(charter or settings.charter), sample_settings(settings) if sample else settings
     found = monitor_due(settings, about, about.name, datetime.now(UTC), mirror_figures)
     _say(found or (reports(settings.home, about.name)[-last:] if last else []), bool(found), about.name, about.monitoring.window)
@@ -73,7 +73,7 @@ alerts_app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup
 @alerts_app.command("list")
 def alerts_list(every: Annotated[bool, typer.Option("--all", help="The resolved ones too.")] = False) -> None:
     "Alerts that aren't resolved, oldest first."
-    settings = load_settings()
+    settings = open_project()
     found = Alerts(settings.home, settings.log_url).list(1000, unresolved=not every)
     for alert in found:
         say(f"{alert.id:>5}  {alert.state:<12}  {alert.severity:<8}  {alert.opened:%Y-%m-%d %H:%M}  {alert.count:>4} x  {alert.key}", f"       {alert.title}: {alert.cause}")
@@ -92,7 +92,7 @@ def alerts_ack(
     by: Annotated[str, typer.Option(help="Who; default: the user's name.")] = "",
 ) -> None:
     "Say that you have seen an alert."
-    settings = load_settings()
+    settings = open_project()
     alert = Alerts(settings.home, settings.log_url).acknowledge(number, by or getpass.getuser(), note)
     say(f"alert {alert.id}, {alert.title}: acknowledged by {alert.by}")
 
@@ -102,7 +102,7 @@ def alerts_send() -> None:
     "Send what is due to the receivers in settings.ini (alerts) or MLOPS_NB_ALERTS."
     from mlops_nb.loop.alerts import Courier
 
-    settings = load_settings()
+    settings = open_project()
     courier = Courier(settings.home, settings.log_url, settings.alerts)
     if not courier.urls:
         raise MlopsError("there is nobody to send alerts to; name receivers in settings.ini, e.g. alerts = json://HOST/PATH, or in MLOPS_NB_ALERTS")

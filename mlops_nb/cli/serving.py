@@ -12,7 +12,7 @@ from typing import Annotated, cast
 
 import typer
 
-from ..base.settings import load_settings
+from ..model.extensions import open_project
 from ..base.text import say
 from ..log.predictions import Durability
 from ..serving.keys import Scope, add_key, read_keys, remove_key
@@ -41,7 +41,7 @@ def serve_command(
     from mlops_nb.serving.serve import limits_of, serve
     from mlops_nb.registry.released import target_of
 
-    settings = load_settings()
+    settings = open_project()
     if not os.access(Path(__file__).parents[1] / "model", os.W_OK):  # where numba would keep what it compiles
         os.environ.setdefault("NUMBA_CACHE_DIR", str(settings.home / "numba"))
     if check:
@@ -62,7 +62,7 @@ _FileOption = Annotated[Path | None, typer.Option("--file", help="The file of ke
 
 
 def _file(given: Path | None) -> Path:
-    return given or load_settings().home / "keys.json"
+    return given or open_project().home / "keys.json"
 
 
 @keys_app.command("add")

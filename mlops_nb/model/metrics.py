@@ -70,22 +70,22 @@ def _mean_recall(y_true: Any, given: Any, classes: list | None = None) -> float:
 
 # %% ../../nbs/model/20_metrics.ipynb #63065021
 _INF = math.inf
-#: What each task can be judged by.
+#: What each task can be judged by; first what a new charter is judged by.
 METRICS: dict[str, dict[str, Metric]] = {
     "binary": {
+        "roc_auc": Metric(_of_curve("roc_auc_score"), True, "probability", 0, 1, "chance that a positive ranks above a negative; 0.5 is guessing"),
+        "average_precision": Metric(_of_curve("average_precision_score"), True, "probability", 0, 1, "precision over all recalls; guessing scores the base rate"),
+        "log_loss": Metric(_log_loss, False, "probability", 0, _INF, "surprise at the truth in nats; 0 is certain and right"),
+        "brier": Metric(_of_curve("brier_score_loss"), False, "probability", 0, 1, "squared error of the probability; 0 is certain and right"),
         "accuracy": Metric(_of("accuracy_score"), True, "decision", 0, 1, "share of decisions that are right"),
         "balanced_accuracy": Metric(_mean_recall, True, "decision", 0, 1, "mean of both classes' recall; 0.5 is guessing"),
         "precision": Metric(_of("precision_score", zero_division=0), True, "decision", 0, 1, "share of those picked that are positive"),
         "recall": Metric(_of("recall_score", zero_division=0), True, "decision", 0, 1, "share of the positive that are picked"),
         "f1": Metric(_of("f1_score", zero_division=0), True, "decision", 0, 1, "harmonic mean of precision and recall"),
-        "roc_auc": Metric(_of_curve("roc_auc_score"), True, "probability", 0, 1, "chance that a positive ranks above a negative; 0.5 is guessing"),
-        "average_precision": Metric(_of_curve("average_precision_score"), True, "probability", 0, 1, "precision over all recalls; guessing scores the base rate"),
-        "log_loss": Metric(_log_loss, False, "probability", 0, _INF, "surprise at the truth in nats; 0 is certain and right"),
-        "brier": Metric(_of_curve("brier_score_loss"), False, "probability", 0, 1, "squared error of the probability; 0 is certain and right"),
     },
     "multiclass": {
-        "accuracy": Metric(_of("accuracy_score"), True, "decision", 0, 1, "share of decisions that are right"),
         "balanced_accuracy": Metric(_mean_recall, True, "decision", 0, 1, "mean of all classes' recall"),
+        "accuracy": Metric(_of("accuracy_score"), True, "decision", 0, 1, "share of decisions that are right"),
         "f1_macro": Metric(_of("f1_score", average="macro", zero_division=0), True, "decision", 0, 1, "mean of all classes' F1"),
         "roc_auc_ovr": Metric(_of_curve("roc_auc_score", multi_class="ovr"), True, "probability", 0, 1, "mean ROC AUC of each class against the rest; 0.5 is guessing"),
         "log_loss": Metric(_log_loss, False, "probability", 0, _INF, "surprise at the truth in nats; 0 is certain and right"),

@@ -28,7 +28,7 @@ from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 from ..base.artifacts import Model, trust
 from ..base.errors import MlopsError, nearest
 from .compilable import why_not_compilable
-from .tasks.known import TASKS
+from .tasks.known import TASKS, task_of
 
 # %% ../../nbs/model/84_model_types.ipynb #00437524
 class Range(NamedTuple):
@@ -55,10 +55,16 @@ class ModelType:
     trusted: tuple[str, ...] = ()  # reviewed types in its files, beyond scikit-learn's own that are known
     serving: Literal["compiled", "plain"] = "compiled"  # plain: services ask the pipeline itself, hundreds of times slower
 
-    def estimators(self) -> dict[str, Any]:  # {task: unfitted}
-        "Its estimator for each task that it can learn."
-        found = {name: task.estimator(self.classifier, self.regressor, self.own) for name, task in TASKS.items()}
-        return {name: estimator for name, estimator in found.items() if estimator is not None}
+    def estimator(
+        self,
+        task: str,
+    ) -> Any:  # unfitted; None: it can't learn that
+        "What learns a task."
+        return task_of(task).estimator(self.classifier, self.regressor, self.own)
+
+    def tasks(self) -> list[str]:
+        "The tasks that it can learn."
+        return [task for task in TASKS if self.estimator(task) is not None]
 
 # %% ../../nbs/model/84_model_types.ipynb #aed2e1c3
 def lacking(
@@ -91,7 +97,8 @@ def prove(
     "Raise unless each estimator of an entry can be fitted, stored without pickle and read back."
     rng = np.random.default_rng(0)
     rows, numbers = rng.normal(size=(120, 3)), rng.poisson(3.0, 120).astype(float)
-    for task, estimator in entry.estimators().items():
+    for task in entry.tasks():
+        estimator = entry.estimator(task)
         target = np.where(rows[:, 0] + rng.normal(size=120) > 0, "yes", "no") if TASKS[task].has_classes else numbers
         try:
             fitted = clone(estimator).fit(rows, target)

@@ -15,6 +15,7 @@ from typing import Any
 from ..base.artifacts import Json, digest_of
 from ..base.secrets import secrets_of
 from ..base.settings import Settings
+from ..model.extensions import extensions_file
 from .execute import WARM, kernel_environment
 from .reach import Reach, files_of, patiently, plain_code, version_of
 from .signatures import Stage
@@ -33,7 +34,8 @@ def ingredients(
     "Everything that decides a stage's result; its digest is the stage's key."
     own = stage.source("parameters", "run")
     cells, magic = "\n".join(cell.python for cell in own), [cell.source for cell in own if cell.python != cell.source]  # IPython's lines count as they are
-    reach = Reach(settings.root, settings.home).follow(cells, stage.module)
+    added = f"\nimport {settings.package}.extensions" if extensions_file(settings) else ""  # what a project adds may change any stage
+    reach = Reach(settings.root, settings.home).follow(cells + added, stage.module)
     return {
         "format": FORMAT,
         "code": digest_of("\n".join([plain_code(patiently(ast.parse, cells)), *magic]).encode()),

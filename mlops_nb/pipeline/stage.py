@@ -26,7 +26,8 @@ from ..base.charter import load_charter
 from ..base.errors import MlopsError, nearest
 from .graph import Graph, load_graph
 from ..base.secrets import masker, secrets_of, whose
-from ..base.settings import Settings, load_settings
+from ..base.settings import Settings
+from ..model.extensions import open_project
 from ..log.position import log_state
 
 # %% ../../nbs/pipeline/40_stage.ipynb #8894d36c
@@ -130,7 +131,7 @@ class _Lab:
     "By hand: the view of the active charter; writes overlay it. Under nbdev-test, writes go to a throw-away place."
 
     def __init__(self) -> None:
-        self.settings = load_settings()
+        self.settings = open_project()
         self.graph = load_graph(self.settings)
         self.charter = load_charter(self.settings.charter)
         self.store = Store(self.settings.home)
@@ -323,5 +324,6 @@ def _lose_nothing() -> None:
 def bind(module: str) -> dict[str, Any]:
     "Every name of an exported module, as if its cells had run here: what replaces exported cells in a headless notebook."
     _lose_nothing()
+    open_project()
     warnings.filterwarnings("ignore", "IProgress not found")  # tqdm's, on a page that nobody watches live
     return {name: value for name, value in vars(importlib.import_module(module)).items() if not name.startswith("__")}

@@ -16,12 +16,12 @@ from annotated_types import Interval
 
 from ..model.decision import is_positive, name_of, position
 from ..base.errors import MlopsError, nearest
-from ..model.intervals import binary_metrics, hits, interval, multiclass_metrics, regression_metrics, resample_counts, with_intervals
-from ..model.metrics import METRICS
+from ..model.intervals import hits, interval, resample_counts, with_intervals
 from ..model.conform import feature_rows
 from ..pipeline.stage import Figure, Input, Json, Model, Output, Table, log
 from ..base.text import in_figure, in_markdown
 from ..model.problem import Problem
+from ..model.tasks.known import task_of
 from .problem import as_markdown
 from ..stats.quality import wilson
 
@@ -146,9 +146,9 @@ def evaluate_binary(
     "Metrics with intervals, confusion, curves and criteria of a binary classifier."
     picked = probability >= threshold
     counts = {"tn": ~y_true & ~picked, "fp": ~y_true & picked, "fn": y_true & ~picked, "tp": y_true & picked}
-    metrics = with_intervals(lambda w: binary_metrics(y_true, probability, picked, w), y_true, resamples, seed)
+    metrics = with_intervals(lambda w: problem.kind.resampled(y_true, probability, picked, w), y_true, resamples, seed)
     return {
-        "task": "binary",
+        "task": problem.task,
         "n": len(y_true),
         "positive": problem.positive,
         "threshold": threshold,
@@ -174,13 +174,13 @@ def evaluate_multiclass(
 ) -> dict[str, Any]:  # the `evaluation` artifact
     "Metrics with intervals, confusion matrix, one-against-rest curves and criteria."
     picked = probability.argmax(axis=1)
-    metrics = with_intervals(lambda w: multiclass_metrics(y_true, probability, picked, w), y_true, resamples, seed)
+    metrics = with_intervals(lambda w: problem.kind.resampled(y_true, probability, picked, w), y_true, resamples, seed)
     matrix = np.zeros((len(classes), len(classes)), int)
     np.add.at(matrix, (y_true, picked), 1)
     shares = np.bincount(y_true, minlength=len(classes)) / len(y_true)
     roc = {name_of(c): roc_and_pr(y_true == i, probability[:, i])["roc"] for i, c in enumerate(classes)}
     return {
-        "task": "multiclass",
+        "task": problem.task,
         "n": len(y_true),
         "threshold": None,
         "prevalence": {name_of(c): round(float(s), 6) for c, s in zip(classes, shares, strict=True)},
@@ -203,7 +203,7 @@ def evaluate_regression(
     seed: int,
 ) -> dict[str, Any]:  # the `evaluation` artifact
     "Metrics with intervals, said against seen, and criteria."
-    metrics = with_intervals(lambda w: regression_metrics(y_true, value, w), np.zeros(len(y_true)), resamples, seed)
+    metrics = with_intervals(lambda w: problem.kind.resampled(y_true, None, value, w), np.zeros(len(y_true)), resamples, seed)
     said = []
     for rows in np.array_split(np.argsort(value, kind="stable"), min(bins, len(value))):
         half = 1.959964 * y_true[rows].std(ddof=1) / np.sqrt(len(rows)) if len(rows) > 1 else np.nan
@@ -211,7 +211,7 @@ def evaluate_regression(
         said.append({"mean_predicted": value[rows].mean(), "mean_true": mean, "n": len(rows), "low": mean - half, "high": mean + half})
     some = np.random.default_rng(seed).permutation(len(value))[:200]
     return {
-        "task": "regression",
+        "task": problem.task,
         "n": len(y_true),
         "threshold": None,
         "prevalence": None,
@@ -304,7 +304,7 @@ def plot_confusion(
     import matplotlib.figure
 
     hit = result["confusion"]
-    if result["task"] == "binary":
+    if task_of(result["task"]).has_positive:
         hit = {"classes": [f"not {result['positive']}", str(result["positive"])], "matrix": [[hit["tn"], hit["fp"]], [hit["fn"], hit["tp"]]]}
     side = 2.8 + 0.6 * len(hit["classes"])
     figure = matplotlib.figure.Figure(figsize=(side + 0.8, side), dpi=72, layout="constrained")

@@ -21,6 +21,7 @@ from ..base.text import in_figure
 from ..model.conform import feature_rows
 from ..model.intervals import interval, resample_counts
 from ..model.problem import Problem
+from ..model.tasks.known import task_of
 
 # %% ../../nbs/stages/100_explain.ipynb #1ffe843d
 def global_importance(
@@ -41,15 +42,14 @@ def global_importance(
 def pick_singles(
     said: np.ndarray,  # (n,) the model's outputs
     threshold: float | None,  # of the decision; None unless the task is binary
-    task: str,  # "binary", "multiclass" or "regression"
+    task: str,
 ) -> dict[str, int]:  # kind: position
     "Three rows worth a look; the first one where several are alike."
-    if task == "binary":
-        close = np.abs(said - (0.5 if threshold is None else threshold))
-        return {"a sure no": int(said.argmin()), "a sure yes": int(said.argmax()), "a close call": int(close.argmin())}
-    names = ("the least sure", "a middling one", "the surest") if task == "multiclass" else ("the lowest", "a middling one", "the highest")
-    order = np.argsort(said, kind="stable")
-    return dict(zip(names, (int(order[0]), int(order[len(order) // 2]), int(order[-1])), strict=True))
+    kind, order = task_of(task), np.argsort(said, kind="stable")
+    middle = order[len(order) // 2]
+    if kind.has_positive:
+        middle = np.abs(said - (0.5 if threshold is None else threshold)).argmin()
+    return dict(zip(kind.singles, (int(said.argmin()), int(middle), int(said.argmax())), strict=True))
 
 # %% ../../nbs/stages/100_explain.ipynb #9126a86a
 def _dependence(parts: Contributions, ranking: list[dict[str, Any]], points: int = 300) -> dict[str, list[list[Any]]]:
@@ -63,7 +63,7 @@ def _single(parts: Contributions, kind: str, i: int, task: str) -> dict[str, Any
     "One explained row, for the artifact."
     said = round(float(parts.said[i]), 6)
     row = {str(c): plain(v) for c, v in parts.rows.iloc[i].items()}
-    return {"kind": kind, "row": row, "prediction": said, "probability": None if task == "regression" else said, "base": round(float(parts.base[i]), 6), "contributions": parts.reasons(i)}
+    return {"kind": kind, "row": row, "prediction": said, "probability": said if task_of(task).has_classes else None, "base": round(float(parts.base[i]), 6), "contributions": parts.reasons(i)}
 
 
 def summarise(
@@ -87,7 +87,7 @@ def summarise(
         "n": len(parts.rows),
         "background": background,
         "base": round(float(parts.base.mean()), 6),
-        "units": problem.target if not problem.kind.has_classes else "probability",
+        "units": problem.kind.unit(problem.target),
         "global": ranking,
         "dependence": _dependence(parts, ranking),
         "singles": [_single(parts, kind, i, problem.task) for kind, i in pick_singles(parts.said, threshold, problem.task).items()],

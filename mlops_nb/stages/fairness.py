@@ -22,6 +22,7 @@ from ..model.conform import feature_rows
 from ..model.intervals import interval, resample_counts
 from .evaluate import judge_bound, positive_probability
 from ..model.problem import Problem
+from ..model.tasks.known import task_of
 from ..model.groups import group_labels
 from .problem import as_markdown
 from ..stats.quality import wilson
@@ -259,12 +260,6 @@ def audit_means(
     return {"groups": groups, "metrics": metrics}
 
 # %% ../../nbs/stages/110_fairness.ipynb #55d451e1
-_DOES_NOT_APPLY = {
-    "multiclass": "There is no positive class, so nobody is picked: demographic parity, equal opportunity and equalized odds do not apply. Accuracy is compared.",
-    "regression": "Numbers are no decisions: demographic parity, equal opportunity and equalized odds do not apply. Mean error (said minus true) and mean absolute error are compared.",
-}
-
-
 def audit(
     problem: Problem,
     model: Any,  # fitted, takes raw rows
@@ -284,12 +279,10 @@ def audit(
         y_true, picked = is_positive(test[problem.target], problem.positive), positive_probability(model, test, problem.positive) >= threshold
         by = {name: audit_binary(y_true, picked, codes, names, **how) for name, (codes, names) in groups.items()}
     else:
-        y_true, said = test[problem.target].to_numpy(), np.asarray(model.predict(feature_rows(model, test)))
-        measures = {"accuracy": (y_true == said).astype(float)}
-        if not problem.kind.has_classes:
-            measures = {"mean_error": said - y_true, "mean_absolute_error": np.abs(said - y_true)}
+        y_true, y_pred = test[problem.target].to_numpy(), np.asarray(model.predict(feature_rows(model, test)))
+        measures = problem.kind.group_measures(y_true, y_pred)
         by = {name: audit_means(measures, codes, names, **how) for name, (codes, names) in groups.items()}
-    note = _DOES_NOT_APPLY.get(problem.task) if by else "The charter names no sensitive feature, so nothing was audited."
+    note = problem.kind.group_note or None if by else "The charter names no sensitive feature, so nothing was audited."
     rules = check_rules(problem.fairness, by, problem.positive) if problem.kind.has_positive else []
     return {
         "task": problem.task,
@@ -332,7 +325,7 @@ def plot_audit(
         figure = matplotlib.figure.Figure(figsize=(5, 1), dpi=66)
         figure.text(0.5, 0.5, in_figure(result["note"], 200), ha="center", va="center", fontsize=9)
         return figure
-    rates = [k for k, v in next(iter(next(iter(by.values()))["groups"].values())).items() if isinstance(v, dict) and (k != "accuracy" or result["task"] != "binary")]
+    rates = [k for k, v in next(iter(next(iter(by.values()))["groups"].values())).items() if isinstance(v, dict) and (k != "accuracy" or not task_of(result["task"]).has_positive)]
     heights = [len(found["groups"]) + 1.4 for found in by.values()]
     figure = matplotlib.figure.Figure(figsize=(2 + 3.1 * len(rates), 0.7 + 0.29 * sum(heights)), dpi=64, layout="constrained")
     panels = figure.subplots(len(by), len(rates), squeeze=False, sharex="col", height_ratios=heights)
@@ -345,7 +338,7 @@ def plot_audit(
         axes.set_title(rate.replace("_", " "))
         axes.text(1.01, 1.02, "n", transform=axes.transAxes, fontsize=8)
     for axes, rate in zip(panels[-1], rates, strict=True):
-        axes.set_xlabel(RATES[rate][1] if result["task"] == "binary" else "mean and 95% interval", fontsize=9)
+        axes.set_xlabel(RATES[rate][1] if task_of(result["task"]).has_positive else "mean and 95% interval", fontsize=9)
     return figure
 
 

@@ -34,6 +34,7 @@ from ..base.errors import MlopsError
 from ..pipeline.stage import Figure, Input, Json, Model, Output, Table, log
 from ..base.text import in_figure
 from ..model.problem import Problem
+from ..model.tasks.known import task_of
 from ..model.schema import Schema
 
 # %% ../../nbs/stages/050_features.ipynb #c5d59694
@@ -77,7 +78,7 @@ def number_steps(
 # %% ../../nbs/stages/050_features.ipynb #348d78a6
 def linear_recipe(
     groups: dict[str, list[str]],  # from feature_groups
-    task: str,  # binary, multiclass or regression
+    task: str,
     *,
     derive: str = "auto",  # what is made of numbers
     rare: int = 20,  # rows under which a category is rare
@@ -87,18 +88,17 @@ def linear_recipe(
     "Impute, encode, derive, scale and select; a dense matrix without missing values comes out."
     how = ("polynomial" if len(groups["number"]) <= 20 else "log") if derive == "auto" else derive
     onehot = OneHotEncoder(handle_unknown="infrequent_if_exist", min_frequency=rare, sparse_output=False)
-    folds = (KFold if task == "regression" else StratifiedKFold)(5, shuffle=True, random_state=seed)
-    kinds = {"binary": "binary", "multiclass": "multiclass", "regression": "continuous"}
+    kind = task_of(task)
     parts = [
         ("category", onehot, groups["category"]),
-        ("many", Pipeline([("mean", TargetEncoder(target_type=kinds[task], cv=folds)), ("scale", StandardScaler())]), groups["many"]),
+        ("many", Pipeline([("mean", TargetEncoder(target_type=kind.target_type, cv=kind.dealer(5, seed))), ("scale", StandardScaler())]), groups["many"]),
         ("number", number_steps(how), groups["number"]),
         ("datetime", Pipeline([("float", as_float()), ("impute", SimpleImputer(missing_values=_NAT)), ("scale", StandardScaler())]), groups["datetime"]),
     ]
     columns = ColumnTransformer([p for p in parts if p[2]], verbose_feature_names_out=False)
     steps: list[tuple[str, Any]] = [("columns", columns), ("constant", VarianceThreshold())]
     if keep < 100:
-        steps.append(("select", SelectPercentile(f_regression if task == "regression" else f_classif, percentile=keep)))
+        steps.append(("select", SelectPercentile(f_classif if kind.has_classes else f_regression, percentile=keep)))
     return Pipeline(steps)
 
 # %% ../../nbs/stages/050_features.ipynb #8daa3474

@@ -40,11 +40,8 @@ def check_target(
     if len(distinct) < 2:
         only = f"only {distinct.tolist()[0]!r}" if len(distinct) else "no value at all"
         raise MlopsError(f"target '{problem.target}' has {only} in {len(frame):,} rows; there is nothing to learn, expected at least two different values")
-    if problem.kind.has_positive and problem.positive is not None and not is_positive(known, problem.positive).any():
-        raise MlopsError(f"no row has {problem.target} = {problem.positive!r}, the positive class{nearest(problem.positive, distinct[:50])}")
-    words = known[pd.to_numeric(known, errors="coerce").isna()] if not problem.kind.has_classes else known[:0]
-    if len(words) > len(known) / 2:  # fewer are for validation to hold back
-        raise MlopsError(f"target '{problem.target}' holds text (for example {words.iloc[0]!r}); a regression needs numbers, a binary task a positive class")
+    if found := list(problem.kind.findings(known, problem.positive)):
+        raise MlopsError("\n".join(found))
 
 # %% ../../nbs/stages/020_ingest.ipynb #0d7db559
 def draw(

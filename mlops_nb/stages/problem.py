@@ -10,7 +10,7 @@ from typing import Any
 
 from ..base.charter import Sensitive
 from ..model.groups import band_labels
-from ..model.metrics import METRICS
+from ..model.tasks.known import task_of
 from ..model.problem import Problem, check_problem
 from ..model.rule import cost_threshold
 from ..pipeline.stage import Input, Json, Output, log

@@ -18,7 +18,7 @@ import pyarrow as pa
 from annotated_types import Interval
 
 from ..model.columns import Scorer
-from ..model.decision import Decision, as_said
+from ..model.decision import as_said
 from ..model.rows import RowSchema
 from ..base.errors import MlopsError
 from ..model.compile import compile_model
@@ -26,7 +26,7 @@ from ..model.compiled_model import CompiledModel
 from ..pipeline.records import git_state
 from ..registry.registration import register
 from ..registry.sample import plain_rows, sample_frame, sample_of
-from ..registry.evidence import FORMAT
+from ..registry.evidence import FORMAT, Evidence, PlainRows, as_evidence
 from ..registry.versions import Version
 from ..base.settings import find_root
 from ..pipeline.stage import Input, Json, Model, Output, Table, Target, facts, log
@@ -93,7 +93,7 @@ def compile_version(
     "The model as one compiled function, or the reason why there is none."
     proof = pd.concat([awkward, rows], ignore_index=True)
     try:
-        data = compile_model(fitted, form.model_dump(mode="json"), proof, task=problem.task, positive=problem.positive, threshold=threshold, keep=len(awkward))
+        data = compile_model(fitted, form.model_dump(mode="json"), proof, target_type=problem.kind.target_type, positive=problem.positive, threshold=threshold, keep=len(awkward))
     except MlopsError as error:
         again = ", then: mlops-nb run --force register" if isinstance(error.__cause__, ModuleNotFoundError) else ""
         return None, {"made": False, "why": f"{error}{again}"}
@@ -123,14 +123,15 @@ def libraries() -> dict[str, str]:
 def evidence_of(
     parts: dict[str, Any],  # the artifacts that are evidence as they stand, by name
     digests: dict[str, str],  # sha256 of every artifact used
-    sample: dict,  # from sample_of
-    background: dict,  # from plain_rows
+    sample: PlainRows,  # from sample_of
+    background: PlainRows,  # from plain_rows
     rows_learnt: int,  # training rows
     code: dict[str, Any],  # commit and dirty
-) -> dict[str, Any]:
-    "Everything that is known about a version, as one Json value."
+    proved: dict[str, Any],  # of the compiled model, from compile_version
+) -> Evidence:
+    "Everything that is known about a version."
     chosen = parts["decision"]
-    return {
+    return as_evidence({
         "format": FORMAT,
         **parts,
         "metrics": parts["evaluation"].get("metrics", {}),
@@ -141,27 +142,28 @@ def evidence_of(
         "git": code,
         "libraries": libraries(),
         "digests": digests,
-    }
+        "fold": proved,
+    })
 
 # %% ../../nbs/stages/120_register.ipynb #4f198fac
 def prove_version(
     fitted: Any,  # the model
-    evidence: dict[str, Any],  # from evidence_of
+    evidence: Evidence,
     compiled: bytes | None,  # its compiled model
     known: int,  # of the sample rows, those that were learnt from: the first ones
 ) -> None:
     "Raise unless rows that were learnt from can be scored, served and explained."
-    problem, form = Problem.model_validate(evidence["problem"]), Schema.model_validate(evidence["schema"])
-    rows, doing = sample_frame(evidence["sample"]).iloc[:known], "scored"
-    say = fitted.predict if not problem.kind.has_classes else fitted.predict_proba
+    problem, form = evidence.problem, evidence.form
+    rows, doing = sample_frame(evidence.sample).iloc[:known], "scored"
+    say = fitted.predict_proba if problem.kind.has_classes else fitted.predict
     try:
         for engine in [say] if compiled is None else [say, CompiledModel.load(compiled)]:
             doing = "scored"
-            scored = Scorer(problem.name, 0, evidence, engine).score(pa.Table.from_pandas(rows, preserve_index=False))
+            scored = Scorer(problem.name, 0, form, problem.rules, evidence.rule, engine).score(pa.Table.from_pandas(rows, preserve_index=False))
             for refused in scored.refused:
                 raise MlopsError(f"{refused['field']} = {refused['value']!r}; {refused['reason']}")
             doing = "served"
-            served = _served(engine, evidence, form, rows)
+            served = _served(engine, evidence, rows)
             doing, decided = "scored and served alike", scored.answers["decision"].to_pylist()
             if served != decided:
                 raise MlopsError(f"{decided} in a table, {served} as requests")
@@ -169,20 +171,20 @@ def prove_version(
             if problem.kind.has_classes and own != decided:
                 raise MlopsError(f"{own} by the model, {decided} by the service; give the model its rule: mlops_nb.model.rule.with_rule")
         doing = "explained"
-        explain_rows(fitted, rows.iloc[:1], sample_frame(evidence["background"]), positive=problem.positive)
+        explain_rows(fitted, rows.iloc[:1], sample_frame(evidence.background), positive=problem.positive)
     except (MlopsError, ValueError, TypeError, LookupError) as error:
         raise MlopsError(f"the model is not registered, for rows that it learnt from can't be {doing}: {error}") from error
 
 # %% ../../nbs/stages/120_register.ipynb #a01fa3ad
-def _served(engine: Any, evidence: dict[str, Any], form: Schema, rows: pd.DataFrame) -> list:
+def _served(engine: Any, evidence: Evidence, rows: pd.DataFrame) -> list:
     "What a service decides about the rows."
-    decision, plain = Decision(evidence), rows.astype(object)
-    checked = RowSchema(evidence["schema"], evidence["problem"].get("rules")).check(plain.where(plain.notna(), None).to_numpy().tolist())
+    form, plain = evidence.form, rows.astype(object)
+    checked = RowSchema(form.model_dump(mode="json"), evidence.problem.model_dump(mode="json")["rules"]).check(plain.where(plain.notna(), None).to_numpy().tolist())
     if isinstance(engine, CompiledModel):
         said = engine.predict(engine.encode(checked))
     else:
         said = np.asarray(engine(conform(pd.DataFrame(checked, columns=form.names, dtype=object), form)), float)
-    return said.tolist() if decision.task == "regression" else [decision.classes[k] for k in decision.chosen(said)]
+    return [evidence.rule.classes[k] for k in evidence.rule.chosen(said)] if evidence.problem.kind.has_classes else said.tolist()
 
 # %% ../../nbs/stages/120_register.ipynb #ee9b76f7
 def headline(

@@ -17,18 +17,19 @@ from ..model.decision import name_of
 from ..base.errors import MlopsError
 from ..base.settings import find_root
 from ..pipeline.stage import Input, Json, Model, Output, Table, log
+from ..registry.evidence import Evidence, as_evidence
 from ..sources.tables import read_table
 from ..base.text import as_table
 
 # %% ../../nbs/stages/130_score.ipynb #267ee5c4
 def scorer_for(
     registered: dict[str, Any],  # the artifact `version`
-    evidence: dict[str, Any],  # problem, schema, decision
+    evidence: Evidence,
     fitted: Any,  # the registered pipeline
 ) -> Scorer:
     "The pipeline behind the checks that its schema and the charter's rules ask for."
-    say = fitted.predict if evidence["problem"]["task"] == "regression" else fitted.predict_proba
-    return Scorer(registered["name"], registered["version"], evidence, say)
+    say = fitted.predict_proba if evidence.problem.kind.has_classes else fitted.predict
+    return Scorer(registered["name"], registered["version"], evidence.form, evidence.problem.rules, evidence.rule, say)
 
 # %% ../../nbs/stages/130_score.ipynb #3e3028a7
 def score_rows(

@@ -43,7 +43,10 @@ class Binary(Task):
 
     def answers(self, model: Any, rows: Any, positive: Any, threshold: float | None) -> Answers:
         proba = model.predict_proba(rows)[:, position(model.classes_, positive)]
-        return Answers(proba, proba >= (0.5 if threshold is None else threshold), [False, True])
+        return self.decided(proba, [False, True], threshold)
+
+    def decided(self, given: Any, classes: list | None, threshold: float | None) -> Answers:
+        return Answers(given, given >= (0.5 if threshold is None else threshold), classes)
 
     def resampled(self, y_true: Any, proba: Any, y_pred: Any, weights: Any) -> dict[str, Any]:
         from mlops_nb.model.intervals import binary_metrics
@@ -57,3 +60,11 @@ class Binary(Task):
 
     def decides(self, threshold: float | None) -> str:
         return f"yes from a probability of {0.5 if threshold is None else threshold:.3g} on"
+
+    def low_bars(self, shares: list[float]) -> list[tuple[str, str, float, str]]:
+        base = shares[0]
+        blind = round(base * (1 - base), 3)
+        return [
+            ("roc_auc", "at_least", 0.6, "0.5 is guessing. A low bar to begin with; raise it to what the model in use reaches, or to what pays."),
+            ("brier", "at_most", max(blind, 0.001), f"Always answering the base rate of {base:.0%} scores {blind:g}; above that the probabilities are worth nothing."),
+        ]

@@ -18,9 +18,9 @@ class Multiclass(Task):
 
     name, target_type = "multiclass", "multiclass"
     meaning = "which of several classes a row is of"
-    metrics = {name: METRICS["multiclass"][name] for name in ("balanced_accuracy", "accuracy", "f1_macro", "roc_auc_ovr", "log_loss")}
+    metrics = METRICS["multiclass"]
     singles = ("the least sure", "a middling one", "the surest")
-    group_note = "Rules about who is picked need a class that is looked for; with several classes the groups' accuracy is shown."
+    group_note = "There is no positive class, so nobody is picked: demographic parity, equal opportunity and equalized odds do not apply. Accuracy is compared."
     cells = {
         "evaluate": "metrics with intervals; confusion, each class against the rest, calibration of the decided class",
         "fairness": "accuracy by group; no rules, for no class is looked for",
@@ -41,7 +41,12 @@ class Multiclass(Task):
 
     def answers(self, model: Any, rows: Any, positive: Any, threshold: float | None) -> Answers:
         proba = model.predict_proba(rows)
-        return Answers(proba, model.classes_[proba.argmax(axis=1)], list(model.classes_))
+        return self.decided(proba, list(model.classes_), threshold)
+
+    def decided(self, given: Any, classes: list | None, threshold: float | None) -> Answers:
+        import numpy as np
+
+        return Answers(given, np.asarray(classes)[given.argmax(axis=1)], classes)
 
     def resampled(self, y_true: Any, proba: Any, y_pred: Any, weights: Any) -> dict[str, Any]:
         from mlops_nb.model.intervals import multiclass_metrics
@@ -58,3 +63,7 @@ class Multiclass(Task):
 
     def decides(self, threshold: float | None) -> str:
         return "the most probable class"
+
+    def low_bars(self, shares: list[float]) -> list[tuple[str, str, float, str]]:
+        chance = 1 / len(shares)
+        return [("balanced_accuracy", "at_least", round(min(1.5 * chance, 0.9), 2), f"Guessing scores {chance:.2f}. A low bar to begin with; raise it to what pays.")]

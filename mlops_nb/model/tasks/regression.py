@@ -20,7 +20,7 @@ class Regression(Task):
     meaning = "a number"
     metrics = METRICS["regression"]
     singles = ("the lowest", "a middling one", "the highest")
-    group_note = "Rules about who is picked need a class that is looked for; with numbers the groups' mean error is shown."
+    group_note = "Numbers are no decisions: demographic parity, equal opportunity and equalized odds do not apply. Mean error (said minus true) and mean absolute error are compared."
     cells = {
         "evaluate": "metrics with intervals; said against seen",
         "fairness": "mean error and mean absolute error by group; no rules, for nobody is picked",
@@ -44,7 +44,10 @@ class Regression(Task):
         return target.to_numpy()
 
     def answers(self, model: Any, rows: Any, positive: Any, threshold: float | None) -> Answers:
-        return Answers(None, model.predict(rows))
+        return self.decided(model.predict(rows), None, threshold)
+
+    def decided(self, given: Any, classes: list | None, threshold: float | None) -> Answers:
+        return Answers(None, given)
 
     def resampled(self, y_true: Any, proba: Any, y_pred: Any, weights: Any) -> dict[str, Any]:
         from mlops_nb.model.intervals import regression_metrics
@@ -61,3 +64,6 @@ class Regression(Task):
 
     def decides(self, threshold: float | None) -> str:
         return "nothing: it says a number"
+
+    def low_bars(self, shares: list[float]) -> list[tuple[str, str, float, str]]:
+        return [("r2", "at_least", 0.1, "0 is always answering the mean. A low bar to begin with; raise it to what pays.")]

@@ -72,6 +72,15 @@ class Task:
         "What a model says about rows, decided by the task's rule."
         raise NotImplementedError
 
+    def decided(
+        self,
+        given: Any,  # n probabilities of the positive class, n x classes, or n numbers
+        classes: list | None,  # of the columns; None for numbers
+        threshold: float | None,  # as in answers
+    ) -> Answers:
+        "Answers by the task's rule, where somebody else has the probabilities or numbers."
+        raise NotImplementedError
+
     def resampled(
         self,
         y_true: Any,  # n
@@ -121,6 +130,13 @@ class Task:
         "In words, how an answer becomes a decision."
         raise NotImplementedError
 
+    def low_bars(
+        self,
+        shares: list[float],  # of the target's classes, the positive one first; none for numbers
+    ) -> list[tuple[str, str, float, str]]:  # metric, at_least or at_most, value, reason
+        "Gates for a new charter, that say no more than: better than knowing nothing."
+        return []
+
     def scores(
         self,
         said: Answers,
@@ -128,4 +144,4 @@ class Task:
         names: Iterable[str],  # of metrics
     ) -> dict[str, float]:
         "Metrics by their definitions."
-        return {name: metric_value(name, y_true, said.proba, said.y_pred, said.classes) for name in names}
+        return {name: metric_value(name, y_true, said.proba, said.y_pred, said.classes, self.metrics) for name in names}
