@@ -65,10 +65,10 @@ async def started(manager):
             await manager.shutdown_kernel()
 
 
-async def said(client, code: str) -> str:
-    "What the code prints."
-    text: list[str] = []
-    await client.execute_interactive(code, timeout=30, output_hook=lambda m: text.append(m["content"].get("text", "") or m["content"].get("ename", "")))
+async def said(client, code: str, text: list[str] | None = None) -> str:
+    "What the code prints; `text` fills as it goes."
+    text = [] if text is None else text
+    await client.execute_interactive(code, timeout=120, output_hook=lambda m: text.append(m["content"].get("text", "") or m["content"].get("ename", "")))
     return "".join(text).strip()
 
 
@@ -89,10 +89,12 @@ def test_interrupt_restart_and_shutdown():
         async with started(manager) as client:
             first = int(await said(client, "import os; x = 1; print(os.getpid())"))
             assert (manager.provisioner.pid, manager.transport) == (first, "ipc") and len(manager.ip) < 90
-            sleeping = asyncio.ensure_future(said(client, "print('asleep', flush=True); import time; time.sleep(600)"))
-            await asyncio.sleep(0.3)
+            heard: list[str] = []
+            sleeping = asyncio.ensure_future(said(client, "import time; print('asleep', flush=True); time.sleep(600)", heard))
+            while "asleep" not in "".join(heard):
+                await asyncio.sleep(0.02)
             await manager.interrupt_kernel()
-            assert await asyncio.wait_for(sleeping, 60) == "KeyboardInterrupt"
+            assert await asyncio.wait_for(sleeping, 60) == "asleep\nKeyboardInterrupt"
             assert await said(client, "print(x)") == "1"
             await manager.restart_kernel()
             await client.wait_for_ready(timeout=30)
