@@ -60,7 +60,7 @@ class ModelType:
         task: str,
     ) -> Any:  # unfitted; None: it can't learn that
         "What learns a task."
-        return task_of(task).estimator(self.classifier, self.regressor, self.own)
+        return task_of(task).estimator(self)
 
     def tasks(self) -> list[str]:
         "The tasks that it can learn."

@@ -6,6 +6,7 @@
 __all__ = ['TASKS', 'task_of', 'add_task']
 
 # %% ../../../nbs/model/tasks/90_known.ipynb #b9126a40
+from ...base.artifacts import trust
 from ...base.errors import MlopsError, nearest
 from ..metrics import METRICS
 from .binary import Binary
@@ -37,4 +38,5 @@ def add_task(
         raise MlopsError(f"task {getattr(task, 'name', type(task).__name__)!r} is incomplete: it lacks {', '.join(lacking)}; begin with the task whose answers look like its own: class {type(task).__name__}(Regression)")
     if task.name in TASKS and type(TASKS[task.name]) is not type(task):
         raise MlopsError(f"there is a task '{task.name}' already; give yours another name")
+    trust(*task.trusted)
     TASKS[task.name], METRICS[task.name] = task, task.metrics

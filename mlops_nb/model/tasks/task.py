@@ -33,6 +33,7 @@ class Task:
     metrics: ClassVar[dict[str, Metric]]  # what it can be judged by; the first one where nobody says otherwise
     cells: ClassVar[dict[str, str]]  # one text for each of CELLS
     omits: ClassVar[frozenset[str]] = frozenset()  # stages that mean nothing for it: they are left out of the pipeline
+    trusted: ClassVar[tuple[str, ...]] = ()  # reviewed types in the files of its own estimators, beyond those that are known
     group_note: ClassVar[str] = ""  # what a fairness audit by groups can't say
     singles: ClassVar[tuple[str, ...]]  # three rows that are worth a look, from the lowest answer to the highest
 
@@ -101,12 +102,10 @@ class Task:
 
     def estimator(
         self,
-        classifier: Any,  # of a model type; None where it has none
-        regressor: Any,
-        own: dict[str, Any],  # {task's name: estimator}, where a task has one of its own
+        entry: Any,  # a model type: name, classifier, regressor, own
     ) -> Any:  # unfitted; None: this type can't do this task
         "Which estimator of a model type learns this task."
-        return own.get(self.name, classifier if self.has_classes else regressor)
+        return entry.own.get(self.name, entry.classifier if self.has_classes else entry.regressor)
 
     def group_measures(
         self,
