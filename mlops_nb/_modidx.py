@@ -1468,6 +1468,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                   'mlops_nb/pipeline/graph.py'),
                                          'mlops_nb.pipeline.graph.load_graph': ( 'pipeline/graph.html#load_graph',
                                                                                  'mlops_nb/pipeline/graph.py'),
+                                         'mlops_nb.pipeline.graph.omitted': ('pipeline/graph.html#omitted', 'mlops_nb/pipeline/graph.py'),
                                          'mlops_nb.pipeline.graph.origin_mark': ( 'pipeline/graph.html#origin_mark',
                                                                                   'mlops_nb/pipeline/graph.py'),
                                          'mlops_nb.pipeline.graph.override_notes': ( 'pipeline/graph.html#override_notes',
