@@ -73,7 +73,8 @@ notebooks: $(DONE) ## run the notebooks (stages on the sample store) and keep th
 lock: $(DONE) ## renew requirements.lock from pyproject.toml
 	@$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --upgrade --no-header --no-annotate --quiet -o requirements.lock
 
-readme: $(DONE) ## README.md from nbs/index.ipynb
+readme: $(DONE) ## README.md from nbs/index.ipynb, the table of tasks from the tasks
+	@$(BIN)/python scripts/build_tasks.py
 	@$(BIN)/jupyter nbconvert --log-level ERROR --to markdown nbs/index.ipynb --output-dir . --output README
 	@sed -i.old 's#](images/#](nbs/images/#' README.md && rm README.md.old
 

@@ -158,7 +158,7 @@ _added: set[str] = set()
 def trust(
     *types: str,  # full names, reviewed by whoever names them
 ) -> None:
-    "Load models with these types, too; a project's model types name theirs (`mlops_nb.model.model_types`)."
+    "Load models with these types, too; a project's model types name theirs."
     _added.update(types)
 
 

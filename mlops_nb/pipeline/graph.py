@@ -155,7 +155,7 @@ def override_notes(
     "Notebooks that took a stock stage's place whose original has changed since, or isn't named."
     notes = []
     for name, original in stock_stages().items() if _has_stock(settings) else ():
-        stage = graph.stages[name]
+        stage = graph.stages.get(name, original)  # the task may leave it out
         if stage.module == original.module:
             continue
         said = next((c.directives["overrides"] for c in stage.cells if "overrides" in c.directives), "")

@@ -20,7 +20,7 @@ from mlops_nb.model.rows import RowSchema, Refused
 from mlops_nb.base.errors import MlopsError
 from mlops_nb.pipeline.graph import build_graph
 from mlops_nb.pipeline.knobs import knob_values
-from mlops_nb.cli.project import Column, Guess, Task, charter_text
+from mlops_nb.cli.project import Column, Guess, TargetTask, charter_text
 from mlops_nb.pipeline.graph import stock_stages
 from mlops_nb.base.scalars import Null, number_in, read_as
 from mlops_nb.base.settings import stock
@@ -153,7 +153,7 @@ GRAPH = build_graph(stock_stages().values())
 def test_init_writes_what_it_read(positive, target, left_out, value):
     """Every text that init writes into a charter is read back, commented rules that somebody puts to use included."""
     columns = [Column("land", "category", 2, 0, values=(value, "x")), Column(left_out, "text", 9, 0)]
-    guess = Guess(60, columns, target, "", Task("binary", "two different values", positive, "by its name", 2, 0.5), [{"name": "land", "column": value}], left_out, {left_out: value} if left_out != "land" else {})
+    guess = Guess(60, columns, target, "", TargetTask("binary", "two different values", positive, "by its name", 2, 0.5), [{"name": "land", "column": value}], left_out, {left_out: value} if left_out != "land" else {})
     text = charter_text("shop", f"data/{left_out}.csv".replace("\n", " "), guess, GRAPH)
     lines = text.splitlines()
     rule = next(i for i, line in enumerate(lines) if line.startswith("rules: {}"))

@@ -1,0 +1,257 @@
+"""Every task means something in every part of the lifecycle: the table in ARCHITECTURE.md, cell by cell, on a whole run.
+
+One of the tasks is made up here, in this file alone: how often something happens, learnt by Poisson regressions."""
+
+import csv
+import json
+import os
+import re
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+
+import msgspec
+import numpy as np
+import pandas as pd
+import pytest
+
+from mlops_nb.base.charter import load_charter
+from mlops_nb.log.feedback import Feedback
+from mlops_nb.log.items import Item
+from mlops_nb.log.predictions import PredictionLog, Record
+from mlops_nb.model.conform import conform
+from mlops_nb.model.extensions import open_project
+from mlops_nb.model.metrics import METRICS
+from mlops_nb.model.tasks.known import TASKS
+from mlops_nb.model.tasks.task import CELLS
+from mlops_nb.monitoring.due import monitor_due
+from mlops_nb.registry.loading import load
+from mlops_nb.serving.prediction import Predictor
+
+ROOT = Path(__file__).parents[2]
+COUNTS = '''
+from sklearn.ensemble import HistGradientBoostingRegressor
+from sklearn.linear_model import PoissonRegressor
+from sklearn.metrics import mean_poisson_deviance
+
+from mlops_nb.model.metrics import METRICS as KNOWN
+from mlops_nb.model.metrics import Metric
+from mlops_nb.model.tasks.regression import Regression
+
+
+def deviance(y_true, given, classes=None):
+    return mean_poisson_deviance(y_true, given.clip(1e-9))
+
+
+class Counts(Regression):
+    name = "count"
+    meaning = "how often something happens"
+    metrics = {
+        "poisson_deviance": Metric(deviance, False, "value", 0, float("inf"), "twice the loss of likelihood a row; 0 is exact"),
+        "mae": KNOWN["regression"]["mae"],
+    }
+    cells = Regression.cells | {"compiled serving": "none: the plain pipeline serves"}
+    trusted = ("sklearn._loss.link.LogLink", "sklearn._loss.loss.HalfPoissonLoss")
+
+    def findings(self, target, positive):
+        import pandas as pd
+
+        number = pd.to_numeric(target, errors="coerce").dropna()
+        if (number < 0).any() or (number % 1 > 0).any():
+            yield f"target '{target.name}' has {number[(number < 0) | (number % 1 > 0)].iloc[0]:g}; counts are whole numbers from 0 on, say task: regression"
+        yield from super().findings(target, positive)
+
+    def estimator(self, entry):
+        mine = {"linear": PoissonRegressor(), "gradient_boosting": HistGradientBoostingRegressor(loss="poisson")}
+        return mine.get(entry.name) or super().estimator(entry)
+
+    def low_bars(self, shares):
+        return []
+
+
+TASKS = [Counts()]
+'''
+KNOBS = """knobs:
+  train: {candidates: [dummy, linear, gradient_boosting], folds: 3}
+  tune: {n_models: 1, trials: 2}
+  evaluate: {resamples: 100}
+  fairness: {resamples: 100}
+  explain: {rows: 10, background: 10}
+  monitor: {trials: 2}
+monitoring: {min_rows: 50, min_labels: 30}"""
+MADE_UP = "count"
+METRIC = {"binary": "roc_auc", "multiclass": "accuracy", "regression": "mae", MADE_UP: "poisson_deviance"}
+pytestmark = pytest.mark.slow
+
+
+def command(root: Path, *words: str, fails: bool = False) -> str:
+    env = {k: v for k, v in os.environ.items() if not k.startswith("MLOPS_NB_") and k != "IN_TEST"}
+    done = subprocess.run([Path(sys.executable).with_name("mlops-nb"), *words], cwd=root, env=env, capture_output=True, text=True, timeout=1500)
+    assert (done.returncode != 0) == fails, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout + done.stderr
+
+
+def visits(task: str, n: int = 500) -> list[dict]:
+    """How a gym's members come, in the words of each task."""
+    rng = np.random.default_rng(0)
+    age, fee, sex = rng.integers(18, 80, n), rng.normal(50, 15, n).round(2), rng.choice(["f", "m"], n)
+    rate = np.exp((age - 50) / 30 + (fee - 50) / 40)
+    often = rng.poisson(3 * rate)
+    said = {
+        "binary": np.where(often > 2, "yes", "no"), "multiclass": np.array(["never", "seldom", "often"])[(often > 0).astype(int) + (often > 3)],
+        "regression": (rate + rng.normal(0, 0.3, n)).round(3), MADE_UP: often,
+    }[task]  # fmt: skip
+    return [{"age": a, "fee": f, "sex": s, "comes": y} for a, f, s, y in zip(age.tolist(), fee.tolist(), sex.tolist(), said.tolist(), strict=True)]
+
+
+def charter_of(task: str, text: str) -> str:
+    """The charter that init guessed, made one of this task."""
+    mine = re.sub(r"^task: .*", f"task: {task}", text, flags=re.M)
+    if task == MADE_UP:  # guessed as another task
+        mine = re.sub(r"^metric: .*", f"metric: {METRIC[task]}", mine, flags=re.M)
+        mine = re.sub(r"^secondary: .*", 'secondary: ["mae"]', mine, flags=re.M)
+        mine = re.sub(r"^success:\n(  .*\n)*", "success: []\n", mine, flags=re.M)
+    return mine.replace("knobs: {}", KNOBS)
+
+
+def begun(folder: Path, task: str) -> Path:
+    """A project of this task; the made-up one lies in its package."""
+    root, rows = folder / "gym", visits(task)
+    with open(folder / "visits.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    command(folder, "init", str(root), "--data", str(folder / "visits.csv"), "--target", "comes")
+    charter = root / "nbs" / "charters" / "gym.yaml"
+    charter.write_text(charter_of(task, charter.read_text()))
+    if task == MADE_UP:
+        (root / "gym" / "extensions.py").write_text(COUNTS)
+    return root
+
+
+@pytest.fixture(scope="module", params=[*TASKS, MADE_UP])
+def gym(request, tmp_path_factory):
+    """A whole run of a project of each task, and its model in production."""
+    task = request.param
+    root = begun(tmp_path_factory.mktemp(task), task)
+    assert "sound" in command(root, "check")
+    said = command(root, "run")
+    assert "phase staging" in said, said
+    command(root, "models", "promote", "gym", "1")
+    settings = open_project(root)
+    made = load(settings.registry_uri, "gym", 1)
+    frame = pd.read_csv(root.parent / "visits.csv")
+    yield SimpleNamespace(task=task, kind=TASKS[task], root=root, settings=settings, made=made, evidence=made.evidence, frame=frame, known=conform(frame, made.evidence.form))
+    if task == MADE_UP:
+        TASKS.pop(MADE_UP), METRICS.pop(MADE_UP)
+        for name in [n for n in sys.modules if n.partition(".")[0] == "gym"]:
+            del sys.modules[name]
+        sys.path.remove(str(root))
+
+
+def test_evaluate(gym):
+    found = gym.evidence.evaluation
+    assert found.n > 50 and set(found.metrics) == set(gym.kind.metrics)
+    assert all(m.low <= m.value <= m.high for m in found.metrics.values())
+
+
+def test_fairness(gym):
+    audit = gym.evidence.fairness_audit
+    groups = audit["by"]["sex"]["groups"]
+    assert set(groups) == {"f", "m"} and (audit["note"] or "") == gym.kind.group_note
+    assert ("selection_rate" in groups["f"]) == gym.kind.has_positive
+
+
+def test_explain(gym):
+    told = gym.evidence.explanation
+    assert told["units"] == gym.kind.unit("comes") and {s["kind"] for s in told["singles"]} == set(gym.kind.singles)
+    assert {g["feature"] for g in told["global"]} == {"age", "fee", "sex"}
+
+
+def test_compiled_serving(gym):
+    served = Predictor.load(gym.settings, "gym", 1)
+    assert ("none" in gym.kind.cells["compiled serving"]) == (not served.served.compiled)
+    own = gym.made.model.predict(gym.known).tolist()
+    same = (lambda found: found == own) if gym.kind.has_classes else (lambda found: found == pytest.approx(own, rel=1e-9))
+    assert same([a.decision for a in served.predict(gym.frame)])
+
+
+def test_batch(gym):
+    command(gym.root, "score", "data/visits.csv", "scores.csv", "--model", "gym@production")
+    found, own = pd.read_csv(gym.root / "scores.csv")["decision"].tolist(), gym.made.model.predict(gym.known).tolist()
+    assert found == own if gym.kind.has_classes else found == pytest.approx(own, rel=1e-9)
+
+
+@pytest.fixture(scope="module")
+def logged(gym):
+    """Two days of answers, the second about other people, and what came of them."""
+    predictor, log = Predictor.load(gym.settings, "gym", 1), PredictionLog(gym.settings.home)
+    day = datetime.now(UTC).replace(hour=3, minute=0, second=0, microsecond=0)
+    for back, rows in ((2, gym.frame), (1, gym.frame.assign(age=79, fee=95.0))):
+        at, answers, asked = day - timedelta(days=back), predictor.predict(rows), predictor.check(rows)
+        log.put([Record(a.id, int((at + timedelta(seconds=k)).timestamp() * 1e6), "gym", 1, "", None, predictor.served.row_schema.dump(row), msgspec.json.encode(a), 0.001, b"[]") for k, (a, row) in enumerate(zip(answers, asked, strict=True))])
+        assert log.flush()
+        assert {v.verdict for v in Feedback(gym.settings.home).put([Item(a.id, y) for a, y in zip(answers, gym.frame.comes.tolist(), strict=True)], "test")} == {"accepted"}
+    assert not log.close().error
+    reports = monitor_due(gym.settings, load_charter(gym.settings.charter), "gym", datetime.now(UTC))
+    return [json.loads(json.dumps(msgspec.to_builtins(r), default=str)) for r in reports]
+
+
+def test_drift(gym, logged):
+    usual, strange = (report["parts"][0] for report in logged[:2])
+    assert usual["quality"]["labelled"] == len(gym.frame) and METRIC[gym.task] in usual["quality"]["realised"]
+    assert strange["drift"] and "age" in str(strange["moved"]) and usual["quality"]["realised"].keys() == gym.kind.metrics.keys()
+
+
+def test_ab(gym, logged):
+    from mlops_nb.base.errors import MlopsError
+    from mlops_nb.stages.abtest import contributed, is_greater_better
+
+    for name, metric in gym.kind.metrics.items():
+        assert is_greater_better(name, gym.evidence.problem) == metric.greater_is_better
+    command(gym.root, "run", "abtest")
+    assert MlopsError and contributed
+
+
+def test_retraining(gym):
+    from mlops_nb.loop.retraining import Labelled, compare
+
+    time = pd.Series(pd.date_range("2026-01-01", periods=len(gym.frame), freq="min", tz="UTC"))
+    rows = Labelled(gym.known, gym.frame.comes.astype(str), time, pd.Series(range(len(gym.frame))).astype(str))
+    same = compare(gym.made, gym.made, rows, 100, resamples=100)
+    assert same.verdict == "not better" and same.champion == same.challenger is not None and same.low == same.high == 0
+
+
+def test_app(gym, monkeypatch):
+    pytest.importorskip("streamlit")
+    import streamlit as st
+    from streamlit.testing.v1 import AppTest
+
+    monkeypatch.setenv("MLOPS_NB_ROOT", str(gym.root))
+    st.cache_data.clear()
+    st.cache_resource.clear()
+    at = AppTest.from_file(str(ROOT / "app" / "main.py"), default_timeout=120).run()
+    assert not at.exception and METRIC[gym.task].replace("_", " ") in str([m.label for m in at.metric]).lower().replace("_", " ")
+    for name in ("predictions", "fairness", "monitoring"):
+        page = at.switch_page(f"views/{name}.py").run()
+        assert not page.exception, (name, page.exception)
+        assert name != "predictions" or page.metric[0].value
+
+
+def test_what_is_no_count_is_said(tmp_path):
+    root = begun(tmp_path, MADE_UP)
+    for name in ("data/visits.csv",):
+        rows = pd.read_csv(root / name)
+        rows.assign(comes=rows.comes - 0.5).to_csv(root / name, index=False)
+    assert "counts are whole numbers from 0 on, say task: regression" in command(root, "run", "ingest", fails=True)
+
+
+def test_the_table_is_the_tasks_own():
+    """ARCHITECTURE.md says what the tasks say."""
+    text = (ROOT / "ARCHITECTURE.md").read_text()
+    table = {m[1]: m[2] for m in re.finditer(r"^\| \*\*(.+?)\*\* \|(.*)\|$", text, re.M)}
+    assert table.keys() >= set(CELLS)
+    for cell in CELLS:
+        assert [c.strip() for c in table[cell].split("|")] == [task.cells[cell] for name, task in TASKS.items() if name != MADE_UP]
