@@ -181,8 +181,7 @@ def boosted():
     scene_ = make_scene("binary")
     task, schema, rows, y, strange = scene_
     model = make_model("gradient_boosting", recipes(schema, task), task, 0, {"max_iter": 20}).fit(rows, y)
-    form = schema.model_dump(mode="json")
-    return model, form, strange, compile_model(model, form, strange, task=task, positive="yes", threshold=0.3)
+    return model, schema, strange, compile_model(model, schema, strange, target_type="binary", positive="yes", threshold=0.3)
 
 
 def test_trees_agree_to_the_last_bit(boosted):

@@ -26,7 +26,7 @@ def form(kind: str, nullable: bool) -> Schema:
     return Schema(fields=[Field(name="x", kind=kind, nullable=nullable)], target="y")
 
 
-def row_schema(kind: str, nullable: bool = True, rules: dict | None = None) -> RowSchema:
+def row_schema(kind: str, nullable: bool = True, rules: dict[str, Rule] | None = None) -> RowSchema:
     return RowSchema(form(kind, nullable), rules)
 
 
@@ -71,7 +71,7 @@ def test_a_time_is_read_as_conform_reads_it(value):
 
 @given(st.sampled_from(KINDS), st.booleans(), st.one_of(VALUES, st.sampled_from(TIMES)), st.booleans())
 def test_both_ways_of_reading_agree(kind, nullable, value, ruled):
-    one = row_schema(kind, nullable, {"x": RULES.get(kind, {})} if ruled else None)
+    one = row_schema(kind, nullable, {"x": RULES.get(kind, Rule())} if ruled else None)
     try:
         expected = one.check([[value]])
     except Refused as refusal:
