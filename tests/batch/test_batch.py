@@ -41,6 +41,8 @@ from mlops_nb.stages.features import make_recipe
 from mlops_nb.model.problem import Problem
 from mlops_nb.model.conform import conform, learn_schema
 from mlops_nb.model.schema import Field, Schema
+from mlops_nb.model.tasks.known import TASKS
+from mlops_nb.model.tasks.regression import Regression
 
 DATA = Path(readers.__file__).parents[1] / "data" / "income.parquet"
 RULES = {"age": {"min": 17, "max": 90, "required": True}, "sex": {"allowed": ["Female", "Male"], "required": True}}
@@ -165,18 +167,28 @@ def test_a_model_that_is_not_compiled_says_so(shop, rows, expected, tmp_path):
     assert np.abs(got(f"{tmp_path}/out.parquet").probability - expected).max() < 1e-9
 
 
-def test_many_classes_and_numbers(shop, rows, tmp_path):
+class Counts(Regression):
+    "A task of a project's own."
+
+    name = "count"
+
+
+def test_many_classes_and_numbers(shop, rows, tmp_path, monkeypatch):
+    monkeypatch.setitem(TASKS, "count", Counts())
     base = {**shop.stated.model_dump(mode="json"), "positive": None, "target": "education_num", "rules": {}}
     names = [n for n in shop.schema.names if n != "education_num"]
     schema = shop.schema.model_copy(update={"fields": [f for f in shop.schema.fields if f.name in names], "target": "education_num"})
     recipe = make_recipe(schema, shop.stated)["tree"]
     grades = np.array(["few", "some", "many"])[np.digitize(shop.people.education_num, [9, 12])]
-    tasks = {"multiclass": (HistGradientBoostingClassifier(max_iter=5), grades, ["few", "many", "some"]), "regression": (HistGradientBoostingRegressor(max_iter=5), shop.people.education_num, None)}
+    tasks = {
+        "multiclass": (HistGradientBoostingClassifier(max_iter=5), grades, ["few", "many", "some"]), "regression": (HistGradientBoostingRegressor(max_iter=5), shop.people.education_num, None),
+        "count": (HistGradientBoostingRegressor(loss="poisson", max_iter=5), shop.people.education_num, None),
+    }  # fmt: skip
     source = put(rows, tmp_path, "parquet")
     for task, (estimator, target, classes) in tasks.items():
         model = Pipeline([("recipe", recipe), ("estimator", estimator)]).fit(shop.known[names], target)
         form = schema.model_copy(update={"classes": classes})
-        shop.add(task, model, Problem(**{**base, "task": task, "metric": "r2" if classes is None else "accuracy"}), None, schema=form)
+        shop.add(task, model, Problem(**{**base, "task": task, "metric": "r2" if classes is None else "accuracy"}), None, compiled=task != "count", schema=form)
         score(source, f"{tmp_path}/{task}.parquet", shop.served(task))
         said, frame = got(f"{tmp_path}/{task}.parquet"), conform(rows, form)
         if classes is None:
