@@ -9,6 +9,7 @@ import streamlit as st
 
 from mlops_nb.base.charter import load_charter
 from mlops_nb.base.errors import MlopsError
+from mlops_nb.registry.evidence import Evidence, Span
 from mlops_nb.registry.files import read_evidence
 from mlops_nb.registry.versions import Version, versions
 from mlops_nb.base.settings import Settings, load_settings
@@ -40,7 +41,7 @@ def _versions(uri: str) -> list[Version]:
 
 
 @st.cache_data(show_spinner=False, max_entries=8)
-def _evidence(uri: str, _version: Version, digest: str) -> dict:
+def _evidence(uri: str, _version: Version, digest: str) -> Evidence:
     return read_evidence(uri, _version)
 
 
@@ -72,7 +73,7 @@ def choose() -> None:
         st.session_state["version"] = next(v for v in mine if v.version == number)
 
 
-def chosen() -> tuple[Settings, Version, dict]:
+def chosen() -> tuple[Settings, Version, Evidence]:
     "Settings, version and evidence of what is looked at; says what to do when there is nothing yet."
     here = settings()
     if "version" not in st.session_state:
@@ -115,9 +116,9 @@ def number(value: float | None, digits: int = 3) -> str:
     return "undefined" if value is None else f"{value:.{digits}f}"
 
 
-def interval(estimate: dict) -> str:
-    "The 95% interval of an estimate in words."
-    return "" if estimate.get("low") is None else f"{number(estimate['low'])} to {number(estimate['high'])}"
+def interval(span: Span) -> str:
+    "The 95% interval of a figure in words."
+    return "" if span.low is None else f"{number(span.low)} to {number(span.high)}"
 
 
 def message(rule: dict) -> str:

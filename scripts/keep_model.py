@@ -37,7 +37,7 @@ def keep(folder: Path) -> None:
         shutil.copy(artifacts / "evidence.json", folder)
         shutil.copy(artifacts / "model" / "model.skops", folder / "model")
     predictor = Predictor(loaded)
-    answers = {kind: [a.model_dump(mode="json") for a in predictor.predict(sample_frame(loaded.evidence[kind]))] for kind in ("sample", "background")}
+    answers = {kind: [a.model_dump(mode="json") for a in predictor.predict(sample_frame(getattr(loaded.evidence, kind)))] for kind in ("sample", "background")}
     (folder / "version.json").write_text(loaded.version.model_copy(update={"location": ""}).model_dump_json(indent=1) + "\n", encoding="utf-8")
     (folder / "answers.json").write_text(json.dumps(answers, ensure_ascii=False).replace('}, {"decision"', '},\n{"decision"') + "\n", encoding="utf-8")
 

@@ -8,9 +8,10 @@ import streamlit as st
 from common import BLUE, GREY, badge, chosen, interval, message, number, table, words
 
 from mlops_nb.base.text import in_markdown
+from mlops_nb.registry.evidence import Span
 
 here, version, evidence = chosen()
-audit, problem = evidence.get("fairness_audit") or {}, evidence["problem"]
+audit, problem = evidence.fairness_audit, evidence.problem
 MEASURES = {
     "selection_rate": "chosen: share of the group that gets the positive decision",
     "true_positive_rate": "found: of those who are positive in truth, the share that is decided so",
@@ -46,14 +47,19 @@ def in_order(item: tuple[str, dict]) -> tuple:
     return group == "unknown", not group.startswith("under "), float(number_in[0]) if number_in else 0.0, group
 
 
-def figures(groups: dict) -> pd.DataFrame:
+def measures_of(by: dict) -> list[str]:
+    "What is measured of the groups: those that are known here in their order, then those of a project's own task."
+    found = dict.fromkeys(m for part in by.values() for group in part["groups"].values() for m, value in group.items() if isinstance(value, dict))
+    return [*(m for m in MEASURES if m in found), *(m for m in found if m not in MEASURES)]
+
+
+def figures(groups: dict, measures: list[str]) -> pd.DataFrame:
     "One line a group, each figure with its interval."
     def cell(found: dict | None) -> str:
-        if not found or found.get("value") is None:
-            return "undefined"
-        return (number(found["value"]) + (f"  ({interval(found)})" if interval(found) else "")).replace("-", "−")  # a hyphen begins a formula
+        span = Span.model_validate(found or {})
+        return (number(span.value) + (f"  ({interval(span)})" if interval(span) else "")).replace("-", "−")  # a hyphen begins a formula
 
-    return pd.DataFrame([{"group": g, "rows": f["n"], **{words(m): cell(f[m]) for m in MEASURES if m in f}} for g, f in groups.items()])
+    return pd.DataFrame([{"group": g, "rows": f["n"], **{words(m): cell(f[m]) for m in measures if m in f}} for g, f in groups.items()])
 
 
 def groups_chart(groups: dict, measure: str) -> alt.LayerChart:
@@ -62,7 +68,7 @@ def groups_chart(groups: dict, measure: str) -> alt.LayerChart:
     base = alt.Chart(pd.DataFrame(rows, columns=["group", "few", "value", "low", "high"])).encode(
         y=alt.Y("group:N", sort=[r["group"] for r in rows], title=None, axis=alt.Axis(labelLimit=260, labelOverlap=False)), color=alt.condition("datum.few", alt.value(GREY), alt.value(BLUE))
     )
-    scale = alt.Scale(zero=False) if "error" in measure else alt.Scale(domain=[0, 1])
+    scale = alt.Scale(domain=[0, 1]) if problem.kind.has_classes else alt.Scale(zero=False)
     lines = base.mark_rule(strokeWidth=3).encode(x=alt.X("low:Q", title=f"{words(measure)}, 95% interval", scale=scale, axis=alt.Axis(tickCount=6)), x2="high:Q")
     tips = ["group", *(alt.Tooltip(f"{k}:Q", format=".3f") for k in ("value", "low", "high"))]
     return lines + base.mark_point(filled=True, size=90).encode(x="value:Q", tooltip=tips)
@@ -93,14 +99,15 @@ if not audit["rules"]:
     st.caption("The charter has no fairness rules; the figures below are for reading.")
 
 st.subheader("Group by group")
-measures = [m for m in MEASURES if any(m in group for found in audit["by"].values() for group in found["groups"].values())]
+measures = measures_of(audit["by"])
 measure = st.segmented_control("Figure", measures, default=measures[0], format_func=words, required=True, key="measure")
-st.caption(MEASURES[measure].capitalize() + f". On the test rows; figures that stand on fewer than {audit['min_group']} people are grey: read them with care.")
-names = sorted(audit["by"], key=[s["name"] for s in problem["sensitive"]].index)
+st.caption(MEASURES.get(measure, words(measure)).capitalize() + f". On the test rows; figures that stand on fewer than {audit['min_group']} people are grey: read them with care.")
+names = sorted(audit["by"], key=[s.name for s in problem.sensitive].index)
 for tab, name in zip(st.tabs([in_markdown(n.replace("_", " ")) for n in names]), names, strict=True):
     part = {**audit["by"][name], "groups": dict(sorted(audit["by"][name]["groups"].items(), key=in_order))}
     with tab:
         st.altair_chart(groups_chart(part["groups"], measure).properties(height=40 * len(part["groups"]) + 70), width="stretch")
-        table(figures(part["groups"]))
-        shown = [f"{words(m)} {number(v['value'])}" + (f" ({interval(v)})" if interval(v) else "") for m, v in part["metrics"].items()]
+        table(figures(part["groups"], measures))
+        between = {m: Span.model_validate(found) for m, found in part["metrics"].items()}
+        shown = [f"{words(m)} {number(span.value)}" + (f" ({interval(span)})" if interval(span) else "") for m, span in between.items()]
         st.caption("Between the groups: " + " · ".join(shown) + ". Differences: 0 is equal treatment; ratios: 1 is.")

@@ -5,12 +5,13 @@ import pandas as pd
 import streamlit as st
 from common import BLUE, GREY, badge, chosen, interval, message, number, table, words
 
-from mlops_nb.model.metrics import METRICS
+from mlops_nb.model.metrics import Metric
+from mlops_nb.registry.evidence import Evaluation, Evidence
 from mlops_nb.registry.versions import Version
 from mlops_nb.base.text import in_markdown
 
 here, version, evidence = chosen()
-problem, figures = evidence["problem"], evidence["evaluation"]
+problem, evaluation = evidence.problem, evidence.evaluation
 
 
 def standing(version: Version, others: list[Version]) -> None:
@@ -35,15 +36,16 @@ def standing(version: Version, others: list[Version]) -> None:
             st.info(f"Version {newer[0].version} waits in staging. Choose it on the left to compare.", icon=":material/hourglass_top:")
 
 
-def headline(figures: dict, first: list[str], meaning: dict) -> None:
+def headline(evaluation: Evaluation, first: list[str], known: dict[str, Metric]) -> None:
     "The figures that matter, each with its interval."
-    names = [n for n in dict.fromkeys([*first, *figures["metrics"]]) if n in figures["metrics"]]
+    metrics = evaluation.metrics
+    names = [n for n in dict.fromkeys([*first, *metrics]) if n in metrics]
     for column, name in zip(st.columns(len(names[:5])), names[:5], strict=True):
-        found = figures["metrics"][name]
-        column.metric(words(name), number(found["value"]), help=meaning[name].meaning if name in meaning else None, border=True)
+        found = metrics[name]
+        column.metric(words(name), number(found.value), help=known[name].meaning if name in known else None, border=True)
         column.caption(f"95%: {interval(found)}" if interval(found) else "no interval")
     if names[5:]:
-        rest = " · ".join(f"{words(n)} {number(figures['metrics'][n]['value'])} ({interval(figures['metrics'][n])})" for n in names[5:])
+        rest = " · ".join(f"{words(n)} {number(metrics[n].value)} ({interval(metrics[n])})" for n in names[5:])
         st.caption(f"Also: {rest}")
 
 
@@ -57,9 +59,8 @@ def criteria(gates: list[dict]) -> None:
         st.caption("The charter names no success criteria.")
 
 
-def confusion_chart(figures: dict, positive: object) -> alt.LayerChart:
+def confusion_chart(c: dict, positive: object) -> alt.LayerChart:
     "What was decided, by what was true."
-    c = figures["confusion"]
     if "matrix" in c:
         cells = [{"truth": t, "decided": d, "rows": n} for t, line in zip(c["classes"], c["matrix"], strict=True) for d, n in zip(c["classes"], line, strict=True)]
     else:
@@ -105,51 +106,50 @@ def importance_chart(explanation: dict) -> alt.LayerChart:
     return bars + base.mark_rule(color="#111").encode(x="low:Q", x2="high:Q")
 
 
-def lineage(version: Version, evidence: dict) -> pd.DataFrame:
+def lineage(version: Version, evidence: Evidence) -> pd.DataFrame:
     "Where the version came from, as one table."
-    data, git, chosen_model = evidence["data"], evidence["git"], evidence["decision"]
+    problem, data, git, decision = evidence.problem, evidence.data, evidence.git, evidence.decision
     code = "not in a checkout" if git["commit"] is None else git["commit"][:12] + (" with uncommitted changes" if git["dirty"] else "")
-    decides = {"binary": number(chosen_model.get("threshold")), "multiclass": "the most probable class", "regression": "nothing: it says a number"}[problem["task"]]
     facts = {
         "registered": version.created.replace("T", " ").replace("Z", " UTC"),
         "pipeline run": version.pipeline_run or "by hand",
-        "model": chosen_model.get("why") or chosen_model.get("chosen"),
-        "decides from": decides,
-        "data": f"{data.get('name') or problem['data']['source']}, sha256 {str(data.get('sha256', ''))[:12]}",
-        "rows": f"{data.get('rows', 0):,} read, {data['rows_train']:,} to train on, {figures['n']:,} to test on",
-        "licence": problem["data"].get("licence") or "not said",
+        "model": decision.why or decision.chosen,
+        "decides": problem.kind.decides(decision.threshold),
+        "data": f"{data.get('name') or problem.data.source}, sha256 {str(data.get('sha256', ''))[:12]}",
+        "rows": f"{data.get('rows', 0):,} read, {data['rows_train']:,} to train on, {evidence.evaluation.n:,} to test on",
+        "licence": problem.data.licence or "not said",
         "code": code,
-        "libraries": ", ".join(f"{k} {v}" for k, v in evidence["libraries"].items()),
+        "libraries": ", ".join(f"{k} {v}" for k, v in evidence.libraries.items()),
         "model file": f"sha256 {version.model_digest[:12]}",
         "evidence": f"sha256 {version.evidence_digest[:12]}, MLflow run {version.mlflow_run[:12]}",
     }
     return pd.DataFrame({"what": [in_markdown(fact) for fact in facts.values()]}, index=facts.keys())
 
 
-st.title(in_markdown(problem.get("title") or version.name))
+st.title(in_markdown(problem.title or version.name))
 badge(version)
-st.markdown(in_markdown(problem["goal"]))
+st.markdown(in_markdown(problem.goal))
 standing(version, st.session_state["versions"])
-headline(figures, [problem["metric"], *problem["secondary"], *(c["metric"] for c in figures["criteria"])], METRICS.get(problem["task"], {}))
-st.caption(f"On {figures['n']:,} test rows that nothing was chosen by.")
+headline(evaluation, [problem.metric, *problem.secondary, *(c["metric"] for c in evaluation.criteria)], problem.kind.metrics)
+st.caption(f"On {evaluation.n:,} test rows that nothing was chosen by.")
 
 st.subheader("Good enough?")
-criteria([*figures["criteria"], *(r for r in evidence.get("fairness_audit", {}).get("rules", ()) if r["gate"])])
+criteria([*evaluation.criteria, *(r for r in evidence.fairness_audit.get("rules", ()) if r["gate"])])
 
-st.subheader("How it answers" if problem["task"] == "regression" else "How it decides")
-curves = figures["curves"]
-columns = st.columns(3 if figures["confusion"] and "roc" in curves else 1)
-if figures["confusion"] and "roc" in curves:
+st.subheader("How it decides" if problem.kind.has_classes else "How it answers")
+curves = evaluation.curves
+columns = st.columns(3 if evaluation.confusion and "roc" in curves else 1)
+if evaluation.confusion and "roc" in curves:
     columns[0].markdown("**Decisions** on the test rows", help="Each line adds up to 100%: the share of the rows of that class.")
-    columns[0].altair_chart(confusion_chart(figures, problem["positive"]).properties(height=300), width="stretch")
+    columns[0].altair_chart(confusion_chart(evaluation.confusion, problem.positive).properties(height=300), width="stretch")
     columns[1].markdown("**Ranking**: ROC curve", help="The further above the dashed line of guessing, the better it ranks.")
     columns[1].altair_chart(roc_chart(curves).properties(height=300), width="stretch")
 columns[-1].markdown("**Honesty**: what it says, and what is so", help="On the dashed line, what the model says is what happens.")
-columns[-1].altair_chart(calibration_chart(curves, problem["target"] if problem["task"] == "regression" else "probability").properties(height=300), width="stretch")
+columns[-1].altair_chart(calibration_chart(curves, problem.kind.unit(problem.target)).properties(height=300), width="stretch")
 
-if evidence.get("explanation", {}).get("global"):
+if evidence.explanation.get("global"):
     st.subheader("What it goes by")
-    st.altair_chart(importance_chart(evidence["explanation"]).properties(height=26 * min(10, len(evidence["explanation"]["global"])) + 20), width="stretch")
+    st.altair_chart(importance_chart(evidence.explanation).properties(height=26 * min(10, len(evidence.explanation["global"])) + 20), width="stretch")
 
 st.subheader("Where it came from")
 st.table(lineage(version, evidence), border="horizontal", hide_header=True)

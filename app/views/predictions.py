@@ -36,7 +36,9 @@ def ask(field: Field) -> object:
 
 def examples() -> dict[str, dict]:
     "Rows to start from: a typical one, and the single predictions that the explanation picked."
-    return {TYPICAL: min(evidence.get("background", {}).get("rows", ()), key=_strangeness, default={f.name: f.typical for f in model.schema.fields})} | {s.get("kind", f"example {i}"): s["row"] for i, s in enumerate(evidence.get("explanation", {}).get("singles", []), 1)}
+    rows = evidence.background.rows if evidence.background else []
+    typical = min(rows, key=_strangeness, default={f.name: f.typical for f in model.schema.fields})
+    return {TYPICAL: typical} | {s.get("kind", f"example {i}"): s["row"] for i, s in enumerate(evidence.explanation.get("singles", []), 1)}
 
 
 def _strangeness(row: dict) -> float:
@@ -89,18 +91,18 @@ def reasons_chart(why: dict, most: int = 8) -> alt.LayerChart:
 def show(answer: Answer, row: dict) -> None:
     "The answer, what weakens it, and why."
     target, left = in_markdown(model.problem.target), st.container(border=True)
-    if answer.probability is None:
+    if not model.problem.kind.has_classes:
         left.metric(target, f"{answer.decision:,.4g}")
     else:
         left.metric(f"Decision on {target}", in_markdown(name_of(answer.decision)))
         left.markdown(_sentence(answer))
-        left.altair_chart(classes_chart(answer) if model.problem.task == "multiclass" else probability_chart(answer).properties(height=70), width="stretch")
+        left.altair_chart(probability_chart(answer).properties(height=70) if model.problem.kind.has_positive else classes_chart(answer), width="stretch")
     for flag in answer.flags:
         icon = ":material/help:" if flag.kind == "missing" else ":material/warning:"
         (left.info if flag.kind == "missing" else left.warning)(in_markdown(flag.message), icon=icon)
     st.markdown("**Why**")
-    why = model.reasons(row)
-    st.caption(f"It starts from {number(why['base'])}, the average over {len(model.evidence['background']['rows'])} rows from training, and ends at {number(why['said'])}. A reason is what the model goes by, not what causes it.")
+    why, compared = model.reasons(row), evidence.background or evidence.sample
+    st.caption(f"It starts from {number(why['base'])}, the average over {len(compared.rows)} rows from training, and ends at {number(why['said'])}. A reason is what the model goes by, not what causes it.")
     st.altair_chart(reasons_chart(why).properties(height=28 * min(9, len(why["contributions"])) + 20), width="stretch")
     st.caption(f"Answered by {in_markdown(answer.model)} ({answer.phase}).")
 

@@ -372,5 +372,5 @@ def open_rows(
     if not info.size:
         raise MlopsError(f"{source} is empty; expected a table")
     if kind == "parquet":
-        return parquet_rows(system, path, [f["name"] for f in scorer.fields if f["kind"] == "category"])
+        return parquet_rows(system, path, scorer.form.of_kind("category"))
     return csv_rows(system, path, source) if kind == "csv" else jsonl_rows(system, path, source, row_schema)

@@ -18,13 +18,14 @@ import pyarrow as pa
 import pyarrow.fs
 
 from ..base.artifacts import Json, digest_of
-from ..base.charter import load_charter
+from ..base.charter import Rule, load_charter
 from .parts import Parts, in_parts, join, parts_of
 from .places import format_of, place_of
 from .readers import Chunk, Rows, open_rows
 from ..model.columns import Scored, Scorer, expected
 from ..base.errors import MlopsError, nearest
 from ..registry.released import released_file, target_of
+from ..base.settings import Settings
 from ..model.extensions import open_project
 from ..base.text import say, shown_url
 from ..serving.served import ServedModel
@@ -71,7 +72,7 @@ def scorer_of(
     "A released version that answers tables."
     plain: Any = served.plain
     engine = served.compiled or (lambda frame: plain(list(frame.astype(object).where(frame.notna(), None).itertuples(index=False, name=None))))
-    return Scorer(served.name, served.version, served.evidence, engine)
+    return Scorer(served.name, served.version, served.form, served.evidence.problem.rules, served.rule, engine)
 
 # %% ../../nbs/batch/40_score.ipynb #c34ddd47
 def score_parts(
@@ -120,7 +121,7 @@ def score_parts(
 def _unread(source: str, found: Scored, scorer: Scorer) -> str:
     name = found.unread[0]
     value = next(r["value"] for r in found.refused if r["field"] == name and r["value"] is not None)
-    return f"{source}: column '{name}' holds no value that can be read, for example {value!r}; expected {expected(next(f for f in scorer.fields if f['name'] == name), {})}"
+    return f"{source}: column '{name}' holds no value that can be read, for example {value!r}; expected {expected(next(f for f in scorer.fields if f.name == name), Rule())}"
 
 # %% ../../nbs/batch/40_score.ipynb #65301c68
 def score(
@@ -144,7 +145,7 @@ def score(
     _check_kept(keep, rows.names, scorer)
     with in_words(target, "written"):
         parts = parts_of(target)
-        facts = {"source": rows.stamp, "model": [served.label, served.engine, digest_of(Json.dump(served.evidence))], "columns to keep": list(keep), "size of a part": part_rows}
+        facts = {"source": rows.stamp, "model": [served.label, served.engine, digest_of(Json.dump(served.evidence.content()))], "columns to keep": list(keep), "size of a part": part_rows}
         resumed, said = parts.begin(facts)
     notes = [said] * bool(said)
     if others := [n for n in rows.names if n not in scorer.names and n not in keep]:
@@ -172,13 +173,13 @@ def _file(address: str) -> str:
 def _check_kept(keep: Sequence[str], names: Sequence[str], scorer: Scorer) -> None:
     if strange := [n for n in keep if n not in names]:
         raise MlopsError(f"there is no column '{strange[0]}' to keep{nearest(strange[0], names)}")
-    taken = ["row", "decision", "probability", "flags", "model", "version", *(f"probability_{name}" for name in scorer.decision.names)]
+    taken = ["row", "decision", "probability", "flags", "model", "version", *(f"probability_{name}" for name in scorer.rule.names)]
     if clash := [n for n in keep if n in taken]:
         raise MlopsError(f"a column '{clash[0]}' can't be kept beside the answer's own; rename it in the source")
 
 # %% ../../nbs/batch/40_score.ipynb #776e7a8c
 def served_by(
-    settings: Any,  # base.settings.Settings: says where the registry is
+    settings: Settings,  # says where the registry is
     model: str | None,  # NAME, NAME@production, NAME@staging or NAME@VERSION; None: the active charter's, in production
 ) -> ServedVersion:
     "The version that a command names, proven."

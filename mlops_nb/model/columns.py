@@ -17,8 +17,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from .decision import Decision, number_of, spellings
+from ..base.charter import Rule
 from ..base.errors import MlopsError, nearest
 from .compiled_model import CompiledModel
+from .schema import Field, Schema
 from ..base.scalars import moment
 
 # %% ../../nbs/model/40_columns.ipynb #1d81b14c
@@ -118,10 +120,10 @@ def texts_of(array: pa.Array) -> tuple[np.ndarray, list[str]]:  # n places, NaN 
 # %% ../../nbs/model/40_columns.ipynb #61df4743
 def read_column(
     array: pa.Array,  # as it is in the table
-    field: Mapping[str, Any],  # of the schema
+    field: Field,  # of the schema
 ) -> Column:
     "A column as the model reads it."
-    kind, texts = field["kind"], None
+    kind, texts = field.kind, None
     inner = array.type.value_type if pa.types.is_dictionary(array.type) else array.type
     missing = pc.is_null(array, nan_is_null=pa.types.is_floating(inner)).to_numpy(zero_copy_only=False)
     if pa.types.is_null(inner):
@@ -142,24 +144,23 @@ FLAGS = ("", "missing", "unseen", "range")  # a code's meaning
 
 def forbidden(
     column: Column,
-    field: Mapping[str, Any],  # of the schema
-    rule: Mapping[str, Any],  # of the charter: min, max, allowed; {} for none
+    field: Field,  # of the schema
+    rule: Rule,  # of the charter
 ) -> np.ndarray:  # n: True where the value gets no answer
     "Where a column's values can't be read, or break the rules."
     values, wrong = column.values, column.wrong.copy()
-    if not field["nullable"]:
+    if not field.nullable:
         wrong |= np.isnan(values)
-    if field["kind"] in ("number", "integer"):
-        for bound, breaks in ((rule.get("min"), np.less), (rule.get("max"), np.greater)):
+    if field.kind in ("number", "integer"):
+        for bound, breaks in ((rule.min, np.less), (rule.max, np.greater)):
             if bound is not None:
                 wrong |= breaks(values, bound)
-    allowed = rule.get("allowed")
-    if allowed is not None and column.texts is not None:
-        known = {text for v in allowed for text in spellings(v)}
+    if rule.allowed is not None and column.texts is not None:
+        known = {text for v in rule.allowed for text in spellings(v)}
         wrong |= _among(column, lambda text: text not in known)
-    elif allowed is not None:
-        read = moment if field["kind"] == "datetime" else number_of
-        wrong |= ~np.isin(values, [n for v in allowed if (n := read(v)) is not None]) & ~np.isnan(values)
+    elif rule.allowed is not None:
+        read = moment if field.kind == "datetime" else number_of
+        wrong |= ~np.isin(values, [n for v in rule.allowed if (n := read(v)) is not None]) & ~np.isnan(values)
     return wrong
 
 
@@ -171,15 +172,15 @@ def _among(column: Column, asked: Callable[[str], bool]) -> np.ndarray:
 
 def flagged(
     column: Column,
-    field: Mapping[str, Any],  # of the schema
+    field: Field,  # of the schema
 ) -> np.ndarray:  # n codes, see FLAGS
     "Where a column is missing, a category that training never saw, or a number outside of the learnt range."
     codes = np.isnan(column.values).astype(np.uint8)
-    if column.texts is not None and field.get("categories") is not None:
-        seen = set(field["categories"])
+    if column.texts is not None and field.categories is not None:
+        seen = set(field.categories)
         codes[_among(column, lambda text: text not in seen)] = 2
-    elif column.texts is None and field.get("min") is not None:
-        low, high = [moment(field[b]) if field["kind"] == "datetime" else field[b] for b in ("min", "max")]
+    elif column.texts is None and field.min is not None:
+        low, high = [moment(bound) if field.kind == "datetime" else bound for bound in (field.min, field.max)]
         codes[(column.values < low) | (column.values > high)] = 3
     return codes
 
@@ -196,15 +197,15 @@ def flag_texts(
 
 # %% ../../nbs/model/40_columns.ipynb #d88b8bd0
 def expected(
-    field: Mapping[str, Any],  # of the schema
-    rule: Mapping[str, Any],  # of the charter
+    field: Field,  # of the schema
+    rule: Rule,  # of the charter
 ) -> str:
     "What a field takes, for a person to read."
-    kind = {"boolean": "true or false", "integer": "a whole number", "number": "a number", "category": "a text", "datetime": "a time such as 2026-01-31T12:00"}[field["kind"]]
-    if rule.get("allowed") is not None:
-        kind = f"one of {', '.join(map(str, rule['allowed'][:12]))}{', ...' * (len(rule['allowed']) > 12)}"
-    bounds = [f"{word} {rule[b]:g}" for b, word in (("min", "from"), ("max", "up to")) if rule.get(b) is not None and field["kind"] in ("number", "integer")]
-    return " ".join([kind, *bounds]) + ("" if field["nullable"] else ", it is required")
+    kind = {"boolean": "true or false", "integer": "a whole number", "number": "a number", "category": "a text", "datetime": "a time such as 2026-01-31T12:00"}[field.kind]
+    if rule.allowed is not None:
+        kind = f"one of {', '.join(map(str, rule.allowed[:12]))}{', ...' * (len(rule.allowed) > 12)}"
+    bounds = [f"{word} {bound:g}" for bound, word in ((rule.min, "from"), (rule.max, "up to")) if bound is not None and field.kind in ("number", "integer")]
+    return " ".join([kind, *bounds]) + ("" if field.nullable else ", it is required")
 
 # %% ../../nbs/model/40_columns.ipynb #cba96118
 def matrix_of(
@@ -224,7 +225,7 @@ def matrix_of(
 
 def frame_of(
     columns: Sequence[Column],
-    fields: Sequence[Mapping[str, Any]],  # of the schema
+    fields: Sequence[Field],  # of the schema
 ) -> Any:  # pandas.DataFrame
     "The rows as a pipeline reads them, with the types of `model.conform.conform`."
     import pandas as pd
@@ -233,12 +234,12 @@ def frame_of(
     for column, field in zip(columns, fields, strict=True):
         if column.texts is not None:
             texts = np.array([*column.texts, None], dtype=object)
-            made[field["name"]] = pd.Series(texts[np.where(np.isnan(column.values), len(texts) - 1, column.values).astype(np.int64)], dtype="str")
-        elif field["kind"] == "datetime":
-            made[field["name"]] = pd.Series(np.where(np.isnan(column.values), np.iinfo(np.int64).min, column.values).astype(np.int64).view("datetime64[us]"))
+            made[field.name] = pd.Series(texts[np.where(np.isnan(column.values), len(texts) - 1, column.values).astype(np.int64)], dtype="str")
+        elif field.kind == "datetime":
+            made[field.name] = pd.Series(np.where(np.isnan(column.values), np.iinfo(np.int64).min, column.values).astype(np.int64).view("datetime64[us]"))
         else:
-            kind = "float64" if field["nullable"] else {"integer": "int64", "boolean": "bool", "number": "float64"}[field["kind"]]
-            made[field["name"]] = pd.Series(column.values).astype(kind)
+            kind = "float64" if field.nullable else {"integer": "int64", "boolean": "bool", "number": "float64"}[field.kind]
+            made[field.name] = pd.Series(column.values).astype(kind)
     return pd.DataFrame(made)
 
 # %% ../../nbs/model/40_columns.ipynb #0eb74574
@@ -258,15 +259,14 @@ class Scorer:
         self,
         name: str,  # of the model
         version: int,
-        evidence: Mapping[str, Any],  # problem, schema, decision
+        form: Schema,  # what a row looks like
+        rules: Mapping[str, Rule],  # of the charter, by column
+        rule: Decision,  # how an answer becomes a decision
         engine: CompiledModel | Callable[[Any], np.ndarray],  # the compiled model, or the pipeline: a conforming frame -> n x classes, or n
     ):
-        self.name, self.version, self.engine = name, version, engine
-        self.fields: list[dict] = evidence["schema"]["fields"]
-        self.names = [f["name"] for f in self.fields]
-        self.rules = [(evidence["problem"].get("rules") or {}).get(n) or {} for n in self.names]
-        self.decision = Decision(evidence)
-        self.task = self.decision.task
+        self.name, self.version, self.form, self.rule, self.engine = name, version, form, rule, engine
+        self.fields, self.names = form.fields, form.names
+        self.rules = [rules.get(n, Rule()) for n in self.names]
 
     def check(
         self,
@@ -285,14 +285,18 @@ class Scorer:
             return self.engine.predict(matrix_of(columns, self.engine.codes))
         return np.asarray(self.engine(frame_of(columns, self.fields)), dtype=float)
 
-    def decided(self, said: np.ndarray) -> dict[str, pa.Array]:
+    def decided(
+        self,
+        answers: np.ndarray,  # n x classes, or n
+    ) -> dict[str, pa.Array]:
         "Decisions and probabilities as columns."
-        if self.task == "regression":
-            return {"decision": pa.array(said)}
-        made = {"decision": pa.array(self.decision.classes).take(pa.array(self.decision.chosen(said)))}
-        if self.task == "binary":
-            return made | {"probability": pa.array(said[:, self.decision.at])}
-        return made | {"probability": pa.array(said.max(axis=1)), **{f"probability_{name}": pa.array(said[:, k]) for k, name in enumerate(self.decision.names)}}
+        rule = self.rule
+        if not rule.classes:
+            return {"decision": pa.array(answers)}
+        made = {"decision": pa.array(rule.classes).take(pa.array(rule.chosen(answers)))}
+        if rule.looks_for:
+            return made | {"probability": pa.array(answers[:, rule.at])}
+        return made | {"probability": pa.array(answers.max(axis=1)), **{f"probability_{name}": pa.array(answers[:, k]) for k, name in enumerate(rule.names)}}
 
     def score(
         self,
@@ -317,7 +321,7 @@ class Scorer:
         codes = np.stack([flagged(c, f) for c, f in zip(columns, self.fields, strict=True)], axis=1)
         counts = {f"{n}: {FLAGS[c]}": int((codes[:, k] == c).sum()) for k, n in enumerate(self.names) for c in (1, 2, 3)}
         n = len(codes)
-        answers = self.decided(self.answer(columns)) if n else self.decided(np.empty((0, len(self.decision.classes))) if self.decision.classes else np.empty(0))
+        answers = self.decided(self.answer(columns)) if n else self.decided(np.empty((0, len(self.rule.classes))) if self.rule.classes else np.empty(0))
         more = {"flags": flag_texts(codes, self.names), "model": pa.repeat(self.name, n), "version": pa.repeat(pa.scalar(self.version, pa.int64()), n)}
         return Scored(pa.table({"row": pa.array(first + np.flatnonzero(good)), **{k: table[k] for k in keep}, **answers, **more}), sorted(refused, key=lambda r: r["row"]), {k: v for k, v in counts.items() if v}, unread)
 
@@ -327,7 +331,7 @@ class Scorer:
             rows = np.flatnonzero(bad)
             values = array.take(pa.array(rows)).to_pylist()
             why = f"expected {expected(field, rule)}"
-            found += [{"row": first + int(row), "field": field["name"], "value": brief(value), "reason": why} for row, value in zip(rows, values, strict=True)]
+            found += [{"row": first + int(row), "field": field.name, "value": brief(value), "reason": why} for row, value in zip(rows, values, strict=True)]
         return found
 
 # %% ../../nbs/model/40_columns.ipynb #ab22d93c

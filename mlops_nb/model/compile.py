@@ -8,7 +8,7 @@ __all__ = ['matrix_of', 'compile_model']
 # %% ../../nbs/model/68_compile.ipynb #c4492053
 import itertools
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from .compiled_model import CompiledModel, prove
 from .estimators import answer
 from .program import Program
 from .rule import without_rule
+from .schema import Schema
 from .serialization import FORMAT, pack
 
 # %% ../../nbs/model/68_compile.ipynb #477aa18c
@@ -95,10 +96,10 @@ def _arrays_of(program: Program, outputs: list[int]) -> dict[str, np.ndarray]:
 # %% ../../nbs/model/68_compile.ipynb #0c5684c3
 def compile_model(
     model: Any,  # fitted: a pipeline, an ensemble of pipelines or a calibration around one, with its rule or without
-    form: dict,  # the schema: fields, target, classes
+    form: Schema,  # what a row looks like
     rows: Any,  # pandas.DataFrame of conforming rows to prove on, those first that travel in the file
     *,
-    task: str,  # binary, multiclass or regression
+    target_type: Literal["binary", "multiclass", "continuous"],  # of the task
     positive: Any = None,  # the class that the threshold is about
     threshold: float | None = None,  # 0..1
     keep: int = 32,  # rows that travel in the file
@@ -107,15 +108,15 @@ def compile_model(
     model = without_rule(model)
     if why := why_not_compilable(model):
         raise NotCompilable(why)
-    fields = form["fields"]
-    rows = rows[[f["name"] for f in fields]]
-    expected = model.predict(rows) if task == "regression" else model.predict_proba(rows)
+    fields = form.model_dump(mode="json")["fields"]
+    rows = rows[form.names]
+    expected = model.predict(rows) if target_type == "continuous" else model.predict_proba(rows)
     try:
         vocabulary = _vocabulary_of(model, fields)
         arrays = _written(model, fields, vocabulary)
-        classes = None if task == "regression" else np.asarray(model.classes_).tolist()
+        classes = None if target_type == "continuous" else np.asarray(model.classes_).tolist()
         header = {
-            "format": FORMAT, "task": task, "classes": classes, "positive": positive, "threshold": threshold, "fields": fields, "vocabulary": vocabulary,
+            "format": FORMAT, "target_type": target_type, "classes": classes, "positive": positive, "threshold": threshold, "fields": fields, "vocabulary": vocabulary,
             "proof": {"rows": _plain_rows(rows.iloc[:keep]), "expected": expected[:keep].tolist()},
         }  # fmt: skip
         data = pack(header, arrays)

@@ -59,7 +59,7 @@ class CompiledModel:
     def __init__(self, header: dict, arrays: dict[str, np.ndarray]):
         check_header(header)
         self.header = header
-        self.task: str = header["task"]
+        self.target_type: str = header["target_type"]
         self.classes: list | None = header["classes"]
         self.threshold: float | None = header["threshold"]
         self.positive: Any = header["positive"]
@@ -111,7 +111,7 @@ class CompiledModel:
             with ThreadPoolExecutor(threads) as pool:
                 return np.concatenate(list(pool.map(self.predict, np.array_split(matrix, threads))))
         answers = run(matrix, *self._arrays, SMALL, self.registers, self._outputs)
-        return answers[:, 0] if self.task == "regression" else answers
+        return answers[:, 0] if self.target_type == "continuous" else answers
 
 # %% ../../nbs/model/66_compiled_model.ipynb #a1ed05ba
 _MAX_PROOF = 1000  # rows that travel in it

@@ -18,8 +18,10 @@ from typing import Annotated, Any, Literal, NamedTuple
 import msgspec
 
 from .decision import as_said, number_of, spellings
+from ..base.charter import Rule
 from ..base.errors import MlopsError, nearest
 from ..base.text import UNSERVABLE, servable
+from .schema import Field, Schema
 
 # %% ../../nbs/model/30_rows.ipynb #b23d4bfc
 class Refused(MlopsError):
@@ -74,17 +76,16 @@ class Column(NamedTuple):
 
 # %% ../../nbs/model/30_rows.ipynb #6a52b160
 def column_of(
-    field: Mapping[str, Any],  # of the schema
-    rule: Mapping[str, Any],  # of the charter: min, max, allowed; {} for none
+    field: Field,  # of the schema
+    rule: Rule,  # of the charter
 ) -> Column:
     "A field of the schema with the charter's rule for it."
-    numeric = field["kind"] in ("number", "integer")
-    low, high, allowed = rule.get("min"), rule.get("max"), rule.get("allowed")
+    numeric = field.kind in ("number", "integer")
     return Column(
-        name=field["name"], kind=field["kind"], nullable=field["nullable"], categories=field.get("categories"), typical=field.get("typical"),
-        learnt=None if field.get("min") is None else (field["min"], field["max"]),
-        low=-math.inf if low is None or not numeric else low, high=math.inf if high is None or not numeric else high,
-        allowed=None if allowed is None else _allowed(field["kind"], allowed),
+        name=field.name, kind=field.kind, nullable=field.nullable, categories=field.categories, typical=field.typical,
+        learnt=None if field.min is None else (field.min, field.max),
+        low=-math.inf if rule.min is None or not numeric else rule.min, high=math.inf if rule.max is None or not numeric else rule.max,
+        allowed=None if rule.allowed is None else _allowed(field.kind, rule.allowed),
     )  # fmt: skip
 
 
@@ -214,11 +215,11 @@ class RowSchema:
 
     def __init__(
         self,
-        form: Mapping[str, Any],  # the schema: fields
-        rules: Mapping[str, Mapping[str, Any]] | None = None,  # of the charter, by column
+        form: Schema,  # what a row looks like
+        rules: Mapping[str, Rule] | None = None,  # of the charter, by column
         max_rows: int = 1000,  # in a request
     ):
-        self.columns = [column_of(field, (rules or {}).get(field["name"]) or {}) for field in form["fields"]]
+        self.columns = [column_of(field, (rules or {}).get(field.name, Rule())) for field in form.fields]
         self.names = [c.name for c in self.columns]
         if odd := [name for name in self.names if not servable(name)]:
             raise MlopsError(f"a field is called {odd[0]!r}; {UNSERVABLE}, rename the column")

@@ -20,6 +20,7 @@ from .decision import is_positive
 FORMAT = 1  # of the file
 _ARRAYS = {"steps": np.int64, "refs": np.int64, "constants": np.float64, "roots": np.int64, "threshold": np.float64, "branch": np.int32, "sets": np.uint32, "outputs": np.int64}
 _MAX_BYTES = 2 << 30  # of an unpacked file
+_TASKS = {"binary": "binary", "multiclass": "multiclass", "continuous": "regression"}  # target_type: what the file calls it, under the key "task"
 
 # %% ../../nbs/model/62_serialization.ipynb #aec5ba32
 def pack(
@@ -27,7 +28,8 @@ def pack(
     arrays: dict[str, np.ndarray],  # see _ARRAYS
 ) -> bytes:
     "The same bytes for the same content."
-    files = {"header.json": json.dumps(header, ensure_ascii=False, allow_nan=False, separators=(",", ":"), sort_keys=True).encode()}
+    told = {name: value for name, value in header.items() if name != "target_type"} | {"task": _TASKS[header["target_type"]]}
+    files = {"header.json": json.dumps(told, ensure_ascii=False, allow_nan=False, separators=(",", ":"), sort_keys=True).encode()}
     for name, kind in _ARRAYS.items():
         sink = io.BytesIO()
         np.save(sink, np.ascontiguousarray(arrays[name], dtype=kind), allow_pickle=False)
@@ -44,22 +46,25 @@ def unpack(
     arrays = {name: np.lib.format.read_array(io.BytesIO(files[f"{name}.npy"]), allow_pickle=False) for name in _ARRAYS}
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise MlopsError(f"compiled model refused: format {header.get('format') if isinstance(header, dict) else None!r}, this program reads {FORMAT}; register the model again: mlops-nb run --force register")
+    target_type = next((kind for kind, task in _TASKS.items() if task == header.get("task")), None)
+    if target_type is None:
+        raise MlopsError(f"compiled model refused: task={header.get('task')!r:.80} in its header, expected one of {', '.join(_TASKS.values())}; register the model again: mlops-nb run --force register")
     for name, kind in _ARRAYS.items():
         shape = {"steps": (8,), "branch": (2,), "sets": (8,)}.get(name, ())
         if arrays[name].dtype != kind or arrays[name].shape[1:] != shape or arrays[name].ndim != 1 + len(shape):
             raise MlopsError(f"compiled model refused: {name} is {arrays[name].dtype} of shape {arrays[name].shape}; the file is damaged or was made to do harm")
-    return header, {name: np.ascontiguousarray(a) for name, a in arrays.items()}
+    told = {name: value for name, value in header.items() if name != "task"} | {"target_type": target_type}
+    return told, {name: np.ascontiguousarray(a) for name, a in arrays.items()}
 
 # %% ../../nbs/model/62_serialization.ipynb #b2138d56
 def check_header(
     header: dict,  # from unpack
 ) -> None:
     "Raise unless the header says of the model what a service reads of it."
-    task, classes, positive, threshold = (header[name] for name in ("task", "classes", "positive", "threshold"))
+    target_type, classes, positive, threshold = (header[name] for name in ("target_type", "classes", "positive", "threshold"))
     several = isinstance(classes, list) and len(classes) > 0 and all(isinstance(c, str | int | float) for c in classes)
     good = {
-        "task": task in ("binary", "multiclass", "regression"),
-        "classes": classes is None if task == "regression" else several,
+        "classes": classes is None if target_type == "continuous" else several,
         "positive": positive is None or (several and is_positive(classes, positive).sum() == 1),
         "threshold": threshold is None or (type(threshold) in (int, float) and math.isfinite(threshold)),
         "fields": isinstance(header["fields"], list) and all(isinstance(f, dict) and isinstance(f["name"], str) and isinstance(f["kind"], str) for f in header["fields"]),

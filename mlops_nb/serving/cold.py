@@ -48,7 +48,7 @@ def _metadata_of(
     "What the protocol says about a model, and what this project adds."
     from mlops_nb.serving.protocol import model_metadata
 
-    about = model_metadata(served.name, [str(v) for v in versions], "mlops_nb_compiled" if served.compiled else "scikit_learn", served.form["fields"], served.task, served.classes)
+    about = model_metadata(served.name, [str(v) for v in versions], "mlops_nb_compiled" if served.compiled else "scikit_learn", served.form.fields, served.kind, served.classes)
     parameters: dict[str, Any] = {"version": str(served.version), "phase": served.phase, "engine": served.engine, "task": served.task, "classes": served.classes}
     if served.threshold is not None:
         parameters |= {"positive": served.positive, "threshold": served.threshold}

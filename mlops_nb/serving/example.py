@@ -7,21 +7,25 @@ __all__ = ['EVIDENCE', 'by_age', 'always_buys', 'shop', 'OneModel']
 
 # %% ../../nbs/serving/05_example.ipynb #877fbb76
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 
+from ..registry.evidence import as_evidence
 from .version import ServedVersion
 
 # %% ../../nbs/serving/05_example.ipynb #1ae51e3f
-EVIDENCE: dict[str, Any] = {
-    "problem": {"task": "binary", "positive": "yes", "rules": {"age": {"min": 17}}}, "decision": {"threshold": 0.3},
+EVIDENCE = as_evidence({
+    "problem": {
+        "name": "shop", "goal": "Know who buys", "task": "binary", "target": "buys", "positive": "yes",
+        "data": {"source": "shop.csv"}, "metric": "roc_auc", "rules": {"age": {"min": 17}},
+    },
     "schema": {
         "fields": [{"name": "age", "kind": "integer", "nullable": True, "min": 18, "max": 88}],
         "target": "buys", "classes": ["no", "yes"],
     },
-    "sample": {"rows": [{"age": 50}], "expected": [[0.5, 0.5]]},
-}  # fmt: skip
+    "decision": {"threshold": 0.3},
+    "sample": {"rows": [{"age": 50}], "dtypes": {"age": "int64"}, "expected": [[0.5, 0.5]]},
+})  # fmt: skip
 
 
 def by_age(rows: Sequence[tuple]) -> np.ndarray:  # n x 2

@@ -85,12 +85,12 @@ class Inference:
             served = await service.served(asked.model_name, asked.model_version)
             label = served.label
             request = request_of(asked, served.row_schema.max_rows)
-            check_wanted(request.wanted, served.task)
+            check_wanted(request.wanted, served.kind)
             rows = rows_of(request, served.row_schema)
             said, _ = await service.answer(served, rows, subjects_of(request, len(rows)), began, pinned=bool(asked.model_version))
             version, phase = version_of(served, said)
             label = f"{served.name}/{version}"
-            made = response_of(Head(served.name, str(version), request.id, phase), tensors_of(said, served.task, request.wanted), request.binary)
+            made = response_of(Head(served.name, str(version), request.id, phase), tensors_of(said, served.kind, request.wanted), request.binary)
         except Exception as error:
             status, wrong = fault_of(error)
         finally:
@@ -102,7 +102,7 @@ class Inference:
         "What a model takes and gives; its phase goes with the status, the message has no place for it."
         served = await self.service.served(asked.name, asked.version)
         context.set_trailing_metadata((("phase", served.phase),))
-        facts = model_metadata(served.name, list(map(str, self.service.model.versions)), "mlops_nb_compiled" if served.compiled else "scikit_learn", served.form["fields"], served.task, served.classes)
+        facts = model_metadata(served.name, list(map(str, self.service.model.versions)), "mlops_nb_compiled" if served.compiled else "scikit_learn", served.form.fields, served.kind, served.classes)
         return pb.ModelMetadataResponse(**facts)
 
     async def server_ready(self, _: Any, context: Any) -> Any:  # ServerReadyRequest -> ServerReadyResponse

@@ -16,6 +16,7 @@ from ..base.artifacts import Model
 from ..model.rows import Refused
 from ..model.conform import conform
 from ..model.schema import Schema
+from ..registry.evidence import Evidence
 
 # %% ../../nbs/serving/15_plain.ipynb #e12e8ab3
 def frame_of(
@@ -28,12 +29,12 @@ def frame_of(
 
 def plain_engine(
     model: bytes | Any,  # a Model artifact, or what it holds
-    evidence: dict,  # schema, problem
+    evidence: Evidence,  # of the version
 ) -> Callable[[Sequence[tuple]], np.ndarray]:  # checked rows -> n x classes, or n
     "A function that answers by the pipeline itself."
     fitted = Model.load(model) if isinstance(model, bytes) else model
-    form = Schema.model_validate(evidence["schema"])
-    say = fitted.predict if evidence["problem"]["task"] == "regression" else fitted.predict_proba
+    form = evidence.form
+    say = fitted.predict_proba if evidence.problem.kind.has_classes else fitted.predict
 
     def answer(rows: Sequence[tuple]) -> np.ndarray:
         try:

@@ -24,8 +24,6 @@ from ..base.settings import Settings
 from .version import Prediction, ServedVersion
 from .plain import frame_of, plain_engine
 from ..model.explanation import explain_rows
-from ..model.problem import Problem
-from ..model.schema import Schema
 
 # %% ../../nbs/serving/10_prediction.ipynb #b1e0ec6b
 class Answer(Prediction, kw_only=True):
@@ -51,11 +49,7 @@ class Predictor:
         self.version: Version = loaded.version
         self.model, self.evidence = loaded.model, loaded.evidence
         name, number, phase = self.version.name, self.version.version, self.version.phase
-        try:
-            self.problem = Problem.model_validate(loaded.evidence["problem"])
-            self.schema = Schema.model_validate(loaded.evidence["schema"])
-        except (KeyError, ValueError) as error:
-            raise MlopsError(f"version {number} of '{name}' can't answer: its evidence lacks problem or schema ({error}); register it by: mlops-nb run") from error
+        self.problem, self.schema = self.evidence.problem, self.evidence.form
         engine: dict[str, Any] = {"plain": plain_engine(self.model, self.evidence)}
         if compiled is not None and find_spec("numba") is not None:  # the base install has no compiler: there the pipeline itself answers
             engine = {"compiled": CompiledModel.load(compiled)}
@@ -116,7 +110,8 @@ def reasons_for(
 ) -> dict:  # base, said, units, contributions: [{feature, value, shap, error}], the largest first
     "SHAP values of one row, against the background rows that travel with the model."
     problem = predictor.problem
-    background = sample_frame(predictor.evidence.get("background") or predictor.evidence["sample"])
-    parts = explain_rows(predictor.model, frame, background, positive=problem.positive)
-    units = problem.target if not problem.kind.has_classes else "probability"
-    return {"base": float(parts.base[0]), "said": float(parts.said[0]), "units": units, "contributions": parts.reasons(0)}
+    background = predictor.evidence.background or predictor.evidence.sample
+    if background is None:
+        raise MlopsError(f"{predictor.label} carries no rows to compare with, so it gives no reasons; register it again: mlops-nb run --force register")
+    parts = explain_rows(predictor.model, frame, sample_frame(background), positive=problem.positive)
+    return {"base": float(parts.base[0]), "said": float(parts.said[0]), "units": problem.kind.unit(problem.target), "contributions": parts.reasons(0)}

@@ -16,6 +16,8 @@ import msgspec
 from ..model.decision import name_of
 from ..base.errors import nearest
 from ..model.rows import RowSchema
+from ..model.schema import Field
+from ..model.tasks.task import Task
 from ..log.values import text_fault
 from .tensors import Tensor, bad, from_json, from_raw, row_count, to_raw
 
@@ -155,31 +157,31 @@ OUTPUTS = {"prediction_id": "BYTES", "decision": "BYTES", "probability": "FP64",
 
 
 def _outputs_of(
-    task: str,  # binary, multiclass or regression
+    kind: Task,  # of the model
 ) -> dict[str, str]:  # datatype by name
     "The outputs of a model."
-    if task != "regression":
+    if kind.has_classes:
         return OUTPUTS
-    return {name: "FP64" if name == "decision" else kind for name, kind in OUTPUTS.items() if not name.startswith("probab")}
+    return {name: "FP64" if name == "decision" else datatype for name, datatype in OUTPUTS.items() if not name.startswith("probab")}
 
 
 def check_wanted(
     wanted: Collection[str],  # outputs that a request names
-    task: str,  # binary, multiclass or regression
+    kind: Task,  # of the model
 ) -> None:
     "Refuse an output that the model hasn't, before anything is computed."
     for name in wanted:
-        if name not in _outputs_of(task):
-            raise bad(f"unknown output '{name[:80]}'{nearest(name[:80], _outputs_of(task))}")
+        if name not in _outputs_of(kind):
+            raise bad(f"unknown output '{name[:80]}'{nearest(name[:80], _outputs_of(kind))}")
 
 # %% ../../nbs/serving/25_protocol.ipynb #a6316fcc
 def tensors_of(
     answers: Sequence[Any],  # n of serving.version.Prediction
-    task: str,  # binary, multiclass or regression
+    kind: Task,  # of the model
     wanted: Collection[str],  # names of outputs; empty for all
 ) -> list[Tensor]:
     "Answers as tensors, in the order asked for."
-    kinds = _outputs_of(task) | (_ARMS if answers[0].arm and not wanted else {})
+    kinds = _outputs_of(kind) | (_ARMS if answers[0].arm and not wanted else {})
     return [Tensor(name, kinds[name], *_column(answers, name, kinds[name])) for name in wanted or kinds]
 
 
@@ -231,13 +233,13 @@ def model_metadata(
     name: str,
     versions: Sequence[str],  # that can be asked for
     platform: str,  # what computes the answers
-    fields: Sequence[Mapping[str, Any]],  # of the schema: name, kind
-    task: str,  # binary, multiclass or regression
+    fields: Sequence[Field],  # of the schema
+    kind: Task,  # of the model
     classes: Sequence[Any] = (),  # in the order of the output `probabilities`
 ) -> dict[str, Any]:
     "What the protocol says of a model: its inputs and outputs; -1 stands for the number of rows."
-    inputs = [{"name": f["name"], "datatype": _DATATYPE_OF[f["kind"]], "shape": [-1]} for f in fields]
-    outputs = [{"name": n, "datatype": d, "shape": [-1, len(classes)] if n == "probabilities" else [-1]} for n, d in _outputs_of(task).items()]
+    inputs = [{"name": f.name, "datatype": _DATATYPE_OF[f.kind], "shape": [-1]} for f in fields]
+    outputs = [{"name": n, "datatype": d, "shape": [-1, len(classes)] if n == "probabilities" else [-1]} for n, d in _outputs_of(kind).items()]
     return {"name": name, "versions": list(versions), "platform": platform, "inputs": inputs, "outputs": outputs}
 
 

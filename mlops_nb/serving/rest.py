@@ -206,10 +206,10 @@ async def _infer(self: Rest, scope: Any, body: bytes, began: float, name: str, v
     served = await self.service.served(name, version)
     length = next((v.decode("latin-1") for k, v in scope["headers"] if k == b"inference-header-content-length"), None)
     asked = protocol.read_request(body, length, self.service.limits.rows)
-    protocol.check_wanted(asked.wanted, served.task)
+    protocol.check_wanted(asked.wanted, served.kind)
     rows = protocol.rows_of(asked, served.row_schema)
     predictions, _ = await self.service.answer(served, rows, protocol.subjects_of(asked, len(rows)), began, pinned=bool(version))
-    tensors = protocol.tensors_of(predictions, served.task, asked.wanted)
+    tensors = protocol.tensors_of(predictions, served.kind, asked.wanted)
     number, phase = version_of(served, predictions)
     said, json_length = protocol.write_response(protocol.Head(served.name, str(number), asked.id, phase), tensors, asked)
     if json_length is None:

@@ -15,11 +15,11 @@ import msgspec
 import numpy as np
 from fastcore.basics import patch
 
-from ..model.decision import Decision
 from ..base.errors import MlopsError
 from ..model.compiled_model import CompiledModel, prove
 from ..base.scalars import moment
 from ..model.rows import RowSchema, Flag
+from ..registry.evidence import Evidence
 
 # %% ../../nbs/serving/18_version.ipynb #feff03d8
 class Prediction(msgspec.Struct, omit_defaults=True):
@@ -70,7 +70,7 @@ class ServedVersion:
         name: str,  # of the model
         version: int,
         phase: str,  # where it stands
-        evidence: dict,  # problem, schema, decision, sample
+        evidence: Evidence,  # problem, schema, decision, sample
         *,
         compiled: CompiledModel | None = None,
         plain: Callable[[Sequence[tuple]], np.ndarray] | None = None,  # the pipeline, where there is no compiled model: checked rows -> n x classes, or n
@@ -78,15 +78,14 @@ class ServedVersion:
         max_rows: int = 1000,  # in a request
     ):
         try:
-            self.form = evidence["schema"]
-            self.decision = Decision(evidence)
-            self.row_schema = RowSchema(self.form, evidence["problem"].get("rules"), max_rows)
-        except (KeyError, TypeError) as error:
-            raise MlopsError(f"version {version} of '{name}' can't answer: its evidence lacks problem or schema ({error}); register it by: mlops-nb run") from error
+            self.form, self.kind, self.rule = evidence.form, evidence.problem.kind, evidence.rule
+        except MlopsError as error:
+            raise MlopsError(f"version {version} of '{name}' can't answer: {error}") from error
+        self.row_schema = RowSchema(self.form, evidence.problem.rules, max_rows)
         self.name, self.version, self.phase, self.evidence = name, version, phase, evidence
         self.compiled, self.plain, self.why = compiled, plain, why
         self.label = f"{name}/{version}"
-        self.task, self.classes, self.positive, self.threshold = self.decision.task, self.decision.classes, self.decision.positive, self.decision.threshold
+        self.task, self.classes, self.positive, self.threshold = self.kind.name, self.rule.classes, self.rule.positive, self.rule.threshold
         if compiled is not None:
             self._low, self._high, self._strange = learnt_bounds(self.row_schema, compiled)
 
@@ -97,11 +96,11 @@ class ServedVersion:
 
     def prove(self) -> float:  # the largest difference seen
         "Raise unless the sample rows that travel with the model get the answers that were registered."
-        sample = self.evidence.get("sample")
-        if not sample:
+        sample = self.evidence.sample
+        if sample is None:
             return 0.0
-        rows = [tuple([row[name] for name in self.row_schema.names]) for row in sample["rows"]]
-        return prove(np.asarray(self.compute(rows)[0], float), np.asarray(sample["expected"], float))
+        rows = [tuple([row[name] for name in self.row_schema.names]) for row in sample.rows]
+        return prove(np.asarray(self.compute(rows)[0], float), np.asarray(sample.expected, float))
 
 # %% ../../nbs/serving/18_version.ipynb #295ae2e6
 @patch
@@ -118,10 +117,10 @@ def compute(
     usual: Any = (raw >= self._low) & (raw <= self._high)
     for place, codes in self._strange:
         usual[:, place] &= ~np.isin(raw[:, place], codes)
-    said = self.compiled.predict(raw, threads)
+    answers = self.compiled.predict(raw, threads)
     if np.count_nonzero(usual) == usual.size:  # quicker than all() where there is one row
-        return said, [[] for _ in rows]
-    return said, [[] if fine else self.row_schema.flags(row) for row, fine in zip(rows, usual.all(axis=1).tolist(), strict=True)]
+        return answers, [[] for _ in rows]
+    return answers, [[] if fine else self.row_schema.flags(row) for row, fine in zip(rows, usual.all(axis=1).tolist(), strict=True)]
 
 # %% ../../nbs/serving/18_version.ipynb #f50c63df
 @patch
@@ -132,13 +131,12 @@ def answer(
     ids: str = "",  # 32 hex digits a row, when they are known already
 ) -> list[Prediction]:  # one a row
     "Decisions for checked rows: the one way to an answer, whoever asks."
-    said, flags = self.compute(rows, threads)
+    answers, flags = self.compute(rows, threads)
     keys = ids or new_ids(len(rows))
     ids_of = [keys[place : place + 32] for place in range(0, 32 * len(rows), 32)]
-    if self.task == "regression":
-        return [Prediction(*three) for three in zip(ids_of, said.tolist(), flags, strict=True)]
-    made = []
-    for key, one, found, best in zip(ids_of, said.tolist(), flags, self.decision.chosen(said).tolist(), strict=True):
-        chance = one[self.decision.at if self.task == "binary" else best]
-        made.append(Prediction(key, self.classes[best], found, chance, dict(zip(self.decision.names, one, strict=True))))
+    if not self.kind.has_classes:
+        return [Prediction(*three) for three in zip(ids_of, answers.tolist(), flags, strict=True)]
+    made, rule = [], self.rule
+    for key, proba, found, best in zip(ids_of, answers.tolist(), flags, rule.chosen(answers).tolist(), strict=True):
+        made.append(Prediction(key, self.classes[best], found, proba[rule.at if rule.looks_for else best], dict(zip(rule.names, proba, strict=True))))
     return made

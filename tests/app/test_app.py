@@ -17,12 +17,12 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import Pipeline
 
+from mlops_nb.registry.evidence import as_evidence
 from mlops_nb.registry.files import read_evidence
 from mlops_nb.registry.promotion import promote
 from mlops_nb.registry.registration import register
 from mlops_nb.registry.sample import plain_rows, sample_of
 from mlops_nb.registry.versions import Version, released
-from mlops_nb.base.artifacts import Json
 from mlops_nb.base.settings import load_settings
 from mlops_nb.serving.prediction import Predictor
 from mlops_nb.stages.evaluate import evaluate
@@ -58,7 +58,7 @@ def registered(uri: str, stated: dict, estimator, kind: str = "tree") -> Version
     form = learn_schema(train, problem)
     known = conform(train, form)
     model = Pipeline([("recipe", make_recipe(form, problem)[kind]), ("estimator", estimator)]).fit(known, train[problem.target])
-    threshold = 1 / 3 if problem.task == "binary" else None
+    threshold = 1 / 3 if problem.kind.has_positive else None
     parts = {
         "problem": problem.model_dump(mode="json"), "schema": form.model_dump(mode="json"), "origin": {"name": "income.parquet", "rows": 2400, "sha256": "ab" * 32},
         "decision": {"chosen": type(estimator).__name__, "why": "It is the only one.", "threshold": threshold, "params": {}}, "tuned": {},
@@ -69,7 +69,7 @@ def registered(uri: str, stated: dict, estimator, kind: str = "tree") -> Version
     sample = sample_of(model, sample_rows(train, form, 4, 0))
     gates = gate_list(parts["evaluation"], parts["fairness_audit"])
     evidence = evidence_of(parts, {}, sample, background, len(train), {"commit": "c" * 40, "dirty": True})
-    return register(uri, problem.name, model, Json.load(Json.dump(evidence)), phase_of(gates)[0], reason=phase_of(gates)[1], run="run-1")
+    return register(uri, problem.name, model, as_evidence(evidence), phase_of(gates)[0], reason=phase_of(gates)[1], run="run-1")
 
 
 def boosted() -> HistGradientBoostingClassifier:
@@ -138,8 +138,8 @@ def test_pages_of_a_version_in_staging_and_in_production(staged):
     assert said.count("equal opportunity ratio by sex") == 1 and "demographic" not in said  # every gate, and what is none only on its page
     assert "Who earns much?" in said and "staging: not yet approved" in said and "mlops-nb models promote income 1" in said
     assert "On 800 test rows" in said and "uncommitted changes" in str(overview.table[0].value) and "run-1" in str(overview.table[0].value)
-    auc = read_evidence(uri(), version)["evaluation"]["metrics"]["roc_auc"]
-    assert [(m.label, m.value) for m in overview.metric][0] == ("ROC AUC", f"{auc['value']:.3f}") and f"{auc['low']:.3f} to {auc['high']:.3f}" in said
+    auc = read_evidence(uri(), version).evaluation.metrics["roc_auc"]
+    assert [(m.label, m.value) for m in overview.metric][0] == ("ROC AUC", f"{auc.value:.3f}") and f"{auc.low:.3f} to {auc.high:.3f}" in said
 
     fairness = page("fairness")
     said = text(fairness)
@@ -157,7 +157,7 @@ def test_pages_of_a_version_in_staging_and_in_production(staged):
 
 def test_the_form_is_the_schema_and_answers_as_the_predictor(staged):
     at, adviser = page("predictions"), Predictor.load(load_settings(), "income")
-    typical = next(row for row in adviser.evidence["background"]["rows"] if row["age"] == at.number_input(key="income/1:age").value and row["education"] == at.selectbox(key="income/1:education").value)
+    typical = next(row for row in adviser.evidence.background.rows if row["age"] == at.number_input(key="income/1:age").value and row["education"] == at.selectbox(key="income/1:education").value)
     asked = {w.key.removeprefix("income/1:"): w.value for w in [*at.number_input, *at.selectbox] if w.key.startswith("income/1:")}
     assert asked == {f.name: typical[f.name] for f in adviser.schema.fields}  # a row that there is: education and education_num go together
     assert abs(typical["age"] - next(f.typical for f in adviser.schema.fields if f.name == "age")) < 15

@@ -59,7 +59,7 @@ def test_windows_drift_quality_and_an_alert_that_is_acknowledged(staged, monkeyp
     version = released(uri(), "income")
     evidence = read_evidence(uri(), version)
     monkeypatch.setattr(reference, "reference_of", lambda *_: reference.make_reference(1, evidence, PEOPLE.head(1600)))
-    names = [f["name"] for f in evidence["schema"]["fields"]]
+    names = evidence.form.names
     old = PEOPLE.tail(400).assign(age=80)
     first = serve(staged, PEOPLE.tail(400), START, names)
     serve(staged, old, START + timedelta(hours=1), names)

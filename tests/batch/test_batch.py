@@ -24,8 +24,11 @@ from sklearn.pipeline import Pipeline
 from tests.faults.test_faults import small_disk
 
 from mlops_nb.model.columns import FLAGS, Scorer, flagged, forbidden, read_column
+from mlops_nb.base.charter import Rule
 from mlops_nb.base.errors import MlopsError
 from mlops_nb.model.compile import compile_model
+from mlops_nb.model.decision import Decision
+from mlops_nb.registry.evidence import as_evidence
 from mlops_nb.registry.registration import register
 from mlops_nb.registry.released import released_file
 from mlops_nb.registry.sample import plain_rows, sample_of
@@ -37,7 +40,9 @@ from mlops_nb.serving.served import ServedModel
 from mlops_nb.stages.features import make_recipe
 from mlops_nb.model.problem import Problem
 from mlops_nb.model.conform import conform, learn_schema
-from mlops_nb.model.schema import Schema
+from mlops_nb.model.schema import Field, Schema
+from mlops_nb.model.tasks.known import TASKS
+from mlops_nb.model.tasks.regression import Regression
 
 DATA = Path(readers.__file__).parents[1] / "data" / "income.parquet"
 RULES = {"age": {"min": 17, "max": 90, "required": True}, "sex": {"allowed": ["Female", "Male"], "required": True}}
@@ -62,13 +67,11 @@ class Shop:
         self.add("plain", self.model, self.stated, 0.4, compiled=False)
 
     def add(self, name: str, model, stated: Problem, threshold: float | None, compiled: bool = True, schema: Schema | None = None) -> None:
-        form = (schema or self.schema).model_dump(mode="json")
-        known = self.known.head(200)
-        evidence = {
-            "problem": stated.model_dump(mode="json"), "schema": form, "decision": {"threshold": threshold},
-            "sample": sample_of(model, known.head(8)), "background": plain_rows(known.head(20)),
-        }  # fmt: skip
-        made = compile_model(model, form, known, task=stated.task, positive=stated.positive, threshold=threshold) if compiled else None
+        form, known = schema or self.schema, self.known.head(200)
+        evidence = as_evidence({
+            "problem": stated, "schema": form, "decision": {"threshold": threshold}, "sample": sample_of(model, known.head(8)), "background": plain_rows(known.head(20)),
+        })  # fmt: skip
+        made = compile_model(model, form, known, target_type=stated.kind.target_type, positive=stated.positive, threshold=threshold) if compiled else None
         register(self.uri, name, model, evidence, "staging", compiled=made)
 
     def served(self, name: str = "income"):
@@ -164,18 +167,28 @@ def test_a_model_that_is_not_compiled_says_so(shop, rows, expected, tmp_path):
     assert np.abs(got(f"{tmp_path}/out.parquet").probability - expected).max() < 1e-9
 
 
-def test_many_classes_and_numbers(shop, rows, tmp_path):
+class Counts(Regression):
+    "A task of a project's own."
+
+    name = "count"
+
+
+def test_many_classes_and_numbers(shop, rows, tmp_path, monkeypatch):
+    monkeypatch.setitem(TASKS, "count", Counts())
     base = {**shop.stated.model_dump(mode="json"), "positive": None, "target": "education_num", "rules": {}}
     names = [n for n in shop.schema.names if n != "education_num"]
     schema = shop.schema.model_copy(update={"fields": [f for f in shop.schema.fields if f.name in names], "target": "education_num"})
     recipe = make_recipe(schema, shop.stated)["tree"]
     grades = np.array(["few", "some", "many"])[np.digitize(shop.people.education_num, [9, 12])]
-    tasks = {"multiclass": (HistGradientBoostingClassifier(max_iter=5), grades, ["few", "many", "some"]), "regression": (HistGradientBoostingRegressor(max_iter=5), shop.people.education_num, None)}
+    tasks = {
+        "multiclass": (HistGradientBoostingClassifier(max_iter=5), grades, ["few", "many", "some"]), "regression": (HistGradientBoostingRegressor(max_iter=5), shop.people.education_num, None),
+        "count": (HistGradientBoostingRegressor(loss="poisson", max_iter=5), shop.people.education_num, None),
+    }  # fmt: skip
     source = put(rows, tmp_path, "parquet")
     for task, (estimator, target, classes) in tasks.items():
         model = Pipeline([("recipe", recipe), ("estimator", estimator)]).fit(shop.known[names], target)
         form = schema.model_copy(update={"classes": classes})
-        shop.add(task, model, Problem(**{**base, "task": task, "metric": "r2" if classes is None else "accuracy"}), None, schema=form)
+        shop.add(task, model, Problem(**{**base, "task": task, "metric": "r2" if classes is None else "accuracy"}), None, compiled=task != "count", schema=form)
         score(source, f"{tmp_path}/{task}.parquet", shop.served(task))
         said, frame = got(f"{tmp_path}/{task}.parquet"), conform(rows, form)
         if classes is None:
@@ -189,13 +202,13 @@ def test_many_classes_and_numbers(shop, rows, tmp_path):
 # ------------------------------------------------------------------ value by value as the row schema has it
 
 FIELDS = [
-    {"name": "whole", "kind": "integer", "nullable": False, "min": 18, "max": 88},
-    {"name": "number", "kind": "number", "nullable": True, "min": 0.5, "max": 9.5},
-    {"name": "truth", "kind": "boolean", "nullable": True},
-    {"name": "text", "kind": "category", "nullable": True, "categories": ["a", "b", "7"]},
-    {"name": "time", "kind": "datetime", "nullable": True, "min": "2026-01-01T00:00:00", "max": "2026-12-31T00:00:00"},
+    Field(name="whole", kind="integer", nullable=False, min=18, max=88),
+    Field(name="number", kind="number", nullable=True, min=0.5, max=9.5),
+    Field(name="truth", kind="boolean", nullable=True),
+    Field(name="text", kind="category", nullable=True, categories=["a", "b", "7"]),
+    Field(name="time", kind="datetime", nullable=True, min="2026-01-01T00:00:00", max="2026-12-31T00:00:00"),
 ]
-LAWS = {"whole": {"min": 17, "max": 90}, "text": {"allowed": ["a", "b", "c", "7", "True"]}}
+LAWS = {"whole": Rule(min=17, max=90), "text": Rule(allowed=["a", "b", "c", "7", "True"])}
 WORDS = st.sampled_from(["", " ", "39", " 39 ", "39.0", "39.5", "4e1", "+7", ".5", "5.", "1_0", "0x1", "inf", "nan", "1e999", "true", "False", " TRUE", "0", "1", "a", "c", "z", "2026-01-31", " 2026-01-31T12:00+02:00", "20260131", "2026-13-01", "٣"])
 TYPED = {
     "texts": st.lists(st.none() | WORDS | st.text(max_size=4)),
@@ -205,14 +218,14 @@ TYPED = {
 }
 
 
-@pytest.mark.parametrize("field", FIELDS, ids=lambda f: f["name"])
+@pytest.mark.parametrize("field", FIELDS, ids=lambda f: f.name)
 @pytest.mark.parametrize("kind", TYPED)
 @settings(max_examples=150, deadline=None)
 @given(data=st.data())
 def test_a_column_is_read_as_a_request_reads_its_values(field, kind, data):
     values = data.draw(TYPED[kind])
-    rule = LAWS.get(field["name"], {})
-    row_schema = RowSchema({"fields": [field]}, {field["name"]: rule})
+    rule = LAWS.get(field.name, Rule())
+    row_schema = RowSchema(Schema(fields=[field], target="y"), {field.name: rule})
     arrow = {"texts": pa.string(), "floats": pa.float64(), "ints": pa.int64(), "truths": pa.bool_()}[kind]
     array = pa.array(values, arrow)
     for one in (array, array.dictionary_encode() if kind == "texts" else array.slice(0)):
@@ -229,9 +242,9 @@ def test_a_column_is_read_as_a_request_reads_its_values(field, kind, data):
             assert FLAGS[flags[place]] == (found[0].kind if found else ""), (value, found)
             if taken is None:
                 assert math.isnan(column.values[place])
-            elif field["kind"] == "category":
+            elif field.kind == "category":
                 assert column.texts[int(column.values[place])] == taken
-            elif field["kind"] != "datetime":
+            elif field.kind != "datetime":
                 assert column.values[place] == float(taken)
 
 
@@ -241,18 +254,16 @@ JSON_CELLS = st.none() | st.booleans() | st.integers(-5, 120) | st.floats(allow_
 @settings(max_examples=300, deadline=None)
 @given(lines=st.lists(st.fixed_dictionaries({"whole": st.just(39) | JSON_CELLS, "text": st.just("a") | JSON_CELLS, "truth": st.booleans() | JSON_CELLS}), min_size=1, max_size=6))
 def test_json_lines_are_read_as_requests_are(lines):
-    fields = [f for f in FIELDS if f["name"] in ("whole", "text", "truth")]
-    order = [f["name"] for f in fields]
-    row_schema = RowSchema({"fields": fields}, LAWS)
+    form = Schema(fields=[f for f in FIELDS if f.name in ("whole", "text", "truth")], target="y")
+    row_schema = RowSchema(form, LAWS)
     wanted = pa.schema({c.name: readers._PLAIN[c.kind] for c in row_schema.columns})
     chunk = readers.json_chunk([json.dumps(one).encode() for one in lines], wanted, row_schema)
-    evidence = {"problem": {"task": "regression", "rules": LAWS}, "schema": {"fields": fields}}
-    scorer = Scorer("x", 1, evidence, lambda frame: np.zeros(len(frame)))
+    scorer = Scorer("x", 1, form, LAWS, Decision(), lambda frame: np.zeros(len(frame)))
     said = scorer.score(chunk.table, 0, (), chunk.lost)
     bad = {r["row"] for r in said.refused}
     for number, line in enumerate(lines):
         try:
-            row_schema.check([[line[name] for name in order]])
+            row_schema.check([[line[name] for name in form.names]])
         except Refused:
             assert number in bad, line
         else:

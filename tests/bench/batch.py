@@ -17,6 +17,7 @@ from sklearn.pipeline import Pipeline
 
 from mlops_nb.model.compile import compile_model
 from _figures import tell
+from mlops_nb.registry.evidence import as_evidence
 from mlops_nb.registry.registration import register
 from mlops_nb.registry.sample import sample_of
 from mlops_nb.stages.features import make_recipe
@@ -44,9 +45,8 @@ def make_model(people: pd.DataFrame, home: Path) -> tuple[Pipeline, object]:
     known = conform(people, schema)
     model = Pipeline([("recipe", make_recipe(schema, stated)["tree"]), ("estimator", HistGradientBoostingClassifier(max_iter=200, early_stopping=False, random_state=0))])
     model.fit(known, people.income)
-    form = schema.model_dump(mode="json")
-    evidence = {"problem": stated.model_dump(mode="json"), "schema": form, "decision": {"threshold": 0.33}, "sample": sample_of(model, known.head(8))}
-    made = compile_model(model, form, known.head(500), task="binary", positive=">50K", threshold=0.33)
+    evidence = as_evidence({"problem": stated, "schema": schema, "decision": {"threshold": 0.33}, "sample": sample_of(model, known.head(8))})
+    made = compile_model(model, schema, known.head(500), target_type="binary", positive=">50K", threshold=0.33)
     register(f"sqlite:///{home}/mlflow.db", "income", model, evidence, "staging", compiled=made)
     return model, schema
 

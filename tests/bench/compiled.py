@@ -23,7 +23,6 @@ from mlops_nb.registry.loading import load
 from mlops_nb.registry.sample import sample_frame
 from mlops_nb.base.settings import load_settings
 from mlops_nb.model.conform import conform
-from mlops_nb.model.schema import Schema
 
 ROOT = Path(__file__).parents[2]
 CHUNK = 10_000  # rows
@@ -64,9 +63,9 @@ def starts(data: bytes) -> tuple[float, float]:
 
 def main() -> None:
     loaded = load(load_settings(ROOT).registry_uri, "income", "released")
-    form = loaded.evidence["schema"]
-    rows = conform(pd.read_parquet(ROOT / "mlops_nb" / "data" / "income.parquet"), Schema.model_validate(form))
-    data = compile_model(loaded.model, form, pd.concat([sample_frame(loaded.evidence["sample"]), rows[:3000]], ignore_index=True), task="binary")
+    form = loaded.evidence.form
+    rows = conform(pd.read_parquet(ROOT / "mlops_nb" / "data" / "income.parquet"), form)
+    data = compile_model(loaded.model, form, pd.concat([sample_frame(loaded.evidence.sample), rows[:3000]], ignore_index=True), target_type="binary")
     made, model = CompiledModel.load(data), loaded.model
     matrix = matrix_of(rows, made.fields, made.header["vocabulary"])
 

@@ -17,6 +17,7 @@ from mlops_nb.base.charter import Charter, load_charter
 from mlops_nb.model.sense import check_sense
 from mlops_nb.model.columns import forbidden, read_column
 from mlops_nb.model.rows import RowSchema, Refused
+from mlops_nb.model.schema import Field, Schema
 from mlops_nb.base.errors import MlopsError
 from mlops_nb.pipeline.graph import build_graph
 from mlops_nb.pipeline.knobs import knob_values
@@ -217,9 +218,9 @@ def test_allowed_values_are_read_by_the_columns_type(how):
     frame = pd.DataFrame({"x": series, "n": range(3), "buys": [0, 1, 0]})
     kept = judge_rows(frame, Problem.model_validate(made.statement()))
     assert kept.rows.n.tolist() == np.flatnonzero(good).tolist(), kept.faults
-    field, rule = {"name": "x", "kind": kind, "nullable": False}, made.statement()["rules"]["x"]
+    field, rule = Field(name="x", kind=kind, nullable=False), made.rules["x"]
     assert (~forbidden(read_column(pa.Array.from_pandas(series), field), field, rule)).tolist() == good
-    row_schema = RowSchema({"fields": [field]}, {"x": rule})
+    row_schema = RowSchema(Schema(fields=[field], target="buys"), {"x": rule})
     for value, fine in zip(values, good, strict=True):
         for ask in (lambda v=value: row_schema.check([[v]]), lambda v=value: row_schema.read(msgspec.json.encode({"rows": [{"x": v}]}))):
             if fine:

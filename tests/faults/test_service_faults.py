@@ -117,20 +117,20 @@ def test_poisoned_files_are_refused_and_the_old_version_goes_on(project, sample,
             digests[part] = digest_of(bad)
         code, said, _ = server.ask("GET", "/v2/models/income/versions/2")  # on demand
         assert code == 503 and said["error"].startswith("version 2 of 'income' can't be served: ") and "Traceback" not in said["error"]
-        with asking(server, sample["rows"][:1]) as answers:
+        with asking(server, sample.rows[:1]) as answers:
             publish(project, 2, **digests if trusted else {})
             server.until(lambda: ready(server)["problem"])
             time.sleep(0.3)
         assert {code for _, code, _ in answers} == {200} and len(answers) > 20
         about = ready(server)
-        assert about["model"] == "income/1" and len(about["problem"]) > 20 and server.predict(sample["rows"][:1])[1]["version"] == 1
+        assert about["model"] == "income/1" and len(about["problem"]) > 20 and server.predict(sample.rows[:1])[1]["version"] == 1
         publish(project, 1)
         server.until(lambda: not ready(server)["problem"])
 
 
 def test_a_registry_that_vanishes_and_returns_while_serving(project, sample):
     home, away = project / ".mlops", project / "away"
-    with serving(project, "income@production") as server, asking(server, sample["rows"][:1]) as answers:
+    with serving(project, "income@production") as server, asking(server, sample.rows[:1]) as answers:
         time.sleep(0.3)
         home.rename(away)
         server.until(lambda: "nothing is published" in ready(server)["problem"])
@@ -154,11 +154,11 @@ def test_clocks_that_jump(project, sample, tmp_path, monkeypatch):
     (tmp_path / "sitecustomize.py").write_text(CLOCK)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with serving(project, "income@production", "--limit", "receive=2") as server:
-        with asking(server, sample["rows"][:1], 1) as answers:
+        with asking(server, sample.rows[:1], 1) as answers:
             for ahead in ("0", "86400", "-31536000", "-2e9", "4e9", "0"):
                 write_atomic(clock, ahead.encode())
                 begun = time.monotonic()
-                ids += [p["id"] for p in server.predict(sample["rows"][:2])[1]["predictions"]]
+                ids += [p["id"] for p in server.predict(sample.rows[:2])[1]["predictions"]]
                 with test_rest.slow(server, SLOW) as late:
                     assert b"408" in late.recv(1000) and 1.5 < time.monotonic() - begun < 60
         assert {code for _, code, _ in answers} == {200} and len(answers) > 50
@@ -179,7 +179,7 @@ def test_clocks_that_jump(project, sample, tmp_path, monkeypatch):
 
 def test_two_services_on_one_log(project, sample):
     with serving(project, "income@production") as one, serving(project, "income@staging", "--log", "strict") as two:
-        with asking(one, sample["rows"][:2]) as first, asking(two, sample["rows"][2:3]) as second:
+        with asking(one, sample.rows[:2]) as first, asking(two, sample.rows[2:3]) as second:
             time.sleep(2)
     assert {code for _, code, _ in first + second} == {200} and min(len(first), len(second)) > 20
     held = logged(project / ".mlops")
@@ -203,9 +203,9 @@ def test_full_disk_under_the_log_and_the_lines(project, sample, durability):
                     return set(logged(home))
                 return set()
 
-            before = [p["id"] for p in server.predict(sample["rows"][:5])[1]["predictions"]]
+            before = [p["id"] for p in server.predict(sample.rows[:5])[1]["predictions"]]
             server.until(lambda: written() == set(before))
-            filler, many = full(disk), sample["rows"] * 12
+            filler, many = full(disk), sample.rows * 12
             answers = [server.predict(many) for _ in range(110 if durability == "batched" else 10)]
             if durability == "strict":
                 assert 503 in {code for code, _, _ in answers} and "prediction log can't be written" in answers[-1][1]["error"]
@@ -217,7 +217,7 @@ def test_full_disk_under_the_log_and_the_lines(project, sample, durability):
             filler.unlink()
             subprocess.run(["mount", "-o", "remount,size=300m", disk], check=True)  # what waits is more than the small disk holds
             server.until(lambda: metric("log_waiting") == 0)
-            dropped, ids = metric("log_dropped"), {p["id"] for p in server.predict(sample["rows"][:5])[1]["predictions"]}
+            dropped, ids = metric("log_dropped"), {p["id"] for p in server.predict(sample.rows[:5])[1]["predictions"]}
             server.until(lambda: ids <= set(logged(home)))
             answered = {p["id"] for code, said, _ in answers if code == 200 for p in said["predictions"]} | ids | set(before)
             held = logged(home)
@@ -256,14 +256,14 @@ def killed(root: Path, rows: list[dict], durability: str, times: int) -> None:
 @pytest.mark.parametrize("durability", ["strict", "batched"])
 @pytest.mark.parametrize("times", [pytest.param(1, id="once"), pytest.param(20, id="twenty", marks=pytest.mark.deep)])
 def test_killed_under_load_at_random_points(project, sample, durability, times):
-    killed(project, sample["rows"][:2], durability, times)
+    killed(project, sample.rows[:2], durability, times)
 
 
 # -- the app -----------------------------------------------------------------------------------------------------------
 
 
 def test_the_apps_page_refuses_in_the_services_words(made, server, sample):
-    predictor, row = Predictor.load(settings(made), "income", "staging"), sample["rows"][30]
+    predictor, row = Predictor.load(settings(made), "income", "staging"), sample.rows[30]
     odd = [{"age": 103}, {"age": "old"}, {"age": None}, {"sex": "X"}, {"occupation": ["Sales"]}, {"ocupation": "Sales"}, {"age": 10**30}, {"hours_per_week": True}, {"occupation": "x" * 300}, {"occupation": None}, {"age": " 39 "}]
     for change in odd:
         code, said, _ = server.predict([row | change])

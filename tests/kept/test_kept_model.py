@@ -12,6 +12,7 @@ import pytest
 import mlops_nb
 from mlops_nb.base.artifacts import Model
 from mlops_nb.base.errors import MlopsError
+from mlops_nb.registry.evidence import load_evidence
 from mlops_nb.registry.loading import load
 from mlops_nb.registry.sample import sample_frame, verify
 from mlops_nb.registry.versions import Version
@@ -53,15 +54,15 @@ def test_it_is_small_and_whole(folder):
 
 @each
 def test_the_model_keeps_its_promise(folder):
-    evidence, model = json.loads((folder / "evidence.json").read_text()), Model.load((folder / "model" / "model.skops").read_bytes())
-    assert verify(model, evidence["sample"], TOLERANCE) <= TOLERANCE and len(evidence["sample"]["rows"]) >= 10
+    evidence, model = load_evidence((folder / "evidence.json").read_bytes(), folder.name), Model.load((folder / "model" / "model.skops").read_bytes())
+    assert verify(model, evidence.sample, TOLERANCE) <= TOLERANCE and len(evidence.sample.rows) >= 10
 
 
 @each
 def test_the_predictor_answers_as_it_did(folder):
     predictor = predictor_of(folder)
     for kind, expected in json.loads((folder / "answers.json").read_text()).items():
-        rows = sample_frame(predictor.evidence[kind])
+        rows = sample_frame(getattr(predictor.evidence, kind))
         taken = [i for i in range(len(rows)) if is_taken(predictor, rows.iloc[i : i + 1])]
         assert len(taken) >= len(rows) - 1, "at most the strange row breaks a rule of the charter; the row schema refuses it since there are services"
         answers, expected = predictor.predict(rows.iloc[taken]), [expected[i] for i in taken]
@@ -78,7 +79,7 @@ def test_one_row_as_a_request(folder):
     """The row goes through the schema that travels with the model, as JSON does."""
     predictor = predictor_of(folder)
     first = json.loads((folder / "answers.json").read_text())["background"][0]
-    row = json.loads(json.dumps(predictor.evidence["background"]["rows"][0]))
+    row = json.loads(json.dumps(predictor.evidence.background.rows[0]))
     assert predictor.predict([row])[0].probability == pytest.approx(first["probability"], rel=0, abs=TOLERANCE)
     with pytest.raises(MlopsError, match="unknown field 'agee'.*did you mean 'age'"):
         predictor.predict([row | {"agee": 1}])
@@ -110,7 +111,7 @@ from mlops_nb.serving.prediction import Predictor
 folder = Path(sys.argv[1])
 version = Version.model_validate_json((folder / "version.json").read_text()).model_copy(update={"location": folder.as_uri()})
 predictor = Predictor(load(f"sqlite:///{folder / 'mlflow.db'}", version.name, version))
-print(len(predictor.predict(sample_frame(predictor.evidence["background"]))))
+print(len(predictor.predict(sample_frame(predictor.evidence.background))))
 """
 
 

@@ -92,7 +92,7 @@ def test_one_runs_at_a_time(tmp_path):
 
 def test_a_service_routes_and_logs(project, sample):  # noqa: F811
     """By subject, sticky, over JSON and tensors; a version asked for by its number is what answers."""
-    home, rows = settings(project).home, [dict(sample["rows"][30])] * 40
+    home, rows = settings(project).home, [dict(sample.rows[30])] * 40
     with serving(project, "income") as server:
         before = server.predict(rows)[1]
         assert "arm" not in before["predictions"][0] and "version" not in before["predictions"][0] and before["version"] == 1
@@ -133,7 +133,7 @@ def test_several_workers_agree(project, sample):  # noqa: F811
     with serving(project, "income", "--workers", "2") as server:
         people = [f"p{i}" for i in range(30)]
         for _ in range(4):
-            said = server.ask("POST", "/v1/predict", {"rows": [sample["rows"][0]] * 30, "subjects": people})[1]
+            said = server.ask("POST", "/v1/predict", {"rows": [sample.rows[0]] * 30, "subjects": people})[1]
             assert [p["arm"] for p in said["predictions"]] == [assign(started, p) for p in people]
 
 
@@ -141,7 +141,7 @@ def test_several_workers_agree(project, sample):  # noqa: F811
 def test_a_broken_experiment_stops_no_answer(project, sample):  # noqa: F811
     """A damaged file, an arm that isn't there or whose files are gone: the released version answers, and the reason is told."""
     home = settings(project).home
-    rows = [sample["rows"][0]] * 20
+    rows = [sample.rows[0]] * 20
 
     def problem() -> str:
         return server.get("/v2/health/ready")[1]["problem"]
@@ -183,7 +183,7 @@ def test_a_promotion_while_it_runs(project, sample):  # noqa: F811
     people = [f"p{i}" for i in range(20)]
 
     def arms() -> list[str]:
-        code, said, _ = server.ask("POST", "/v1/predict", {"rows": [sample["rows"][0]] * 20, "subjects": people})
+        code, said, _ = server.ask("POST", "/v1/predict", {"rows": [sample.rows[0]] * 20, "subjects": people})
         assert code == 200
         return [p.get("arm", "") for p in said["predictions"]]
 
@@ -201,5 +201,5 @@ def test_who_asks_for_a_version_gets_it(project, sample):  # noqa: F811
     start_experiment(settings(project).home, BOTH, [1, 2])
     with serving(project, "income@2") as server:
         time.sleep(0.7)
-        said = server.predict([sample["rows"][0]] * 20)[1]
+        said = server.predict([sample.rows[0]] * 20)[1]
         assert said["version"] == 2 and all("arm" not in p for p in said["predictions"])

@@ -289,11 +289,11 @@ def give(server: test_rest.Server, body: dict | str | bytes, **headers: str) -> 
 
 
 def test_feedback_right_behind_the_answer(server, sample):
-    for row in sample["rows"][:5]:
+    for row in sample.rows[:5]:
         key = server.predict([row])[1]["predictions"][0]["id"]
         code, said = give(server, {"id": key, "label": ">50K"})
         assert code == 200 and said["feedback"] == [{"id": key, "verdict": "accepted"}] and said["counts"]["accepted"] == 1
-    keys = [p["id"] for p in server.predict(sample["rows"][:20])[1]["predictions"]]
+    keys = [p["id"] for p in server.predict(sample.rows[:20])[1]["predictions"]]
     code, said = give(server, {"feedback": [*({"id": k, "label": "<=50K"} for k in keys), {"id": keys[0], "label": ">50K"}, {"id": keys[0], "rating": 4, "comment": "so ist es \U0001f600"}, {"id": "0" * 32, "label": ">50K"}, {"id": keys[1], "label": 7}]})
     assert code == 200 and said["counts"] == {"accepted": 21, "late": 0, "repeated": 0, "contradicts": 1, "unknown": 1, "refused": 1}
     assert said["feedback"][-1]["reason"] == "label: 7; expected one of the classes of the version that answered: <=50K, >50K"
@@ -334,7 +334,7 @@ def test_what_is_no_feedback_is_refused(server, body, code, said):
 
 
 def test_a_label_of_another_kind_is_refused_with_what_is_expected(server, sample):
-    key = server.predict(sample["rows"][:1])[1]["predictions"][0]["id"]
+    key = server.predict(sample.rows[:1])[1]["predictions"][0]["id"]
     for label in (">50k", 1, True, 0.5):
         code, said = give(server, {"id": key, "label": label})
         assert code == 422 and "expected one of the classes of the version that answered: <=50K, >50K" in said["error"]
@@ -349,7 +349,7 @@ def test_a_label_of_another_kind_is_refused_with_what_is_expected(server, sample
 def test_comments_with_characters_no_database_likes(made, sample, where, request):
     words = ["--log-url", request.getfixturevalue("postgres")] if where == "postgres" else []
     with serving(made, "income@staging", *words) as server:
-        keys = [p["id"] for p in server.predict(sample["rows"][:3])[1]["predictions"]]
+        keys = [p["id"] for p in server.predict(sample.rows[:3])[1]["predictions"]]
         code, said = give(server, json.dumps({"id": keys[0], "rating": 3, "comment": "a\0b"}))
         assert code == 422 and "none of them NUL" in said["error"]
         for key, comment in zip(keys, ("'); DROP TABLE feedback; --", "\U0001f600 \u202e \x1b[2J", "%s ? {} \\"), strict=True):
@@ -362,11 +362,11 @@ def test_the_key_needs_the_scope(made, sample, tmp_path):
     file = tmp_path / "keys.json"
     asks, tells = add_key(file, "asks", ("predict",)), add_key(file, "tells", ("feedback",))
     with serving(made, "income@staging", "--keys", str(file)) as server:
-        key = server.predict(sample["rows"][:1], **{"X-API-Key": asks})[1]["predictions"][0]["id"]
+        key = server.predict(sample.rows[:1], **{"X-API-Key": asks})[1]["predictions"][0]["id"]
         body = {"id": key, "label": ">50K"}
         assert give(server, body)[0] == 401 and give(server, body, **{"X-API-Key": asks})[0] == 403
         assert give(server, body, **{"X-API-Key": tells})[1]["counts"]["accepted"] == 1
-        assert server.predict(sample["rows"][:1], **{"X-API-Key": tells})[0] == 403
+        assert server.predict(sample.rows[:1], **{"X-API-Key": tells})[0] == 403
     labels = Feedback(made / ".mlops").labels()
     assert {r["id"]: r["source"] for r in labels.to_pylist()}[key] == "tells"
 
@@ -376,14 +376,14 @@ def test_two_workers_and_a_database_that_goes_away(made, sample, tmp_path):
     with serving(made, "income@staging", "--workers", "2") as server:
         keys = []
         for _ in range(30):  # answered by one worker, told to another
-            keys.append(server.predict(sample["rows"][:1])[1]["predictions"][0]["id"])
+            keys.append(server.predict(sample.rows[:1])[1]["predictions"][0]["id"])
             assert give(server, {"id": keys[-1], "label": ">50K"})[1]["counts"]["accepted"] == 1
         with closing(sqlite3.connect(made / ".mlops" / "predictions.db", isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
             with concurrent.futures.ThreadPoolExecutor(4) as pool:
                 told = [pool.submit(give, server, {"id": k, "label": "<=50K"}) for k in keys[:4]]
                 time.sleep(0.2)
-                assert server.predict(sample["rows"][:1])[0] == 200, "predictions go on"
+                assert server.predict(sample.rows[:1])[0] == 200, "predictions go on"
                 answers = [one.result() for one in told]
             assert {code for code, _ in answers} == {503} and "send all of this again later" in answers[0][1]["error"]
             other.execute("ROLLBACK")
@@ -394,7 +394,7 @@ def test_two_workers_and_a_database_that_goes_away(made, sample, tmp_path):
 def test_acknowledged_over_http_and_killed(made, sample):
     told = []
     with serving(made, "income@staging") as server:
-        keys = [p["id"] for _ in range(6) for p in server.predict(sample["rows"])[1]["predictions"]]
+        keys = [p["id"] for _ in range(6) for p in server.predict(sample.rows)[1]["predictions"]]
 
         def tell(key: str) -> None:
             with contextlib.suppress(OSError):

@@ -124,7 +124,7 @@ def _field(number: int, data: bytes) -> bytes:
 @pytest.mark.parametrize("log", ["batched", "strict"])
 def test_every_request_is_refused_with_a_sentence_or_found_in_the_log(made, sample, tmp_path, url, log):
     """Subjects and what a feature says: answered exactly when both can be kept."""
-    expected, refusals, row = {}, Counter(), dict(sample["rows"][30])
+    expected, refusals, row = {}, Counter(), dict(sample.rows[30])
     with closing(Ways(made, tmp_path, url, log)) as ways:
 
         @settings(max_examples=60, deadline=None, database=None, suppress_health_check=list(HealthCheck))
@@ -156,7 +156,7 @@ def test_every_request_is_refused_with_a_sentence_or_found_in_the_log(made, samp
 
 
 def test_every_number_is_refused_or_found(made, sample, tmp_path, url):
-    expected, row = {}, dict(sample["rows"][30])
+    expected, row = {}, dict(sample.rows[30])
     numbers = st.integers(0, 99) | st.floats(0, 99) | st.floats() | st.integers() | st.integers(-(2**70), 2**70) | st.sampled_from([-0.0, 5e-324, 1e308, 10**400, 2**53 + 1, 2**63, math.nan, math.inf])
     with closing(Ways(made, tmp_path, url)) as ways:
         names = [c.name for c in ways.service.model.current.row_schema.columns if c.kind in ("number", "integer")]
@@ -181,9 +181,9 @@ def test_every_number_is_refused_or_found(made, sample, tmp_path, url):
 def test_a_request_that_the_log_could_never_hold_is_refused(made, sample, tmp_path):
     with closing(Ways(made, tmp_path, "")) as ways:
         ways.service.log.max_bytes = 50_000
-        code, said = ways.plain(dict(sample["rows"][30]) | {"occupation": "x" * 60_000}, None)
+        code, said = ways.plain(dict(sample.rows[30]) | {"occupation": "x" * 60_000}, None)
         assert code == 413 and "send fewer rows or shorter texts" in said
-        assert ways.plain(dict(sample["rows"][30]), None)[0] == 200
+        assert ways.plain(dict(sample.rows[30]), None)[0] == 200
         assert ways.service.log.flush() and ways.service.log.state() == (1, 0, 0, None)
 
 
@@ -199,7 +199,7 @@ def test_what_is_made_to_fit_can_be_kept(text, most):
 def test_every_item_of_feedback_is_refused_or_found(made, sample, tmp_path, url):
     moments = st.none() | st.datetimes(timezones=st.sampled_from([UTC, timezone(timedelta(hours=23, minutes=59)), timezone(-timedelta(hours=23, minutes=59))]))
     with closing(Ways(made, tmp_path, url)) as ways:
-        keys = iter([ways.plain(dict(sample["rows"][30]), "ann")[1] for _ in range(120)])
+        keys = iter([ways.plain(dict(sample.rows[30]), "ann")[1] for _ in range(120)])
         assert ways.service.log.flush()
         expected, refused = {}, 0
 
@@ -398,7 +398,7 @@ def test_lines_that_cannot_be_written_stay_within_their_bound():
 def test_a_service_whose_database_is_away_stays_within_its_bound(made, sample, tmp_path):
     """1,500 requests with subjects of 900 kB are refused, 1,500 whose features say 40 kB are answered; the process grows by less than twice the log's bound."""
     root = test_rest.copied(made, tmp_path / "project")
-    row = dict(sample["rows"][30])
+    row = dict(sample.rows[30])
     with serving(root, "income@staging") as server:
 
         def resident() -> int:

@@ -33,6 +33,7 @@ from mlops_nb.model.serialization import FORMAT, unpack
 from mlops_nb.stages.ensemble import calibrated, make_ensemble
 from mlops_nb.stages.features import feature_groups, linear_recipe, tree_recipe
 from mlops_nb.model.problem import Problem
+from mlops_nb.model.tasks.known import task_of
 from mlops_nb.stages.register import compiled_line, compile_version
 from mlops_nb.model.conform import conform, learn_schema
 from mlops_nb.stages.train import CANDIDATES, make_model
@@ -110,8 +111,7 @@ def proven(model, scene_, **more) -> CompiledModel:
     """The compiled model of a model fitted on the scene, proven on rows that it was not fitted on; its answers are compared once more here."""
     task, schema, rows, y, strange = scene_
     model.fit(rows, y)
-    form = schema.model_dump(mode="json")
-    data = compile_model(model, form, pd.concat([strange, rows], ignore_index=True), task=task, **more)
+    data = compile_model(model, schema, pd.concat([strange, rows], ignore_index=True), target_type=task_of(task).target_type, **more)
     made = CompiledModel.load(data)
     expected = model.predict(strange) if task == "regression" else model.predict_proba(strange)
     got = made.predict(matrix_of(strange, made.fields, made.header["vocabulary"]))
@@ -181,8 +181,7 @@ def boosted():
     scene_ = make_scene("binary")
     task, schema, rows, y, strange = scene_
     model = make_model("gradient_boosting", recipes(schema, task), task, 0, {"max_iter": 20}).fit(rows, y)
-    form = schema.model_dump(mode="json")
-    return model, form, strange, compile_model(model, form, strange, task=task, positive="yes", threshold=0.3)
+    return model, schema, strange, compile_model(model, schema, strange, target_type="binary", positive="yes", threshold=0.3)
 
 
 def test_trees_agree_to_the_last_bit(boosted):
@@ -199,9 +198,9 @@ def test_trees_agree_to_the_last_bit(boosted):
 def test_header_and_plain_rows(boosted):
     model, form, strange, data = boosted
     made = CompiledModel.load(data)
-    assert (made.task, made.classes, made.positive, made.threshold) == ("binary", ["no", "yes"], "yes", 0.3)
-    assert made.fields == form["fields"] and made.header["format"] == FORMAT
-    assert [codes is not None for codes in made.codes] == [f["kind"] == "category" for f in form["fields"]]
+    assert (made.target_type, made.classes, made.positive, made.threshold) == ("binary", ["no", "yes"], "yes", 0.3)
+    assert made.fields == form.model_dump(mode="json")["fields"] and made.header["format"] == FORMAT
+    assert [codes is not None for codes in made.codes] == [f.kind == "category" for f in form.fields]
     plain = [[v.isoformat() if isinstance(v, pd.Timestamp) else v for v in row] for row in strange.astype(object).where(strange.notna(), None).to_numpy().tolist()]
     assert np.array_equal(made.encode(plain), matrix_of(strange, made.fields, made.header["vocabulary"]), equal_nan=True)
     with pytest.raises(MlopsError, match="expected rows x 7 fields"):
@@ -221,15 +220,20 @@ def test_equal_models_make_equal_bytes(boosted):
     model, form, strange, data = boosted
     _, _, rows, y, _ = make_scene("binary")
     again = clone(model).fit(rows, y)
-    assert compile_model(again, form, strange, task="binary", positive="yes", threshold=0.3) == data
+    assert compile_model(again, form, strange, target_type="binary", positive="yes", threshold=0.3) == data
 
 
 def test_a_compiled_model_that_differs_is_refused(boosted):
     model, form, strange, data = boosted
-    header, arrays = unpack(data)
+    header = header_of(data)
     header["proof"]["expected"][3] = [0.5, 0.5]
     with pytest.raises(MlopsError, match="differs from its pipeline"):
         CompiledModel.load(repacked(data, header=header))
+
+
+def header_of(data: bytes) -> dict:
+    """The header as the file has it."""
+    return json.loads(unzip(data, "compiled model")["header.json"])
 
 
 def repacked(data: bytes, header: dict | None = None, method: int = zipfile.ZIP_STORED, **arrays: np.ndarray) -> bytes:
@@ -328,12 +332,12 @@ def test_poisoned_files(boosted):
 def test_poisoned_headers(boosted, changes):
     data = boosted[3]
     with pytest.raises(MlopsError, match="compiled model refused"):
-        CompiledModel.load(repacked(data, header={**unpack(data)[0], **changes}))
+        CompiledModel.load(repacked(data, header={**header_of(data), **changes}))
 
 
 def test_poisoned_proofs(boosted):
     data = boosted[3]
-    header = unpack(data)[0]
+    header = header_of(data)
     rows, expected = header["proof"]["rows"], header["proof"]["expected"]
     for proof in ({"rows": [[None, None, 10**400, None, None, None, None]], "expected": expected[:1]}, {"rows": rows * 100, "expected": expected * 100}, {"rows": rows, "expected": "a"}, {"rows": [[[]] * 7], "expected": expected[:1]}):
         with pytest.raises(MlopsError, match="compiled model refused"):
@@ -471,10 +475,10 @@ def test_any_error_of_compiling_is_a_reason(boosted, monkeypatch):
         with monkeypatch.context() as patched:
             patched.setattr(f"mlops_nb.model.compile.{name}", lambda *_: {}["k"])
             with pytest.raises(NotCompilable, match="KeyError: 'k'"):
-                compile_model(model, form, strange, task="binary", positive="yes", threshold=0.3)
+                compile_model(model, form, strange, target_type="binary", positive="yes", threshold=0.3)
     with pytest.raises(MlopsError, match="differs from its pipeline") as failed, monkeypatch.context() as patched:
         patched.setattr("mlops_nb.model.compiled_model.TOLERANCE", -1.0)
-        compile_model(model, form, strange, task="binary", positive="yes", threshold=0.3)
+        compile_model(model, form, strange, target_type="binary", positive="yes", threshold=0.3)
     assert not isinstance(failed.value, NotCompilable)
 
 
@@ -496,7 +500,7 @@ def test_reasons(scene):
         assert why_not_compilable(model) == "KNeighborsRegressor has no compiled form"
         assert why_not_compilable(make_ensemble("stacking", {"a": model}, task)) == "KNeighborsRegressor has no compiled form"
         with pytest.raises(NotCompilable, match="KNeighborsRegressor"):
-            compile_model(model.fit(rows, y), schema.model_dump(mode="json"), strange, task=task)
+            compile_model(model.fit(rows, y), schema, strange, target_type="continuous")
     tree = make_model("decision_tree", recipes(schema, task), task)
     forest = Pipeline([("recipe", tree[0]), ("estimator", RandomForestClassifier())])
     assert "voting='hard'" in why_not_compilable(VotingClassifier([("a", forest)]))

@@ -18,11 +18,14 @@ from sklearn.pipeline import make_pipeline
 
 from mlops_nb.model.columns import Scorer
 from mlops_nb.model.decision import Decision, as_said, is_one_of, is_positive, name_of, number_of, position, spellings
+from mlops_nb.base.charter import Rule
 from mlops_nb.base.errors import MlopsError
 from mlops_nb.model.compile import compile_model
 from mlops_nb.model.compiled_model import CompiledModel
 from mlops_nb.model.serialization import unpack
-from mlops_nb.registry.sample import sample_of
+from mlops_nb.model.schema import Schema
+from mlops_nb.registry.evidence import as_evidence
+from mlops_nb.registry.sample import plain_rows, sample_of
 from mlops_nb.sources.tables import read_table
 from mlops_nb.serving.version import ServedVersion
 from mlops_nb.serving.plain import plain_engine
@@ -91,10 +94,9 @@ class Learnt:
         known = conform(self.rows, self.form)
         self.model = with_rule(make_pipeline(LogisticRegression()), sorted(self.rows.late.unique()), positive, 0.3).fit(known, self.rows.late)
         self.known = known
-        self.evidence = json.loads(json.dumps({
-            "problem": self.stated.model_dump(mode="json"), "schema": self.form.model_dump(mode="json"), "decision": {"threshold": 0.3},
-            "sample": sample_of(self.model, known.head(4)), "background": {"rows": known.tail(5).to_dict("records"), "dtypes": {"age": str(known.age.dtype)}},
-        }))  # fmt: skip
+        self.evidence = as_evidence({
+            "problem": self.stated, "schema": self.form, "decision": {"threshold": 0.3}, "sample": sample_of(self.model, known.head(4)), "background": plain_rows(known.tail(5)),
+        })  # fmt: skip
 
 
 CASES = [(how, positive) for how, (_, _, words, _) in WRITTEN.items() for positive in words]
@@ -114,9 +116,9 @@ def test_all_mean_the_same_class(how, positive):
     assert len(model.classes_) == 2 and positive_probability(model, rows, positive).tolist() == chance.tolist()
     assert answers_of(model, rows, found.stated).probability.tolist() == chance.tolist()
     assert explained_column(model, rows[:3], positive).tolist() == [at] * 3
-    decision = Decision(evidence)
+    decision = evidence.rule
     assert decision.at == at and decision.classes == [name_or_self(c) for c in model.classes_] and decision.positive == decision.classes[at]
-    scored = Scorer("late", 1, evidence, model.predict_proba).score(pa.Table.from_pandas(rows)).answers
+    scored = Scorer("late", 1, evidence.form, evidence.problem.rules, evidence.rule, model.predict_proba).score(pa.Table.from_pandas(rows)).answers
     served = ServedVersion("late", 1, "staging", evidence, plain=plain_engine(model, evidence))
     served.prove()
     answers = served.answer(served.row_schema.named([{"age": int(age)} for age in rows.age]))
@@ -184,16 +186,15 @@ def test_nullable_parquet(gaps, kind, tmp_path):
 
 def test_models_registered_before_are_served():
     """Classes of 0.0 and 1.0, and a positive class that YAML made a number or a truth, as their evidence has them."""
-    form = {"fields": [{"name": "age", "kind": "integer", "nullable": False}], "target": "late"}
     for classes, positive in (([0.0, 1.0], 1), ([0.0, 1.0], "1.0"), ([0, 1], True), ([False, True], 1), ([False, True], True), (["False", "True"], True)):
-        decision = Decision({"problem": {"task": "binary", "positive": positive}, "schema": form | {"classes": classes}})
+        decision = Decision(Schema(fields=[], target="late", classes=classes).classes, positive)
         assert decision.at == 1 and decision.threshold == 0.5
         assert decision.names[1] in ("1", "true", "True") and type(decision.positive) in (int, bool, str)
 
 
 def test_the_compiled_model_says_the_same(tmp_path):
     found = Learnt(column(*WRITTEN["0.0/1.0 with gaps"][:2]), "yes")
-    data = compile_model(found.model, found.evidence["schema"], found.known, task="binary", positive="yes", threshold=0.5)
+    data = compile_model(found.model, found.form, found.known, target_type="binary", positive="yes", threshold=0.5)
     assert unpack(data)[0]["classes"] == [0, 1]
     served = ServedVersion("late", 1, "staging", found.evidence, compiled=CompiledModel.load(data))
     assert served.positive == 1 and [a.decision for a in served.answer([(30,), (60,)])] == [a.decision for a in ServedVersion("late", 1, "staging", found.evidence, plain=plain_engine(found.model, found.evidence)).answer([(30,), (60,)])]
@@ -203,19 +204,19 @@ def test_the_compiled_model_says_the_same(tmp_path):
 def test_register_refuses_what_can_not_be_used():
     found = Learnt(column(*WRITTEN["0/1"][:2]), "1")
     broken = {
-        "scored: the model knows no class 'x'": {"problem": found.evidence["problem"] | {"positive": "x"}},
-        "scored: age = ": {"problem": found.evidence["problem"] | {"rules": {"age": {"max": 1}}}},
+        "scored: the model knows no class 'x'": {"problem": found.stated.model_copy(update={"positive": "x"})},
+        "scored: age = ": {"problem": found.stated.model_copy(update={"rules": {"age": Rule(max=1)}})},
         "explained": {"background": {"rows": [], "dtypes": {"age": "int64"}}},
     }
     for said, change in broken.items():
         with pytest.raises(MlopsError, match=f"^the model is not registered, for rows that it learnt from can't be {said}"):
-            prove_version(found.model, found.evidence | change, None, 4)
+            prove_version(found.model, as_evidence(found.evidence.content() | change), None, 4)
 
 
 def test_multiclass_of_numbers_with_gaps():
     """Grades of 3.0 to 5.0: their names are whole numbers in answers, files and labels; labels logged under the older names still count."""
-    evidence = {"problem": {"task": "multiclass"}, "schema": {"fields": [], "classes": [3.0, 4.0, 5.0]}}
-    assert Decision(evidence).names == ["3", "4", "5"] and Decision(evidence).classes == [3, 4, 5]
+    evidence = as_evidence({"problem": stated(None, "multiclass"), "schema": Schema(fields=[], target="late", classes=[3.0, 4.0, 5.0])})
+    assert evidence.rule.names == ["3", "4", "5"] and evidence.rule.classes == [3, 4, 5]
     for names in (["3", "4", "5"], ["3.0", "4.0", "5.0"]):
         output = json.dumps({"decision": 4, "flags": [], "probability": 0.5, "probabilities": dict(zip(names, (0.2, 0.5, 0.3), strict=True))})
         assert [label_of(given, output) for given in (4, 4.0, "4", "4.0")] == [names[1]] * 4

@@ -8,13 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mlops_nb.base.charter import Rule
 from mlops_nb.base.errors import MlopsError
 from mlops_nb.model.rows import RowSchema, Refused
 from mlops_nb.model.conform import conform
 from mlops_nb.model.schema import Field, Schema
 
 KINDS = ("number", "integer", "boolean", "category", "datetime")
-RULES = {"number": {"min": -5.5, "max": 1e6}, "integer": {"min": 0, "max": 120}, "category": {"allowed": ["a", "b", "7", "True"]}}
+RULES = {"number": Rule(min=-5.5, max=1e6), "integer": Rule(min=0, max=120), "category": Rule(allowed=["a", "b", "7", "True"])}
 TIMES = ["2026-01-31", "2026-01-31T12:00", "2026-01-31 12:00:01.25", "2026-01-31T12:00:00+02:00", "2026-01-31T12:00:00Z", "soon", "", "2026-13-01"]
 WORDS = st.sampled_from(["a", "b", "7", "39", " 39 ", "4.5", "1e3", "-.5", "5.", "inf", "nan", "NaN", "", "true", " False", "1_000", "0x10", "１２", "1e400", "1e-400", "é\u0000", "None"])
 VALUES = st.one_of(st.none(), st.booleans(), st.integers(-130, 130), st.integers(-(2**63) + 1000, 2**63 - 1000), st.floats(-9e18, 9e18), WORDS, st.text(max_size=4), st.just([1]), st.just({"a": 1}))
@@ -25,8 +26,8 @@ def form(kind: str, nullable: bool) -> Schema:
     return Schema(fields=[Field(name="x", kind=kind, nullable=nullable)], target="y")
 
 
-def row_schema(kind: str, nullable: bool = True, rules: dict | None = None) -> RowSchema:
-    return RowSchema(form(kind, nullable).model_dump(), rules)
+def row_schema(kind: str, nullable: bool = True, rules: dict[str, Rule] | None = None) -> RowSchema:
+    return RowSchema(form(kind, nullable), rules)
 
 
 def equal(mine: object, theirs: object) -> bool:
@@ -70,7 +71,7 @@ def test_a_time_is_read_as_conform_reads_it(value):
 
 @given(st.sampled_from(KINDS), st.booleans(), st.one_of(VALUES, st.sampled_from(TIMES)), st.booleans())
 def test_both_ways_of_reading_agree(kind, nullable, value, ruled):
-    one = row_schema(kind, nullable, {"x": RULES.get(kind, {})} if ruled else None)
+    one = row_schema(kind, nullable, {"x": RULES.get(kind, Rule())} if ruled else None)
     try:
         expected = one.check([[value]])
     except Refused as refusal:
@@ -121,16 +122,16 @@ def test_refusals(body, status, said):
 
 
 def test_a_colon_or_an_odd_name_is_no_duplicate():
-    shape = {"fields": [{"name": 'a:b c', "kind": "category", "nullable": True}, {"name": "class", "kind": "category", "nullable": True}]}
+    shape = Schema(fields=[Field(name=name, kind="category", nullable=True) for name in ("a:b c", "class")], target="y")
     row = {'a:b c': '":', "class": "x: y"}
     assert RowSchema(shape).read(json.dumps({"rows": [row]}).encode()).rows == [tuple(row.values())]
     with pytest.raises(MlopsError, match="rename the column"):
-        RowSchema({"fields": [{"name": 'a"b', "kind": "category", "nullable": True}]})
+        RowSchema(Schema(fields=[Field(name='a"b', kind="category", nullable=True)], target="y"))
 
 
 def test_rules_refuse_and_what_is_unseen_is_flagged():
-    fields = [{"name": "n", "kind": "number", "nullable": True, "min": 0.0, "max": 9.0}, {"name": "c", "kind": "category", "nullable": True, "categories": ["a", "b"]}]
-    one = RowSchema({"fields": fields}, {"n": {"max": 20}, "c": {"allowed": ["a", "b", "z"]}})
+    fields = [Field(name="n", kind="number", nullable=True, min=0.0, max=9.0), Field(name="c", kind="category", nullable=True, categories=["a", "b"])]
+    one = RowSchema(Schema(fields=fields, target="y"), {"n": Rule(max=20), "c": Rule(allowed=["a", "b", "z"])})
     (row,) = one.check([[12, "z"]])
     assert [f.kind for f in one.flags(row)] == ["range", "unseen"]
     for bad in ([21, "a"], [1, "y"]):

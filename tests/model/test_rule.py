@@ -15,6 +15,7 @@ from mlops_nb.model.compiled_model import CompiledModel
 from mlops_nb.model.decision import as_said
 from mlops_nb.model.rule import with_rule, without_rule
 from mlops_nb.model.conform import conform
+from mlops_nb.registry.evidence import as_evidence
 from mlops_nb.registry.registration import register
 from mlops_nb.registry.sample import plain_rows, sample_of
 from mlops_nb.serving.version import ServedVersion
@@ -35,11 +36,10 @@ def known(request, tmp_path_factory):
     asked = conform(pd.concat([strange, rows], ignore_index=True), schema)
     between = abs(model.predict_proba(rows)[:, 1] - 0.35).argsort() if task == "binary" else range(len(rows))
     shown = rows.iloc[between[:4]]  # between two classes: rows that are decided otherwise at 0.5
-    evidence = {
-        "problem": problem(task).model_dump(mode="json"), "schema": schema.model_dump(mode="json"), "decision": {"threshold": THRESHOLD[task]},
-        "sample": sample_of(model, shown), "background": plain_rows(rows.tail(5)),
-    }  # fmt: skip
-    data = compile_model(model, evidence["schema"], asked, task=task, positive="yes" if task == "binary" else None, threshold=THRESHOLD[task])
+    evidence = as_evidence({
+        "problem": problem(task), "schema": schema, "decision": {"threshold": THRESHOLD[task]}, "sample": sample_of(model, shown), "background": plain_rows(rows.tail(5)),
+    })  # fmt: skip
+    data = compile_model(model, schema, asked, target_type=evidence.problem.kind.target_type, positive=evidence.rule.positive, threshold=THRESHOLD[task])
     return task, model, asked, evidence, data, tmp_path_factory
 
 
@@ -50,7 +50,7 @@ def test_one_decision(known):
     same = (lambda found: found == pytest.approx(own, abs=1e-9)) if task == "regression" else (lambda found: found == own)
     table = pa.Table.from_pandas(asked, preserve_index=False)
     for engine in (say, CompiledModel.load(data)):
-        assert same(Scorer("made_up", 1, evidence, engine).score(table).answers["decision"].to_pylist())
+        assert same(Scorer("made_up", 1, evidence.form, evidence.problem.rules, evidence.rule, engine).score(table).answers["decision"].to_pylist())
     plain = asked.astype(object).where(asked.notna(), None)
     served = ServedVersion("made_up", 1, "staging", evidence, compiled=CompiledModel.load(data))
     checked = served.row_schema.named([{k: v.isoformat() if isinstance(v, pd.Timestamp) else v for k, v in row.items()} for row in plain.head(400).to_dict("records")])

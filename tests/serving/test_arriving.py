@@ -66,30 +66,30 @@ def metric(server: Server, name: str) -> float:
 @pytest.mark.parametrize("n", [pytest.param(256, marks=pytest.mark.slow), 1000])
 def test_withheld_bodies_stop_nobody_and_are_closed(server, sample, n):
     with held(server, n, HALVES["body"]) as waiting:
-        goes_on(server, sample["rows"][:1])
+        goes_on(server, sample.rows[:1])
         assert metric(server, "in_flight") <= 8
         said = []
         for one in waiting:
             said.append(b"".join(iter(lambda: one.recv(4096), b"")))  # noqa: B023 - read at once
     assert all(text.startswith(b"HTTP/1.1 408") and b"connection: close" in text for text in said)
     assert sum(b"an early one" in text for text in said) >= n - 256  # one client has 256 places
-    goes_on(server, sample["rows"][:1])
+    goes_on(server, sample.rows[:1])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [kind for kind in HALVES if kind != "body"])
 def test_other_halves_stop_nobody_and_are_closed(server, sample, kind):
     with held(server, 300, HALVES[kind]) as waiting:
-        goes_on(server, sample["rows"][:1])
+        goes_on(server, sample.rows[:1])
         for one in waiting:
             with suppress(ConnectionResetError):
                 said = b"".join(iter(lambda: one.recv(4096), b""))  # noqa: B023 - read at once
                 assert said.startswith(b"HTTP/1.1 408") or (kind == "head" and not said)
-    goes_on(server, sample["rows"][:1])
+    goes_on(server, sample.rows[:1])
 
 
 def test_many_clients_of_one_address_that_connect_at_once_are_answered(server, sample):
-    body = json.dumps({"rows": sample["rows"][:1]}).encode()
+    body = json.dumps({"rows": sample.rows[:1]}).encode()
     with held(server, 400, b"") as connected:  # more than may be half sent by one of them, and none has said a word
         for one in connected:
             one.sendall(HEAD + b"content-length: %d\r\n\r\n%b" % (len(body), body))
@@ -97,11 +97,11 @@ def test_many_clients_of_one_address_that_connect_at_once_are_answered(server, s
 
 
 def test_what_half_sent_bodies_hold_is_bounded_and_given_back(server, sample):
-    goes_on(server, sample["rows"][:1])
+    goes_on(server, sample.rows[:1])
     rounds = [metric(server, "resident_bytes")]
     for _ in range(4):
         with held(server, 250, HEAD + b"content-length: 1000000\r\n\r\n" + b" " * 600_000):  # 150 MB; one client may have 16 MB in half requests
-            goes_on(server, sample["rows"][:1])
+            goes_on(server, sample.rows[:1])
             assert metric(server, "resident_bytes") - rounds[0] < 1.2e8
         time.sleep(2.2)  # it looks at its memory once a second
         rounds.append(metric(server, "resident_bytes"))
@@ -109,7 +109,7 @@ def test_what_half_sent_bodies_hold_is_bounded_and_given_back(server, sample):
 
 
 def test_clients_that_do_not_read_their_answers_stop_nobody(made, sample):
-    body = json.dumps({"rows": sample["rows"] * 12}).encode()
+    body = json.dumps({"rows": sample.rows * 12}).encode()
     asked = HEAD + b"content-length: %d\r\n\r\n%b" % (len(body), body)
     with serving(made, "income@staging", "--limit", "receive=300", "--limit", "in_flight=4", "--log", "off") as server, held(server, 8, b"") as deaf:
         for one in deaf:
@@ -117,7 +117,7 @@ def test_clients_that_do_not_read_their_answers_stop_nobody(made, sample):
             with suppress(TimeoutError):  # until nothing more goes through
                 for _ in range(5000):
                     one.sendall(asked)
-        goes_on(server, sample["rows"][:1])
+        goes_on(server, sample.rows[:1])
 
 
 @pytest.mark.parametrize("said", [pytest.param(b"", marks=pytest.mark.slow), b"GET /v2/health/live HTTP/1.1\r\nhost: localhost\r\n\r\n"], ids=["silent", "kept"])
@@ -134,7 +134,7 @@ def test_idle_connections_leave_file_descriptors_for_others(made, sample, said):
         server.until(lambda: " at http" in server.said.read_text())
         server.address = ("127.0.0.1", int(server.said.read_text().split(" at http://127.0.0.1:")[1].split('"')[0]))
         with held(server, 400, said) as idle:
-            goes_on(server, sample["rows"][:1])
+            goes_on(server, sample.rows[:1])
             assert not said or idle[-1].recv(100).startswith(b"HTTP/1.1 200")
     finally:
         started.stop()

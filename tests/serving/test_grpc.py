@@ -25,6 +25,7 @@ import tritonclient.grpc as client_grpc
 import tritonclient.http as client_http
 from tritonclient.utils import InferenceServerException
 
+from mlops_nb.model.schema import Schema
 from mlops_nb.serving import inference_pb2 as pb
 from mlops_nb.serving.grpc import SERVICE
 from mlops_nb.serving.messages import request_of
@@ -48,8 +49,8 @@ def registered(tmp_path_factory):
     from sklearn.ensemble import HistGradientBoostingClassifier
     from sklearn.pipeline import Pipeline
 
-    from mlops_nb.base.artifacts import Json
     from mlops_nb.model.compile import compile_model
+    from mlops_nb.registry.evidence import as_evidence
     from mlops_nb.registry.registration import register
     from mlops_nb.registry.sample import sample_of
     from mlops_nb.base.settings import Settings
@@ -67,14 +68,13 @@ def registered(tmp_path_factory):
     known = conform(people.head(1500), schema)
     trees = Pipeline([("recipe", make_recipe(schema, stated)["tree"]), ("estimator", HistGradientBoostingClassifier(max_iter=15, random_state=0))])
     trees.fit(known, people.head(1500).income)
-    form = schema.model_dump(mode="json")
-    evidence = Json.load(Json.dump({"problem": stated.model_dump(mode="json"), "schema": form, "decision": {"threshold": 1 / 3}, "sample": sample_of(trees, known.head(5))}))
+    evidence = as_evidence({"problem": stated, "schema": schema, "decision": {"threshold": 1 / 3}, "sample": sample_of(trees, known.head(5))})
     settings = Settings(root=home, home=home)
-    register(settings.registry_uri, "income", trees, evidence, "staging", compiled=compile_model(trees, form, known, task="binary", positive=">50K", threshold=1 / 3))
+    register(settings.registry_uri, "income", trees, evidence, "staging", compiled=compile_model(trees, schema, known, target_type="binary", positive=">50K", threshold=1 / 3))
     rows = conform(people.iloc[1500:1600], schema)
     rows.loc[rows.index[::7], "native_country"] = "Wakanda"
     rows.loc[rows.index[::5], ["workclass", "hours_per_week"]] = None
-    return home, form, rows, trees.predict_proba(rows)
+    return home, schema, rows, trees.predict_proba(rows)
 
 
 def free_port() -> int:
@@ -114,17 +114,17 @@ def memory(pid: int) -> float:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096 / 1e6
 
 
-def tensors(kind, form: dict, rows: pd.DataFrame, column: bool = False) -> list:
+def tensors(kind, form: Schema, rows: pd.DataFrame, column: bool = False) -> list:
     """Inputs for the public client: one a field, missing as NaN or as an empty element."""
     made = []
-    for field in form["fields"]:
-        values = rows[field["name"]]
-        if field["kind"] in ("number", "integer"):
+    for field in form.fields:
+        values = rows[field.name]
+        if field.kind in ("number", "integer"):
             datatype, data = "FP64", values.to_numpy(float, na_value=np.nan)
         else:
             datatype, data = "BYTES", np.array(["" if pd.isna(v) else v for v in values], dtype=object)
         data = data.reshape(-1, 1) if column else data
-        one = kind(field["name"], list(data.shape), datatype)
+        one = kind(field.name, list(data.shape), datatype)
         one.set_data_from_numpy(data)
         made.append(one)
     return made
@@ -142,7 +142,7 @@ def test_health_and_metadata(registered, service):
         with pytest.raises(InferenceServerException, match="NOT_FOUND.*income"):
             client.get_model_metadata("incomes")
     assert server["name"] == "mlops-nb" and "binary_tensor_data" in server["extensions"]
-    assert [i["name"] for i in model["inputs"]] == [f["name"] for f in form["fields"]] and model["versions"] == ["1"]
+    assert [i["name"] for i in model["inputs"]] == [f.name for f in form.fields] and model["versions"] == ["1"]
     with client_http.InferenceServerClient(service[0]) as client:
         same = client.get_model_metadata("income")
     assert model["platform"] == same["platform"] == "mlops_nb_compiled"
@@ -169,13 +169,13 @@ def test_answers_equal_the_plain_pipeline(registered, service, wire, column):
     assert all({"missing", "unseen"} <= kinds[i] for i in range(0, len(rows), 35)) and all("unseen" in kinds[i] for i in range(0, len(rows), 7))
 
 
-def over_json(address: str, form: dict, rows: pd.DataFrame, column: bool) -> dict:
+def over_json(address: str, form: Schema, rows: pd.DataFrame, column: bool) -> dict:
     """The same without a client library: null where a value is missing."""
     inputs = []
-    for field in form["fields"]:
-        number = field["kind"] in ("number", "integer")
-        data = [None if pd.isna(v) else float(v) if number else v for v in rows[field["name"]]]
-        inputs.append({"name": field["name"], "datatype": "FP64" if number else "BYTES", "shape": [len(rows), 1] if column else [len(rows)], "data": [[v] for v in data] if column else data})
+    for field in form.fields:
+        number = field.kind in ("number", "integer")
+        data = [None if pd.isna(v) else float(v) if number else v for v in rows[field.name]]
+        inputs.append({"name": field.name, "datatype": "FP64" if number else "BYTES", "shape": [len(rows), 1] if column else [len(rows)], "data": [[v] for v in data] if column else data})
     status, said = post(address, "/v2/models/income/versions/1/infer", json.dumps({"inputs": inputs}).encode())
     assert status == 200
     return {o["name"]: np.array(o["data"]).reshape(o["shape"]) for o in json.loads(said)["outputs"]}
@@ -190,13 +190,13 @@ def post(address: str, path: str, body: bytes, headers: dict | None = None) -> t
     return answer.status, said
 
 
-def typed(form: dict, rows: pd.DataFrame, **more) -> "pb.ModelInferRequest":
+def typed(form: Schema, rows: pd.DataFrame, **more) -> "pb.ModelInferRequest":
     """A request with typed contents."""
     made = pb.ModelInferRequest(model_name="income", **more)
-    for field in form["fields"]:
-        number = field["kind"] in ("number", "integer")
-        given = made.inputs.add(name=field["name"], datatype="FP64" if number else "BYTES", shape=[len(rows)])
-        for value in rows[field["name"]]:
+    for field in form.fields:
+        number = field.kind in ("number", "integer")
+        given = made.inputs.add(name=field.name, datatype="FP64" if number else "BYTES", shape=[len(rows)])
+        for value in rows[field.name]:
             if number:
                 given.contents.fp64_contents.append(math.nan if pd.isna(value) else value)
             else:
@@ -402,7 +402,7 @@ NASTY_FLOATS = [0.0, -0.0, math.nan, math.inf, -math.inf, 1e308, -1e308, 5e-324,
 NASTY_TEXTS = [b"", b"\x00", b"\xff\xfe", b"Private", b"x" * 3000, "\u202e\U0001f600".encode(), b"NaN", b"1e999", b"-inf", b"null"]
 
 
-def broken_message(dice: random.Random, form: dict, good: bytes) -> bytes:
+def broken_message(dice: random.Random, form: Schema, good: bytes) -> bytes:
     """Something that a careless or hostile client may send as a ModelInferRequest."""
     kind = dice.randrange(4)
     if kind == 0:
@@ -484,7 +484,7 @@ def test_nothing_that_a_client_sends_breaks_the_service(registered, service, n):
     before = memory(pid)
     asyncio.run(ask_all())
     assert set(seen) <= ALLOWED | {"OK"} and seen["INVALID_ARGUMENT"] > n / 2, seen
-    plain = {"inputs": [{"name": f["name"], "shape": [1], "datatype": "BYTES" if f["kind"] == "category" else "FP64", "data": [None if f["name"] != "age" else 44]} for f in form["fields"]]}
+    plain = {"inputs": [{"name": f.name, "shape": [1], "datatype": "BYTES" if f.kind == "category" else "FP64", "data": [None if f.name != "age" else 44]} for f in form.fields]}
     codes: dict[int, int] = {}
     connection = http.client.HTTPConnection(web, timeout=30)
     for _ in range(n):

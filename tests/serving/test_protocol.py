@@ -12,10 +12,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mlops_nb.model.rows import RowSchema, Refused
+from mlops_nb.model.schema import Field, Schema
 from mlops_nb.serving.protocol import read_request, rows_of
 from mlops_nb.serving.tensors import DATATYPES, Tensor, from_json, from_raw, to_raw
 
-SCHEMA = RowSchema({"fields": [{"name": "age", "kind": "integer", "nullable": True}, {"name": "pay", "kind": "number", "nullable": True}, {"name": "job", "kind": "category", "nullable": True, "categories": ["nurse"]}]})
+FIELDS = [Field(name="age", kind="integer", nullable=True), Field(name="pay", kind="number", nullable=True), Field(name="job", kind="category", nullable=True, categories=["nurse"])]
+SCHEMA = RowSchema(Schema(fields=FIELDS, target="rich"))
 FEW = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 MANY = settings(FEW, max_examples=10_000)
 

@@ -27,9 +27,10 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline
 
-from mlops_nb.base.artifacts import Json, write_atomic
+from mlops_nb.base.artifacts import write_atomic
 from mlops_nb.base.charter import load_charter
 from mlops_nb.model.compile import compile_model
+from mlops_nb.registry.evidence import PlainRows, as_evidence
 from mlops_nb.registry.loading import load
 from mlops_nb.registry.promotion import promote, rollback
 from mlops_nb.registry.registration import register
@@ -56,10 +57,8 @@ def make(root: Path) -> None:
     rows, uri = pd.concat([odd, known.head(60)], ignore_index=True), Settings(root=root).registry_uri
     for kind, estimator, phase in (("linear", LogisticRegression(max_iter=300), "development"), ("tree", HistGradientBoostingClassifier(max_iter=60, random_state=0), "staging")):
         model = Pipeline([("recipe", make_recipe(schema, stated)[kind]), ("estimator", estimator)]).fit(known, people.income)
-        evidence = Json.load(
-            Json.dump({"problem": stated.model_dump(mode="json"), "schema": schema.model_dump(mode="json"), "decision": {"threshold": 1 / 3}, "sample": sample_of(model, rows), "background": plain_rows(known.head(9))})
-        )
-        compact = compile_model(model, evidence["schema"], rows, task="binary", positive=">50K", threshold=1 / 3)
+        evidence = as_evidence({"problem": stated, "schema": schema, "decision": {"threshold": 1 / 3}, "sample": sample_of(model, rows), "background": plain_rows(known.head(9))})
+        compact = compile_model(model, schema, rows, target_type="binary", positive=">50K", threshold=1 / 3)
         register(uri, "income", model, evidence, phase, compiled=compact)
     promote(uri, "income", 1)
 
@@ -158,25 +157,25 @@ def server(made):
 
 
 @pytest.fixture(scope="module")
-def sample(made) -> dict:
-    return load(settings(made).registry_uri, "income", "staging").evidence["sample"]
+def sample(made) -> PlainRows:
+    return load(settings(made).registry_uri, "income", "staging").evidence.sample
 
 
 def test_answers_are_the_plain_pipelines(made, server, sample):
     plain = load(settings(made).registry_uri, "income", "staging").model.predict_proba(sample_frame(sample))[:, 1]
-    code, said, _ = server.predict(sample["rows"])
+    code, said, _ = server.predict(sample.rows)
     assert code == 200 and (said["model"], said["version"]) == ("income", 2)
     got = np.array([p["probability"] for p in said["predictions"]])
     assert np.abs(got - plain).max() < 1e-9
     assert [p["decision"] for p in said["predictions"]] == [">50K" if p >= 1 / 3 else "<=50K" for p in plain]
-    alone = [server.predict([row])[1]["predictions"][0]["probability"] for row in sample["rows"][:10]]
+    alone = [server.predict([row])[1]["predictions"][0]["probability"] for row in sample.rows[:10]]
     assert alone == got[:10].tolist() and len({p["id"] for p in said["predictions"]}) == len(plain)
     assert {f["kind"] for p in said["predictions"] for f in p["flags"]} >= {"missing", "unseen"}
 
 
 def test_the_app_answers_alike(made, server, sample):
-    here = Predictor.load(settings(made), "income", "staging").predict(sample["rows"])
-    there = server.predict(sample["rows"])[1]["predictions"]
+    here = Predictor.load(settings(made), "income", "staging").predict(sample.rows)
+    there = server.predict(sample.rows)[1]["predictions"]
     assert [(a.decision, a.probability, [f.message for f in a.flags]) for a in here] == [(p["decision"], p["probability"], [f["message"] for f in p["flags"]]) for p in there]
 
 
@@ -194,7 +193,7 @@ def test_the_app_answers_alike(made, server, sample):
     ],
 )
 def test_a_row_that_cannot_be_predicted_is_refused(server, sample, change, field, said):
-    rows = [sample["rows"][0], sample["rows"][1] | change]
+    rows = [sample.rows[0], sample.rows[1] | change]
     code, answer, _ = server.predict(rows)
     assert code == 422 and answer["row"] == 1 and answer["field"] == field and said in answer["error"] and answer["allowed"]
 
@@ -225,7 +224,7 @@ def test_a_request_that_is_none_is_refused(server, method, path, body, code):
 
 def test_too_many_rows_and_a_body_in_chunks(server, sample):
     assert server.predict([{"age": 1}] * 1001)[0] == 413
-    body = json.dumps({"rows": sample["rows"][:3]}).encode()
+    body = json.dumps({"rows": sample.rows[:3]}).encode()
     connection = http.client.HTTPConnection(*server.address, timeout=20)
     connection.request("POST", "/v1/predict", iter([body[:9], body[9:200], body[200:]]), encode_chunked=True, headers={"transfer-encoding": "chunked"})
     answer = connection.getresponse()
@@ -255,7 +254,7 @@ def test_slow_clients_are_answered_or_cut_off(server):
 
 def test_clients_that_have_said_all_are_answered_beside_others(server, sample):
     """`nc -N` and the like close their side behind the request; one more request is in flight all the while."""
-    body = json.dumps({"rows": sample["rows"][:2]}).encode()
+    body = json.dumps({"rows": sample.rows[:2]}).encode()
     asked = b"POST /v1/predict HTTP/1.1\r\nhost: localhost\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
     beside = slow(server, b"POST /v1/predict HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100\r\n\r\n{")
     try:
@@ -270,10 +269,10 @@ def test_clients_that_have_said_all_are_answered_beside_others(server, sample):
 
 
 def test_overload_is_refused_at_once_and_passes(server, sample):
-    body = json.dumps({"rows": (sample["rows"] * 13)[:1000]}).encode()
+    body = json.dumps({"rows": (sample.rows * 13)[:1000]}).encode()
     asked = b"POST /v1/predict HTTP/1.1\r\nhost: localhost\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
     callers = [slow(server, asked[:-1]) for _ in range(40)]
-    assert server.predict(sample["rows"][:1])[0] == 200 and server.get("/v2/health/ready")[0] == 200  # none of them is there as a whole
+    assert server.predict(sample.rows[:1])[0] == 200 and server.get("/v2/health/ready")[0] == 200  # none of them is there as a whole
     for one in callers:
         one.sendall(asked[-1:])
     said = []
@@ -284,12 +283,12 @@ def test_overload_is_refused_at_once_and_passes(server, sample):
         one.close()
     assert {code for code, _, _ in said} == {200, 503} and {retry for code, retry, _ in said if code == 503} == {"1"}
     assert all(b"try again" in text for code, _, text in said if code == 503)
-    server.until(lambda: server.predict(sample["rows"][:1])[0] == 200)
+    server.until(lambda: server.predict(sample.rows[:1])[0] == 200)
 
 
 def test_metadata_and_documentation(server, sample):
     about = server.get("/v2/models/income")[1]
-    assert about["name"] == "income" and about["parameters"]["engine"] == "compiled" and {i["name"] for i in about["inputs"]} == set(sample["rows"][0])
+    assert about["name"] == "income" and about["parameters"]["engine"] == "compiled" and {i["name"] for i in about["inputs"]} == set(sample.rows[0])
     assert server.get("/v2/models/income/versions/1/ready")[1]["ready"]
     assert server.get("/v2")[1]["name"] == "mlops-nb" and server.get("/docs")[0] == 200
     fields = {f["name"]: f for f in server.get("/v1/models")[1]["models"][0]["fields"]}
@@ -301,7 +300,7 @@ def test_metadata_and_documentation(server, sample):
 
 
 def test_the_protocols_route_answers_alike(server, sample):
-    rows = sample["rows"][:4]
+    rows = sample.rows[:4]
     kinds = {i["name"]: i["datatype"] for i in server.get("/v2/models/income")[1]["inputs"]}
     inputs = [{"name": n, "datatype": kinds[n], "shape": [len(rows)], "data": [row[n] for row in rows]} for n in rows[0]]
     code, said, _ = server.ask("POST", "/v2/models/income/infer", {"id": "7", "inputs": inputs})
@@ -321,7 +320,7 @@ def test_metrics(server, sample):
 
     before = read()
     for _ in range(3):
-        server.predict(sample["rows"][:2])
+        server.predict(sample.rows[:2])
     server.predict([{}])
     after = read()
     assert requests(after, "200") - requests(before, "200") == 3 and requests(after, "422") - requests(before, "422") == 1
@@ -332,7 +331,7 @@ def test_metrics(server, sample):
 
 
 def test_a_request_is_a_line_with_its_predictions(server, sample):
-    ids = [p["id"] for p in server.predict(sample["rows"][:2])[1]["predictions"]]
+    ids = [p["id"] for p in server.predict(sample.rows[:2])[1]["predictions"]]
 
     def lines() -> list[dict]:
         return [json.loads(line) for line in server.said.read_text().splitlines() if line.endswith("}")]
@@ -357,7 +356,7 @@ def ask_on(server: Server, row: dict, stop: threading.Event) -> list[tuple[int, 
 def test_promotion_and_rollback_reach_a_service_under_load(project, sample):
     uri, stop = settings(project).registry_uri, threading.Event()
     with serving(project, "income@production") as server, concurrent.futures.ThreadPoolExecutor(4) as pool:
-        callers = [pool.submit(ask_on, server, sample["rows"][30], stop) for _ in range(3)]
+        callers = [pool.submit(ask_on, server, sample.rows[30], stop) for _ in range(3)]
         try:
             took = []
             for change, version in ((lambda: promote(uri, "income", 2), 2), (lambda: rollback(uri, "income"), 1)):
@@ -385,7 +384,7 @@ def test_a_damaged_or_vanished_release_changes_nothing(project, sample):
             else:
                 write_atomic(released, bad)
             server.until(lambda: server.get("/v2/health/ready")[1]["problem"])
-            assert server.predict(sample["rows"][:1])[1]["version"] == 1
+            assert server.predict(sample.rows[:1])[1]["version"] == 1
             write_atomic(released, good)
             server.until(lambda: not server.get("/v2/health/ready")[1]["problem"])
         staged = read_released(released)["models"]["income"]["versions"]["2"]["folder"]
@@ -393,7 +392,7 @@ def test_a_damaged_or_vanished_release_changes_nothing(project, sample):
             Path(staged, name).write_bytes(b"poison")
         write_atomic(released, good.replace(b'"production":1', b'"production":2'))
         server.until(lambda: "isn't what was registered" in server.get("/v2/health/ready")[1]["problem"])
-        assert server.predict(sample["rows"][:1])[1]["version"] == 1
+        assert server.predict(sample.rows[:1])[1]["version"] == 1
 
 
 @pytest.mark.slow
@@ -403,8 +402,8 @@ def test_without_its_compiled_model_the_plain_pipeline_serves(project, sample):
     with serving(project, "income@2") as server:
         about = server.get("/v2/models/income")[1]["parameters"]
         assert about["engine"] == "plain pipeline" and "fold.zip isn't what was registered" in about["why"]
-        got = np.array([p["probability"] for p in server.predict(sample["rows"])[1]["predictions"]])
-        assert np.abs(got - np.array(sample["expected"])[:, 1]).max() < 1e-9
+        got = np.array([p["probability"] for p in server.predict(sample.rows)[1]["predictions"]])
+        assert np.abs(got - np.array(sample.expected)[:, 1]).max() < 1e-9
 
 
 def test_what_nobody_has_approved_is_served_only_where_that_was_said(project, sample):
@@ -414,17 +413,17 @@ def test_what_nobody_has_approved_is_served_only_where_that_was_said(project, sa
     assert server.process.wait(60) != 0
     (said,) = server.said.read_text().splitlines()
     assert "mlops-nb models promote income 2" in said and "income@staging" in said
-    kinds = {k: "FP64" if isinstance(v, int) else "BYTES" for k, v in sample["rows"][30].items()}
-    inputs = [{"name": k, "datatype": kinds[k], "shape": [1], "data": [v]} for k, v in sample["rows"][30].items()]
+    kinds = {k: "FP64" if isinstance(v, int) else "BYTES" for k, v in sample.rows[30].items()}
+    inputs = [{"name": k, "datatype": kinds[k], "shape": [1], "data": [v]} for k, v in sample.rows[30].items()]
     with serving(project, "income", "--allow-staging") as server:
         assert "income/2 in staging" in server.said.read_text()
         for path in ("/v2/health/ready", "/v2/models/income/ready"):
             assert server.get(path)[1]["phase"] == "staging"
-        assert server.predict(sample["rows"][:1])[1]["phase"] == server.get("/v1/models")[1]["models"][0]["phase"] == server.get("/v2/models/income")[1]["parameters"]["phase"] == "staging"
+        assert server.predict(sample.rows[:1])[1]["phase"] == server.get("/v1/models")[1]["models"][0]["phase"] == server.get("/v2/models/income")[1]["parameters"]["phase"] == "staging"
         assert server.ask("POST", "/v2/models/income/infer", {"inputs": inputs})[1]["parameters"] == {"phase": "staging"}
         assert server.ask("POST", "/v2/models/income/versions/1/infer", {"inputs": inputs})[1]["parameters"] == {"phase": "archived"}
         promote(uri, "income", 1)  # as a version of its own, and when it is the one that is served
-        server.until(lambda: server.predict(sample["rows"][:1])[1]["phase"] == "production")
+        server.until(lambda: server.predict(sample.rows[:1])[1]["phase"] == "production")
         assert server.ask("POST", "/v2/models/income/versions/1/infer", {"inputs": inputs})[1]["parameters"] == {"phase": "production"}
     lines = [json.loads(line) for line in server.said.read_text().splitlines() if '"route":"/v1/predict"' in line]
     assert {line["phase"] for line in lines} == {"staging", "production"}
@@ -433,20 +432,20 @@ def test_what_nobody_has_approved_is_served_only_where_that_was_said(project, sa
 def test_a_service_whose_version_leaves_production_says_so_and_takes_no_other(project, sample):
     uri = settings(project).registry_uri
     with serving(project, "income") as server:
-        assert server.predict(sample["rows"][:1])[1]["phase"] == "production"
+        assert server.predict(sample.rows[:1])[1]["phase"] == "production"
         promote(uri, "income", 1, "archived")
         server.until(lambda: server.get("/v2/health/ready")[1]["problem"])
-        about, (code, said, _) = server.get("/v2/health/ready")[1], server.predict(sample["rows"][:1])
+        about, (code, said, _) = server.get("/v2/health/ready")[1], server.predict(sample.rows[:1])
         assert (about["model"], about["phase"]) == ("income/1", "archived") and "promote income 2" in about["problem"]
         assert (code, said["version"], said["phase"]) == (200, 1, "archived")
         promote(uri, "income", 2)
-        server.until(lambda: server.predict(sample["rows"][:1])[1]["version"] == 2)
+        server.until(lambda: server.predict(sample.rows[:1])[1]["version"] == 2)
         assert server.get("/v2/health/ready")[1] == {"ready": True, "model": "income/2", "phase": "production", "problem": ""}
 
 
 def test_a_removed_key_ends_what_is_open(project, sample):
     """A connection that is kept alive, and a request that was half sent when the key was removed."""
-    file, body = project / "keys.json", json.dumps({"rows": sample["rows"][:1]}).encode()
+    file, body = project / "keys.json", json.dumps({"rows": sample.rows[:1]}).encode()
     key = add_key(file, "shop")
     add_key(file, "other")
     with serving(project, "income", "--keys", str(file), "--log", "off") as server:
@@ -472,7 +471,7 @@ def test_keys(project, sample):
     file = project / "keys.json"
     first, watcher = add_key(file, "shop"), add_key(file, "watch", ("feedback",))
     with serving(project, "income", "--keys", str(file), "--log", "off") as server:
-        row = sample["rows"][:1]
+        row = sample.rows[:1]
         assert server.predict(row)[0] == 401 and server.predict(row, **{"X-API-Key": "guess"})[0] == 401
         assert server.predict(row, **{"X-API-Key": first})[0] == 200 and server.predict(row, Authorization=f"Bearer {first}")[0] == 200
         assert server.predict(row, **{"X-API-Key": watcher})[0] == 403 and server.get("/metrics", **{"X-API-Key": watcher})[0] == 200
@@ -533,7 +532,7 @@ def logged(root: Path) -> set[str]:
 
 def test_a_strict_log_holds_whatever_was_answered(project, sample):
     with serving(project, "income", "--log", "strict") as server:
-        body = {"rows": sample["rows"][:3], "subjects": ["ada", None, "bob"]}
+        body = {"rows": sample.rows[:3], "subjects": ["ada", None, "bob"]}
         ids = {p["id"] for _ in range(20) for p in server.ask("POST", "/v1/predict", body)[1]["predictions"]}
         server.stop(signal.SIGKILL)
     assert len(ids) == 60 and logged(project) >= ids
@@ -541,18 +540,18 @@ def test_a_strict_log_holds_whatever_was_answered(project, sample):
 
 def test_what_was_answered_is_logged_at_the_end(project, sample):
     with serving(project, "income") as server:
-        ids = {server.predict([row])[1]["predictions"][0]["id"] for row in sample["rows"]}
+        ids = {server.predict([row])[1]["predictions"][0]["id"] for row in sample.rows}
     assert logged(project) == ids and server.process.returncode in (0, -signal.SIGTERM)
     connection = sqlite3.connect(project / ".mlops/predictions.db")
     inputs, output = connection.execute("SELECT inputs, output FROM predictions WHERE seq = 1").fetchone()
     connection.close()
-    assert json.loads(inputs) == sample["rows"][0] and set(json.loads(output)) >= {"decision", "probability"}
+    assert json.loads(inputs) == sample.rows[0] and set(json.loads(output)) >= {"decision", "probability"}
 
 
 def test_workers_share_port_and_metrics_and_are_replaced(project, sample):
     with serving(project, "income", "--workers", "2") as server:
         for _ in range(40):
-            assert server.predict(sample["rows"][:1])[0] == 200
+            assert server.predict(sample.rows[:1])[0] == 200
 
         def answered() -> float:
             text = server.get("/metrics")[1]["text"]
@@ -572,7 +571,7 @@ def test_workers_share_port_and_metrics_and_are_replaced(project, sample):
         children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split()
         workers = [int(c) for c in children if b"spawn_main" in Path(f"/proc/{c}/cmdline").read_bytes()]
         os.kill(workers[0], signal.SIGKILL)
-        server.until(lambda: server.predict(sample["rows"][:1])[0] == 200)
+        server.until(lambda: server.predict(sample.rows[:1])[0] == 200)
     assert server.process.returncode == 0
 
 
@@ -584,7 +583,7 @@ def test_tls(project, sample):
     with serving(project, "income", "--tls-cert", str(project / "cert.pem"), "--tls-key", str(project / "key.pem")) as server:
         context = ssl.create_default_context(cafile=str(project / "cert.pem"))
         connection = http.client.HTTPSConnection(*server.address, context=context, timeout=30)
-        connection.request("POST", "/v1/predict", json.dumps({"rows": sample["rows"][:1]}))
+        connection.request("POST", "/v1/predict", json.dumps({"rows": sample.rows[:1]}))
         assert connection.getresponse().status == 200
         connection.close()
 

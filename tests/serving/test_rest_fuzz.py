@@ -37,8 +37,8 @@ def memory(server: test_rest.Server) -> float:
 
 def well(server: test_rest.Server, sample: dict) -> None:
     """An honest request is answered, and right."""
-    code, said, _ = server.predict(sample["rows"][:1])
-    assert code == 200 and abs(said["predictions"][0]["probability"] - sample["expected"][0][1]) < 1e-9
+    code, said, _ = server.predict(sample.rows[:1])
+    assert code == 200 and abs(said["predictions"][0]["probability"] - sample.expected[0][1]) < 1e-9
 
 
 # -- by the description ------------------------------------------------------------------------------------------------
@@ -154,7 +154,7 @@ def tensors_of(row: dict) -> tuple[str, tuple[bytes, str]]:
 @pytest.mark.parametrize("n", [pytest.param(500, id="few"), pytest.param(20_000, id="many", marks=pytest.mark.deep)])
 def test_random_requests(server, sample, n):
     seed = secrets.randbelow(10**6)
-    dice, row, seen = random.Random(seed), next(r for r in sample["rows"] if None not in r.values()), {}
+    dice, row, seen = random.Random(seed), next(r for r in sample.rows if None not in r.values()), {}
     rows, (tensors, binary) = json.dumps({"rows": [row, row]}), tensors_of(row)
     assert server.ask("POST", "/v2/models/income/infer", binary[0], {"Inference-Header-Content-Length": binary[1]})[0] == 200
     assert server.ask("POST", "/v2/models/income/infer", tensors)[0] == server.ask("POST", "/v1/predict", rows)[0] == 200
@@ -187,7 +187,7 @@ def test_random_requests(server, sample, n):
 
 @pytest.mark.parametrize("depth", [20, 900, 940, 960, 980, 990, 1000, 1010, 100_000])
 def test_nesting_of_any_depth_is_refused(server, sample, depth):
-    rows = json.dumps({"rows": sample["rows"][:1]})
+    rows = json.dumps({"rows": sample.rows[:1]})
     tensor = '{"inputs": [{"name": "age", "shape": [1], "datatype": "FP64", "data": [1], "parameters": %s}], "parameters": {"subject": %s}}'
     for deeper in range(depth, depth + 10):
         for value in ("[" * deeper + "]" * deeper, '{"a":' * deeper + "1" + "}" * deeper):
@@ -200,7 +200,7 @@ def test_nesting_of_any_depth_is_refused(server, sample, depth):
 
 
 def test_a_compressed_body_is_refused_with_a_sentence(server, sample):
-    body = json.dumps({"rows": sample["rows"][:1]})
+    body = json.dumps({"rows": sample.rows[:1]})
     for name in ("gzip", "br", "gzip, identity"):
         code, said, _ = server.ask("POST", "/v1/predict", body, {"Content-Encoding": name})
         assert code == 415 and said["error"] == f"Content-Encoding {name} isn't read here; send the body as it is"
@@ -226,17 +226,17 @@ def answers(connection: socket.socket, n: int) -> list[tuple[int, bytes]]:
 
 
 def test_pipelined_requests_are_answered_in_order(server, sample):
-    bodies = [json.dumps({"rows": sample["rows"][i : i + 1]}).encode() for i in range(20)]
+    bodies = [json.dumps({"rows": sample.rows[i : i + 1]}).encode() for i in range(20)]
     with open_to(server) as connection:
         connection.sendall(b"".join(HEAD + b"content-length: %d\r\n\r\n%b" % (len(b), b) for b in bodies))
         said = answers(connection, 20)
     assert [code for code, _ in said] == [200] * 20
-    assert [json.loads(body)["predictions"][0]["probability"] for _, body in said] == pytest.approx([e[1] for e in sample["expected"][:20]], abs=1e-9)
+    assert [json.loads(body)["predictions"][0]["probability"] for _, body in said] == pytest.approx([e[1] for e in sample.expected[:20]], abs=1e-9)
 
 
 @pytest.mark.slow
 def test_half_open_connections_and_bodies_of_another_length(server, sample):
-    body = json.dumps({"rows": sample["rows"][:1]}).encode()
+    body = json.dumps({"rows": sample.rows[:1]}).encode()
     left = [open_to(server) for _ in range(150)]  # they say nothing, or half of something, and leave or stay
     for number, connection in enumerate(left):
         said = [b"", b"P", HEAD, HEAD + b"content-length: 500\r\n\r\n{", HEAD + b"transfer-encoding: chunked\r\n\r\n5\r\n{"][number % 5]
@@ -318,7 +318,7 @@ def test_a_connection_with_too_many_requests_waiting_is_cut_off(server, sample):
 
 @pytest.mark.slow
 def test_clients_that_never_read_are_cut_off(made, sample):
-    body = json.dumps({"rows": sample["rows"] * 12}).encode()
+    body = json.dumps({"rows": sample.rows * 12}).encode()
 
     def ask_and_never_read() -> None:
         with socket.create_connection(server.address, timeout=30) as connection:
@@ -330,7 +330,7 @@ def test_clients_that_never_read_are_cut_off(made, sample):
             for deaf in [pool.submit(ask_and_never_read) for _ in range(5)]:
                 with pytest.raises(ConnectionError):
                     deaf.result()
-        server.until(lambda: server.predict(sample["rows"][:1])[0] == 200)
+        server.until(lambda: server.predict(sample.rows[:1])[0] == 200)
 
 
 @pytest.mark.slow

@@ -37,7 +37,7 @@ def server(made):
     ],
 )
 def test_what_a_page_sends_is_refused(server, sample, path, headers, code):
-    answered, said, _ = server.ask("POST", path, {"rows": sample["rows"][:1]}, headers)
+    answered, said, _ = server.ask("POST", path, {"rows": sample.rows[:1]}, headers)
     assert answered == code and len(said["error"]) > 40, said
     assert ("settings.ini" in said["error"]) if code == 403 else ("-H 'Content-Type: application/json'" in said["error"])
 
@@ -51,7 +51,7 @@ def test_nothing_is_read_by_another_name_or_page(server, path):
 @pytest.mark.parametrize("headers", [{}, JSON, {"Content-Type": "application/json;charset=utf-8"}, {"Origin": "SELF", "Sec-Fetch-Site": "same-origin"} | JSON, {"Sec-Fetch-Site": "none"} | JSON])
 def test_programs_and_own_pages_are_answered(server, sample, headers):
     own = f"http://{server.address[0]}:{server.address[1]}"
-    code, _, said = server.ask("POST", "/v1/predict", {"rows": sample["rows"][:1]}, {k: own if v == "SELF" else v for k, v in headers.items()})
+    code, _, said = server.ask("POST", "/v1/predict", {"rows": sample.rows[:1]}, {k: own if v == "SELF" else v for k, v in headers.items()})
     assert code == 200 and "access-control-allow-origin" not in said
 
 
@@ -59,7 +59,7 @@ def test_a_page_that_was_named_may_ask(server, sample):
     page = {"Origin": SHOP, "Sec-Fetch-Site": "cross-site"}
     code, _, headers = server.ask("OPTIONS", "/v1/predict", None, page | {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "content-type,x-api-key"})
     assert code == 204 and headers["access-control-allow-origin"] == SHOP and "POST" in headers["access-control-allow-methods"] and "x-api-key" in headers["access-control-allow-headers"]
-    for rows, expected in ((sample["rows"][:1], 200), ([], 422)):
+    for rows, expected in ((sample.rows[:1], 200), ([], 422)):
         code, _, headers = server.ask("POST", "/v1/predict", json.dumps({"rows": rows}), page | JSON)
         assert code == expected and headers["access-control-allow-origin"] == SHOP and headers["vary"] == "Origin"
     assert server.get("/v1/models", **page)[2]["access-control-allow-origin"] == SHOP
@@ -82,7 +82,7 @@ def test_a_service_with_keys_answers_by_any_name(project, sample):
 
     key = {"X-API-Key": add_key(project / "keys.json", "shop")}
     with serving(project, "income@staging", "--log", "off", "--keys", str(project / "keys.json")) as server:
-        body = {"rows": sample["rows"][:1]}
+        body = {"rows": sample.rows[:1]}
         assert server.ask("POST", "/v1/predict", body, key | JSON | {"Host": "income.example.com"})[0] == 200
         assert server.ask("POST", "/v1/predict", body, key | JSON | {"Host": "income.example.com", "Origin": SHOP})[0] == 403
         assert server.ask("OPTIONS", "/v1/predict")[0] == 204

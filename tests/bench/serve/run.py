@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mlops_nb.base.errors import MlopsError
+from mlops_nb.model.schema import Schema
 
 sys.path.append(str(Path(__file__).parents[1]))
 from _figures import tell  # noqa: E402
@@ -50,7 +51,7 @@ class Case(NamedTuple):
     "What is asked, and of what model."
 
     folder: Path  # of the version's files
-    evidence: dict
+    form: Schema  # of its rows
     row: dict
 
     @property
@@ -83,7 +84,7 @@ def mlserver(programs: Path, port: int, case: Case, folder: Path) -> list:
 def tensors(case: Case) -> dict:
     "A row by the Open Inference Protocol."
     kinds = {"integer": "INT64", "number": "FP64", "boolean": "BOOL"}
-    fields = [(f["name"], kinds.get(f["kind"], "BYTES")) for f in case.evidence["schema"]["fields"]]
+    fields = [(f.name, kinds.get(f.kind, "BYTES")) for f in case.form.fields]
     inputs: list[dict] = [{"name": name, "shape": [1, 1], "datatype": kind, "data": [case.row[name]]} for name, kind in fields]
     for one in inputs:
         if one["datatype"] == "BYTES":
@@ -233,6 +234,7 @@ def case_of(which: str) -> Case:
     "The released income model, and a complete row that it has seen."
     from mlops_nb.registry.released import read_released, released_file
     from mlops_nb.base.settings import load_settings
+    from mlops_nb.registry.evidence import load_evidence
     from mlops_nb.serving.served import read_checked
 
     models = read_released(released_file(load_settings(ROOT).registry_uri))["models"]
@@ -242,10 +244,9 @@ def case_of(which: str) -> Case:
     files = facts["versions"][str(facts["production"] or facts["staging"])]
     folder = Path(files["folder"])
     read_checked(folder, "model/model.skops", files["model"])
-    evidence = json.loads(read_checked(folder, "evidence.json", files["evidence"]))
-    names = [f["name"] for f in evidence["schema"]["fields"]]
-    row = next(row for row in evidence["background"]["rows"] if None not in row.values())
-    return Case(folder, evidence, {name: row[name] for name in names})
+    evidence = load_evidence(read_checked(folder, "evidence.json", files["evidence"]), which)
+    row = next(row for row in evidence.background.rows if None not in row.values())
+    return Case(folder, evidence.form, {name: row[name] for name in evidence.form.names})
 
 
 @contextmanager
@@ -287,7 +288,7 @@ def environment(name: str, cache: Path) -> Path:  # its programs
 def served(name: str, case: Case, programs: Path, folder: Path):
     "A peer, answering as ours does."
     peer, port = PEERS[name], free_port()
-    env = {"MODEL": str(case.model), "FIELDS": json.dumps(case.evidence["schema"]["fields"])}
+    env = {"MODEL": str(case.model), "FIELDS": json.dumps(case.form.model_dump(mode="json")["fields"])}
     with running(peer.command(programs, port, case, folder), folder, **env) as process:
         server = Server(process, port, peer.path, json.dumps(peer.body(case)).encode())
         try:
