@@ -93,7 +93,7 @@ def compile_version(
     "The model as one compiled function, or the reason why there is none."
     proof = pd.concat([awkward, rows], ignore_index=True)
     try:
-        data = compile_model(fitted, form.model_dump(mode="json"), proof, target_type=problem.kind.target_type, positive=problem.positive, threshold=threshold, keep=len(awkward))
+        data = compile_model(fitted, form, proof, target_type=problem.kind.target_type, positive=problem.positive, threshold=threshold, keep=len(awkward))
     except MlopsError as error:
         again = ", then: mlops-nb run --force register" if isinstance(error.__cause__, ModuleNotFoundError) else ""
         return None, {"made": False, "why": f"{error}{again}"}
@@ -154,6 +154,8 @@ def prove_version(
 ) -> None:
     "Raise unless rows that were learnt from can be scored, served and explained."
     problem, form = evidence.problem, evidence.form
+    if evidence.sample is None or evidence.background is None:
+        raise MlopsError("the model is not registered: its evidence has no rows to prove it on; give evidence_of a sample and a background")
     rows, doing = sample_frame(evidence.sample).iloc[:known], "scored"
     say = fitted.predict_proba if problem.kind.has_classes else fitted.predict
     try:
@@ -179,7 +181,7 @@ def prove_version(
 def _served(engine: Any, evidence: Evidence, rows: pd.DataFrame) -> list:
     "What a service decides about the rows."
     form, plain = evidence.form, rows.astype(object)
-    checked = RowSchema(form.model_dump(mode="json"), evidence.problem.model_dump(mode="json")["rules"]).check(plain.where(plain.notna(), None).to_numpy().tolist())
+    checked = RowSchema(form, evidence.problem.rules).check(plain.where(plain.notna(), None).to_numpy().tolist())
     if isinstance(engine, CompiledModel):
         said = engine.predict(engine.encode(checked))
     else:
