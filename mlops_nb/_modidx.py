@@ -771,6 +771,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                 'mlops_nb/loop/retraining.py'),
                                           'mlops_nb.loop.retraining._Refusal': ( 'loop/retraining.html#_refusal',
                                                                                  'mlops_nb/loop/retraining.py'),
+                                          'mlops_nb.loop.retraining._coded': ('loop/retraining.html#_coded', 'mlops_nb/loop/retraining.py'),
                                           'mlops_nb.loop.retraining._measures': ( 'loop/retraining.html#_measures',
                                                                                   'mlops_nb/loop/retraining.py'),
                                           'mlops_nb.loop.retraining._verdict': ( 'loop/retraining.html#_verdict',

@@ -423,7 +423,7 @@ def test_the_comparison_is_honest_about_chance(shop):
     for seed in range(20):
         rows = customers(300, seed + 10, "club" if seed < 0 else "wage")
         rows["buys"] = rng.permutation(rows["buys"])  # nothing is to be known: both are as good as chance
-        labelled = Labelled(conform(rows, learn_schema(rows.assign(count=1, number="", note=""), Problem.model_validate(champion.evidence["problem"]))), rows.buys, pd.Series([shop.now] * 300), pd.Series(["k"] * 300))
+        labelled = Labelled(conform(rows, learn_schema(rows.assign(count=1, number="", note=""), champion.evidence.problem)), rows.buys, pd.Series([shop.now] * 300), pd.Series(["k"] * 300))
         verdicts.append(compare(champion, spoilt, labelled, 100, 300).verdict)
     assert verdicts.count("better") <= 2
     few = labelled.where(slice(0, 50))
