@@ -128,4 +128,4 @@ class Task:
         names: Iterable[str],  # of metrics
     ) -> dict[str, float]:
         "Metrics by their definitions."
-        return {name: metric_value(name, y_true, said.proba, said.y_pred, said.classes) for name in names}
+        return {name: metric_value(name, y_true, said.proba, said.y_pred, said.classes, self.metrics) for name in names}
