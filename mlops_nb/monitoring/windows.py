@@ -173,7 +173,7 @@ def part_of(
     form, rule = evidence.form, evidence.rule
     rows = window.table.filter(pc.equal(window.table["version"], number))
     answered = len(rows) if window.rows == len(window.table) else round(window.rows * len(rows) / max(len(window.table), 1))
-    y_pred, proba = _answers(rows["output"], rule)
+    y_pred, proba = _answers(rows["output"], form, rule)
     sound = pd.notna(y_pred) if proba is None else np.isfinite(proba if proba.ndim == 1 else proba.sum(axis=1))
     notes = _unusual(rows, form, int((~sound).sum()))
     rows, y_pred, proba = rows.filter(pa.array(sound)), y_pred[sound], None if proba is None else proba[sound]
@@ -183,9 +183,9 @@ def part_of(
     return Part(number, answered, inputs, y_pred, proba, known, y_true[known], arms, notes)
 
 # %% ../../nbs/monitoring/10_windows.ipynb #f31902c0
-def _answers(outputs: pa.ChunkedArray, rule: Decision) -> tuple[np.ndarray, np.ndarray | None]:
+def _answers(outputs: pa.ChunkedArray, form: Schema, rule: Decision) -> tuple[np.ndarray, np.ndarray | None]:
     "y_pred and proba."
-    asked = {"decision": pa.infer_type(rule.classes) if rule.classes else pa.float64(), "probability": pa.float64()}
+    asked = {"decision": pa.infer_type(form.classes) if form.classes else pa.float64(), "probability": pa.float64()}
     each = pa.struct([(n, pa.float64()) for c in rule.classes for n in spellings(c)])
     found = parsed(outputs, asked if rule.looks_for or not rule.classes else asked | {"probabilities": each})
     if not rule.classes:

@@ -55,10 +55,7 @@ def _more(kind: Task) -> list[str]:
     return [m for m in _MORE if m != "cost" or kind.has_positive]
 
 
-def check_comparable(
-    name: str,
-    kind: Task,
-) -> None:
+def check_comparable(name: str, kind: Task) -> None:
     "Raise where nothing says what one row contributes to a metric."
     is_greater_better(name, kind)
     able = [*(m for m in kind.metrics if m in MEASURES[kind.target_type]), *_more(kind)]

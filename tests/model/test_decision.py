@@ -22,6 +22,7 @@ from mlops_nb.base.errors import MlopsError
 from mlops_nb.model.compile import compile_model
 from mlops_nb.model.compiled_model import CompiledModel
 from mlops_nb.model.serialization import unpack
+from mlops_nb.registry.evidence import as_evidence
 from mlops_nb.registry.sample import sample_of
 from mlops_nb.sources.tables import read_table
 from mlops_nb.serving.version import ServedVersion
@@ -132,11 +133,11 @@ def test_all_mean_the_same_class(how, positive):
     labels = [label_of(v.item() if hasattr(v, "item") else v, o) for v, o in zip(found.rows.late, outputs, strict=True)]
     real, picked = is_positive(found.rows.late, positive), np.array([a.decision == decision.positive for a in answers])
     part = part_of(window_of(outputs, labels), 1, evidence)
-    assert part.known.all() and part.y_true.tolist() == real.tolist() and part.decisions.tolist() == picked.tolist() and not part.notes
+    assert part.known.all() and part.y_true.tolist() == real.tolist() and part.y_pred.tolist() == picked.tolist() and not part.notes
     table = pd.DataFrame({"label": labels, "decision": [json.loads(o)["decision"] for o in outputs], "probability": chance, "probabilities": [json.loads(o)["probabilities"] for o in outputs]})
     assert contributed(table, "accuracy", found.stated).tolist() == (real == picked).astype(float).tolist()
     assert contributed(table, "cost", found.stated).tolist() == (real != picked).astype(float).tolist()
-    assert as_target(pd.Series(labels), raw.late, "binary").tolist() == found.rows.late.tolist()
+    assert as_target(pd.Series(labels), raw.late, found.stated.kind).tolist() == found.rows.late.tolist()
 
 
 def name_or_self(value):
@@ -214,13 +215,13 @@ def test_register_refuses_what_can_not_be_used():
 
 def test_multiclass_of_numbers_with_gaps():
     """Grades of 3.0 to 5.0: their names are whole numbers in answers, files and labels; labels logged under the older names still count."""
-    evidence = {"problem": {"task": "multiclass"}, "schema": {"fields": [], "classes": [3.0, 4.0, 5.0]}}
-    assert Decision(evidence).names == ["3", "4", "5"] and Decision(evidence).classes == [3, 4, 5]
+    evidence = as_evidence({"problem": stated(None, "multiclass").model_dump(mode="json"), "schema": {"fields": [], "target": "late", "classes": [3.0, 4.0, 5.0]}})
+    assert evidence.rule.names == ["3", "4", "5"] and evidence.rule.classes == [3, 4, 5]
     for names in (["3", "4", "5"], ["3.0", "4.0", "5.0"]):
         output = json.dumps({"decision": 4, "flags": [], "probability": 0.5, "probabilities": dict(zip(names, (0.2, 0.5, 0.3), strict=True))})
         assert [label_of(given, output) for given in (4, 4.0, "4", "4.0")] == [names[1]] * 4
         part = part_of(window_of([output] * 2, [names[1], names[2]]), 1, evidence)
-        assert part.y_true.tolist() == ["4", "5"] and part.decisions.tolist() == ["4", "4"] and part.proba.tolist() == [[0.2, 0.5, 0.3]] * 2
+        assert part.y_true.tolist() == ["4", "5"] and part.y_pred.tolist() == ["4", "4"] and part.proba.tolist() == [[0.2, 0.5, 0.3]] * 2
     with pytest.raises(BadItem, match="expected one of the classes of the version that answered: 3.0, 4.0, 5.0"):
         label_of("4.5", output)
 
