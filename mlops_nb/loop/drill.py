@@ -35,9 +35,8 @@ from ..base.settings import Settings
 from ..sources.tables import read_table
 from .faults import FAULTS, Fault, World, fault, undisturbed, world_of
 from ..model.problem import Problem
-from ..model.metrics import metric_value
+from ..model.tasks.task import Answers
 from ..model.conform import conform
-from ..model.schema import Schema
 from ..log.history import History
 
 # %% ../../nbs/loop/70_drill.ipynb #8937bfb9
@@ -302,15 +301,15 @@ class Drill:
         if not pairs:
             return math.nan
         known, actual = [s for s, _ in pairs], pd.Series([t for _, t in pairs])
-        if not problem.kind.has_classes:
-            return metric_value(problem.metric, actual.to_numpy(float), y_pred=np.array([s["decision"] for s in known]))
-        names = list(known[0]["probabilities"])
-        decided = [s["decision"] for s in known]
+        labels, decided = problem.kind.y_true(actual, problem.positive), [s["decision"] for s in known]
+        answers = Answers(None, np.array(decided))
         if problem.kind.has_positive:
-            return metric_value(problem.metric, is_positive(actual, problem.positive), proba=np.array([s["probability"] for s in known]), y_pred=is_positive(decided, problem.positive))
-        codes = {name: k for k, name in enumerate(names)}
-        proba = np.array([list(s["probabilities"].values()) for s in known])
-        return metric_value(problem.metric, actual.map(name_of).map(codes).to_numpy(), proba=proba, y_pred=np.array([codes[name_of(d)] for d in decided]), classes=range(len(names)))
+            answers = Answers(np.array([s["probability"] for s in known]), is_positive(decided, problem.positive))
+        elif problem.kind.has_classes:
+            codes = {name: k for k, name in enumerate(known[0]["probabilities"])}
+            labels = actual.map(name_of).map(codes).to_numpy()
+            answers = Answers(np.array([list(s["probabilities"].values()) for s in known]), np.array([codes[name_of(d)] for d in decided]), list(codes.values()))
+        return problem.kind.scores(answers, labels, [problem.metric])[problem.metric]
 
 # %% ../../nbs/loop/70_drill.ipynb #8b040c31
 def close_loop(
@@ -397,11 +396,10 @@ def drill(
     first_model(own)
     aim = load_charter(own.charter)
     evidence = loading.load(own.registry_uri, aim.name, "production").evidence
-    form = Schema.model_validate(evidence["schema"])
     known = later[later[aim.target].notna()].drop_duplicates().reset_index(drop=True)
     if len(known) < setting.windows:
         raise MlopsError(f"{len(known):,} different rows are left to be replayed in {setting.windows} windows; give fewer windows, or learn from fewer rows")
-    world = world_of(conform(known, form), known[aim.target], evidence)
+    world = world_of(conform(known, evidence.form), known[aim.target], evidence)
     return conduct(Drill(own, aim, world, which, setting, say), name)
 
 # %% ../../nbs/loop/70_drill.ipynb #41136a17

@@ -18,8 +18,7 @@ from ..registry.promotion import promote
 from ..registry.released import read_released, released_file
 from ..registry.versions import get
 from ..base.settings import Settings
-from ..stages.abtest import Finding, figures, is_greater_better, conclude, plan, shares_of
-from ..model.problem import Problem
+from ..stages.abtest import Finding, check_comparable, conclude, figures, plan, shares_of
 from ..log.assignment import Experiment, ExperimentPlan, end_experiment, read_experiment, start_experiment
 from ..log.events import Events
 from ..log.feedback import Feedback
@@ -61,13 +60,13 @@ def begin(
     if missing := [v for v in arms.values() if v not in versions]:
         raise MlopsError(f"'{model}' has no version {missing[0]} that may answer{nearest(missing[0], versions)}")
     evidence = read_evidence(settings.registry_uri, get(settings.registry_uri, model, arms[control]))
-    problem = Problem.model_validate(evidence["problem"])
-    for guardrail in wish.guardrails:
-        is_greater_better(guardrail, problem.task)
+    problem = evidence.problem
+    for name in (wish.metric or problem.metric, *wish.guardrails):
+        check_comparable(name, problem.kind)
     metric, together = wish.metric or problem.metric, sum(share for arm, share in shares.items() if arm != control)
-    if "evaluation" not in evidence:
+    if not evidence.evaluation.metrics:
         raise MlopsError(f"version {arms[control]} of '{model}' was registered without its figures, so no experiment can be planned by it; register it by: mlops-nb run")
-    intent = plan(figures(evidence["evaluation"], metric, problem), metric, wish.effect, alpha=wish.alpha, power=wish.power, variants=len(others), share=min(max(together, 1e-6), 1 - 1e-6))
+    intent = plan(figures(evidence.evaluation, metric, problem), metric, wish.effect, alpha=wish.alpha, power=wish.power, variants=len(others), share=min(max(together, 1e-6), 1 - 1e-6))
     size = intent["watched" if wish.watched else "fixed"]
     fixed = ExperimentPlan(metric, intent["minimum_effect"], size["control"], size["variant"], wish.alpha, wish.power, "sequential" if wish.watched else "fixed", dict(wish.guardrails))
     salt = secrets.token_hex(8)
@@ -100,8 +99,8 @@ def look(
     if labels is None:
         held = Feedback(settings.home, settings.log_url).labels(since, None, test.model)
         labels = dict(zip(held["id"].to_pylist(), held["label"].to_pylist(), strict=True))
-    problem = Problem.model_validate(read_evidence(settings.registry_uri, get(settings.registry_uri, test.model, test.arms[test.control]))["problem"])
-    return conclude(test, logged, labels, problem)
+    control = read_evidence(settings.registry_uri, get(settings.registry_uri, test.model, test.arms[test.control]))
+    return conclude(test, logged, labels, control.problem)
 
 
 def act(

@@ -9,12 +9,14 @@ __all__ = ['Drawn', 'Draw', 'Report', 'FAULTS', 'World', 'world_of', 'strongest'
 
 # %% ../../nbs/loop/60_faults.ipynb #fdfe098a
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from ..base.charter import Rule
 from ..base.errors import MlopsError, nearest
+from ..registry.evidence import Evidence
 
 # %% ../../nbs/loop/60_faults.ipynb #7052c929
 class World(NamedTuple):
@@ -24,25 +26,25 @@ class World(NamedTuple):
     labels: pd.Series  # n, the truth
     kinds: dict[str, str]  # of each column: number, integer, category, boolean or datetime
     nullable: frozenset[str]  # columns that may be missing
-    rules: Mapping[str, Mapping[str, Any]]  # the charter's, by column: min, max, allowed
-    task: str  # binary, multiclass or regression
+    rules: Mapping[str, Rule]  # the charter's, by column
+    has_classes: bool  # labels are classes; else numbers
     present: slice = slice(None)  # the rows that come at present, where the world itself changes with time
 
 
 def world_of(
     rows: pd.DataFrame,  # n rows of features, typed as the schema says
     labels: pd.Series,  # n
-    evidence: Mapping[str, Any],  # of the model that is drilled: schema, problem
+    evidence: Evidence,  # of the model that is drilled: schema, problem
 ) -> World:
     "A world of rows and a model's own description of them."
-    fields, problem = evidence["schema"]["fields"], evidence["problem"]
-    kinds = {f["name"]: f["kind"] for f in fields}
-    return World(rows.reset_index(drop=True), labels.reset_index(drop=True), kinds, frozenset(f["name"] for f in fields if f["nullable"]), problem.get("rules") or {}, problem["task"])
+    fields, problem = evidence.form.fields, evidence.problem
+    kinds: dict[str, str] = {f.name: f.kind for f in fields}
+    return World(rows.reset_index(drop=True), labels.reset_index(drop=True), kinds, frozenset(f.name for f in fields if f.nullable), problem.rules, problem.kind.has_classes)
 
 # %% ../../nbs/loop/60_faults.ipynb #7731e799
-def _codes(labels: pd.Series, task: str) -> pd.Series:
+def _codes(world: World, labels: pd.Series) -> pd.Series:
     "Labels as numbers, in the order of the classes."
-    return labels.astype(float) if task == "regression" else pd.Series(pd.factorize(labels, sort=True)[0], index=labels.index, dtype=float)
+    return pd.Series(pd.factorize(labels, sort=True)[0], index=labels.index, dtype=float) if world.has_classes else labels.astype(float)
 
 
 def _tie(column: pd.Series, kind: str, codes: pd.Series) -> float:
@@ -59,7 +61,7 @@ def strongest(
     fits: Callable[[str], bool] = lambda name: True,  # and only these
 ) -> str:
     "The column with the strongest tie to the label."
-    codes = _codes(world.labels, world.task)
+    codes = _codes(world, world.labels)
     ties = {name: _tie(world.rows[name], kind, codes) for name, kind in world.kinds.items() if kind in kinds and fits(name)}
     if not ties:
         raise MlopsError(f"no column of kind {' or '.join(kinds)} fits this fault; choose another one")
@@ -94,8 +96,8 @@ def covariate_shift(world: World, n: int, chance: np.random.Generator) -> Drawn:
 
 def label_shift(world: World, n: int, chance: np.random.Generator) -> Drawn:
     "The rarest class (of numbers: the upper half) becomes four times as frequent; within a class nothing changes."
-    codes = _codes(world.labels, world.task)
-    rare = codes > codes.median() if world.task == "regression" else codes == codes.value_counts().idxmin()
+    codes = _codes(world, world.labels)
+    rare = codes == codes.value_counts().idxmin() if world.has_classes else codes > codes.median()
     return _take(world, n, chance, np.where(rare, 4.0, 1.0))
 
 # %% ../../nbs/loop/60_faults.ipynb #78037e84
@@ -104,7 +106,7 @@ def concept_change(world: World, n: int, chance: np.random.Generator) -> Drawn:
     rows, labels = _take(world, n, chance)
     column = strongest(world, "number", "integer")
     hit = (rows[column] > world.rows[column].median()).to_numpy()
-    if world.task == "regression":
+    if not world.has_classes:
         return rows, labels.where(~hit, labels - 2 * float(world.labels.std()))
     classes = sorted(world.labels.unique())
     return rows, labels.where(~hit, labels.map(dict(zip(classes, classes[1:] + classes[:1], strict=True))))
@@ -117,8 +119,8 @@ def _scaled(values: pd.Series, kind: str, factor: float) -> pd.Series:
 
 def _factor(world: World, name: str) -> float | None:
     "The first change of unit that the charter's rule for the column lets through; None: the row schema would refuse them all."
-    rule = world.rules.get(name) or {}
-    low, high = (-np.inf if rule.get("min") is None else rule["min"], np.inf if rule.get("max") is None else rule["max"])
+    rule = world.rules.get(name) or Rule()
+    low, high = (-np.inf if rule.min is None else rule.min, np.inf if rule.max is None else rule.max)
     for factor in (100.0, 10.0, 0.1, 0.01):
         if _scaled(world.rows[name], world.kinds[name], factor).dropna().between(low, high).all():
             return factor
@@ -135,7 +137,7 @@ def unit_changed(world: World, n: int, chance: np.random.Generator) -> Drawn:
 def category_renamed(world: World, n: int, chance: np.random.Generator) -> Drawn:
     "A sender writes the most frequent value of a text column in another way."
     rows, labels = _take(world, n, chance)
-    column = strongest(world, "category", fits=lambda name: not (world.rules.get(name) or {}).get("allowed"))
+    column = strongest(world, "category", fits=lambda name: not (world.rules.get(name) or Rule()).allowed)
     usual = world.rows[column].mode()[0]
     return rows.assign(**{column: rows[column].where(rows[column] != usual, f"{usual} (new)")}), labels
 
@@ -161,8 +163,8 @@ def honest(
 
 def biased(world: World, labels: pd.Series, chance: np.random.Generator) -> tuple[pd.Series, np.ndarray]:
     "One class (of numbers: the upper half) is reported, others hardly ever."
-    codes = _codes(labels, world.task)
-    favoured = codes > codes.median() if world.task == "regression" else codes == codes.max()
+    codes = _codes(world, labels)
+    favoured = codes == codes.max() if world.has_classes else codes > codes.median()
     return labels, chance.random(len(labels)) < np.where(favoured, 0.9, 0.1)
 
 

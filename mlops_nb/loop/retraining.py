@@ -27,7 +27,7 @@ import yaml
 
 from ..base.charter import Charter, Retraining
 from ..sources.files import source_path
-from ..model.decision import Decision, is_positive, positions
+from ..model.decision import positions
 from ..base.errors import MlopsError
 from ..pipeline.plan import prepare, sample_settings
 from ..registry.loading import Loaded, load
@@ -36,12 +36,12 @@ from ..registry.versions import Version, get, versions
 from ..base.scalars import read_as
 from ..base.settings import Settings
 from ..sources.tables import read_table
-from ..model.intervals import binary_metrics, multiclass_metrics, regression_metrics, with_intervals
+from ..model.intervals import with_intervals
 from ..stages.ingest import draw
 from ..model.problem import Problem
-from ..model.metrics import metric_value
+from ..model.tasks.known import task_of
+from ..model.tasks.task import Answers, Task
 from ..model.conform import conform
-from ..model.schema import Schema
 from ..log.events import Alerts, Events
 from ..log.history import History
 
@@ -137,10 +137,10 @@ def hold_out(
 def as_target(
     label: pd.Series,  # as it was fed back
     target: pd.Series,  # the source's
-    task: str,
+    kind: Task,
 ) -> pd.Series:  # missing where the source has no such class
     "Labels as the source writes them."
-    if task == "regression":
+    if not kind.has_classes:
         return pd.to_numeric(label, errors="coerce")
     classes = list(target.dropna().unique())
     found = {text: positions(classes, text) for text in label.dropna().unique()}
@@ -163,7 +163,7 @@ def learning_rows(
             raise MlopsError(f"rows are divided by '{knobs['time']}', which holds numbers and isn't in the log, so nobody can say where new rows belong; give the source a column of dates")
         filled[knobs["time"]] = when if pd.api.types.is_datetime64_any_dtype(source[knobs["time"]]) else when.dt.strftime("%Y-%m-%dT%H:%M:%S")
     columns = {c: rows.inputs[c] if c in rows.inputs else filled.get(c) for c in source.columns if c != charter.target}
-    new = pd.DataFrame(columns | {charter.target: as_target(rows.label, source[charter.target], charter.task)}, index=rows.label.index)
+    new = pd.DataFrame(columns | {charter.target: as_target(rows.label, source[charter.target], task_of(charter.task))}, index=rows.label.index)
     usable = new[new[charter.target].notna()].drop_duplicates()[list(source.columns)]
     whole = usable.reset_index(drop=True) if alone else pd.concat([source, usable], ignore_index=True)
     return pd.DataFrame({c: v.astype(object).where(v.notna(), None) if v.dtype == object else v for c, v in whole.items()})
@@ -194,7 +194,7 @@ def labelled(
     told = Feedback(settings.home, settings.log_url).labels(since, until, name).to_pandas()
     said = History(settings.home, settings.log_url).read(since, until, name).select(["id", "time", "subject", "inputs"]).to_pandas()
     both = said.merge(told[["id", "label"]], on="id").sort_values("time", kind="stable", ignore_index=True)
-    form = Schema.model_validate(champion.evidence["schema"])
+    form = champion.evidence.form
     asked = pd.DataFrame([msgspec.json.decode(text) for text in both["inputs"]], columns=form.names, dtype=object)
     key = both["subject"].where(both["subject"].notna(), both["inputs"]).astype("str")
     return Labelled(conform(asked, form), both["label"], both["time"], key)
@@ -215,30 +215,31 @@ class Challenge(NamedTuple):
 def answers(
     model: Loaded,
     rows: pd.DataFrame,  # as a model reads them
-) -> tuple[np.ndarray, np.ndarray]:  # n probabilities, n x classes or n numbers; n decisions: bool, codes or numbers
+) -> Answers:
     "What a version says about rows."
-    asked, problem = conform(rows, Schema.model_validate(model.evidence["schema"])), model.evidence["problem"]
-    if problem["task"] == "regression":
-        value = np.asarray(model.model.predict(asked), float)
-        return value, value
-    decision, proba = Decision(model.evidence), model.model.predict_proba(asked)
-    chosen = decision.chosen(proba)
-    return (proba, chosen) if decision.task == "multiclass" else (proba[:, decision.at], chosen == decision.at)
+    problem, evidence = model.evidence.problem, model.evidence
+    return problem.kind.answers(model.model, conform(rows, evidence.form), problem.positive, evidence.rule.threshold)
 
 # %% ../../nbs/loop/30_retraining.ipynb #bd9cda5b
 def _measures(
     problem: Problem,
     y_true: np.ndarray,
-    said: tuple[np.ndarray, np.ndarray],  # from answers
+    said: Answers,
     counts: np.ndarray,  # (b, n)
 ) -> dict[str, np.ndarray]:  # (b,) for each: the metric, and the cost where there is one
     "Of many resamples at once; greater is better."
-    many = {"binary": binary_metrics, "multiclass": multiclass_metrics, "regression": lambda t, p, d, w: regression_metrics(t, d, w)}[problem.task]
-    found = {"metric": many(y_true, *said, counts)[problem.metric] * (1 if problem.greater_is_better else -1)}
+    many = problem.kind.resampled(_coded(y_true, said), said.proba, _coded(said.y_pred, said), counts)
+    found = {"metric": many[problem.metric] * (1 if problem.greater_is_better else -1)}
     if problem.kind.has_positive:
-        lost = problem.costs.false_positive * (said[1] & ~y_true) + problem.costs.false_negative * (y_true & ~said[1])
+        lost = problem.costs.false_positive * (said.y_pred & ~y_true) + problem.costs.false_negative * (y_true & ~said.y_pred)
         found["cost"] = -(counts @ lost) / counts.sum(axis=1)
     return found
+
+
+def _coded(labels: np.ndarray, said: Answers) -> np.ndarray:
+    "Labels as places among the columns of proba, where there is one for each class."
+    several = said.proba is not None and said.proba.ndim == 2
+    return pd.Index(said.classes, dtype=object).get_indexer(labels) if several else labels
 
 
 def compare(
@@ -250,24 +251,24 @@ def compare(
     most: int = 20_000,  # rows; the newest
 ) -> Challenge:
     "Whether the challenger is better, by the charter's metric and costs."
-    problem, classes = Problem.model_validate(champion.evidence["problem"]), list(champion.evidence["schema"].get("classes") or [])
-    if list(challenger.evidence["schema"].get("classes") or []) != classes:
-        return Challenge("not better", f"the challenger knows the classes {challenger.evidence['schema'].get('classes')}, the champion {classes}: they don't answer the same question", 0)
-    label = as_target(rows.label, pd.Series(classes, dtype=object), problem.task)
+    problem, classes = champion.evidence.problem, champion.evidence.classes
+    if challenger.evidence.classes != classes:
+        return Challenge("not better", f"the challenger knows the classes {challenger.evidence.classes}, the champion {classes}: they don't answer the same question", 0)
+    label = as_target(rows.label, pd.Series(classes, dtype=object), problem.kind)
     rows, label = rows.where(label.notna().to_numpy()).where(slice(-most, None)), label.dropna()[-most:]  # type: ignore[arg-type]
-    y_true = {"binary": lambda: is_positive(label, problem.positive), "multiclass": lambda: label.map(classes.index).to_numpy(int), "regression": lambda: label.to_numpy(float)}[problem.task]()
-    strata = y_true if problem.kind.has_classes else np.zeros(len(y_true))
-    rarest = min(np.bincount(y_true.astype(int), minlength=len(classes))) if problem.kind.has_classes else len(y_true)
+    y_true = problem.kind.y_true(label, problem.positive)
+    strata = pd.Index(classes, dtype=object).get_indexer(label) if classes else np.zeros(len(label), int)
+    rarest = min(np.bincount(strata, minlength=max(1, len(classes))))
     if len(y_true) < least or rarest < 10:
         return Challenge("too few rows", f"{len(y_true):,} labelled rows, {rarest:,} of the rarest class; a comparison needs {least:,}, and 10 of each class", len(y_true))
     old, new = answers(champion, rows.inputs), answers(challenger, rows.inputs)
     gain = with_intervals(lambda w: {k: v - _measures(problem, y_true, old, w)[k] for k, v in _measures(problem, y_true, new, w).items()}, strata, resamples, 0)
-    return _verdict(problem, champion.version, challenger.version, y_true, (old, new), gain, classes)
+    return _verdict(problem, champion.version, challenger.version, y_true, (old, new), gain)
 
 # %% ../../nbs/loop/30_retraining.ipynb #343ae3a2
-def _verdict(problem: Problem, champion: Version, challenger: Version, y_true: np.ndarray, said: Any, gain: dict[str, Any], classes: list) -> Challenge:
+def _verdict(problem: Problem, champion: Version, challenger: Version, y_true: np.ndarray, said: tuple[Answers, Answers], gain: dict[str, Any]) -> Challenge:
     "The comparison in words."
-    before, after = (metric_value(problem.metric, y_true, proba=p, y_pred=d, classes=range(len(classes))) for p, d in said)
+    before, after = (problem.kind.scores(s, y_true, [problem.metric])[problem.metric] for s in said)
     better, cost = (gain["metric"]["low"] or 0) > 0, gain.get("cost")
     dearer = cost is not None and cost["high"] < 0
     words = f"on {len(y_true):,} recent labelled rows version {challenger.version} has {problem.metric} {after:.4g}, version {champion.version} {before:.4g}: a gain of {gain['metric']['value']:.4g} (95% interval {gain['metric']['low']:.4g} to {gain['metric']['high']:.4g})"

@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from ..model.decision import name_of
+from ..model.decision import Decision
+from ..registry.evidence import Evidence
 from ..stats.drift import compare, domain, slices
 from ..stats.profile import Numbers, Profile, Texts, column, numbers, texts
 from .reference import SOME, Reference
@@ -75,23 +76,31 @@ def input_drift(
 # %% ../../nbs/monitoring/30_drift.ipynb #278c9d19
 def prediction_drift(
     part: Part,
-    evidence: Mapping[str, Any],  # problem, schema, evaluation
+    evidence: Evidence,  # problem, schema, evaluation
     alpha: float,  # see input_drift
 ) -> list[dict]:  # as features are
     "What a version says, against what it said on its test rows."
-    tested, task = evidence.get("evaluation") or {}, evidence["problem"]["task"]
-    if not len(part.decisions):
+    tested, found = evidence.evaluation, []
+    if not len(part.y_pred):
         return []
-    found, hit, said = [], tested.get("confusion"), np.asarray(tested.get("said") or [])
-    if hit:
-        yes, no = str(tested.get("positive", "positive")), f"not {tested.get('positive', 'positive')}"
-        counts = {yes: hit["tp"] + hit["fp"], no: hit["tn"] + hit["fn"]} if task == "binary" else dict(zip(map(name_of, evidence["schema"]["classes"]), np.sum(hit["matrix"], axis=0).tolist(), strict=True))
-        before, now = np.repeat(np.array(list(counts), dtype=object), list(counts.values())), np.where(part.decisions, yes, no) if task == "binary" else part.decisions
-        found.append(_one("decision", "category", before, now.astype(object), alpha))
-    if len(said):
-        now = part.decisions if part.proba is None else part.proba if part.proba.ndim == 1 else part.proba.max(axis=1)
-        found.append(_one("number" if part.proba is None else "probability", "number", said if said.ndim == 1 else said.max(axis=1), now, alpha))
+    if tested.confusion:
+        found.append(_one("decision", "category", *_decisions(evidence.rule, tested.confusion, part.y_pred), alpha))
+    if tested.said:
+        here = part.y_pred if part.proba is None else part.proba
+        before, now = (a if a.ndim == 1 else a.max(axis=1) for a in (np.asarray(tested.said), here))
+        found.append(_one("number" if part.proba is None else "probability", "number", before, now, alpha))
     return found
+
+
+def _decisions(rule: Decision, confusion: Mapping[str, Any], y_pred: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    "What was decided on the test rows, and in the window, by name."
+    if rule.looks_for:
+        yes, no = rule.names[rule.at], f"not {rule.names[rule.at]}"
+        counts = {yes: confusion["tp"] + confusion["fp"], no: confusion["tn"] + confusion["fn"]}
+        y_pred = np.where(y_pred, yes, no)
+    else:
+        counts = dict(zip(rule.names, np.sum(confusion["matrix"], axis=0).tolist(), strict=True))
+    return np.repeat(np.array(list(counts), dtype=object), list(counts.values())), y_pred.astype(object)
 
 
 def _one(name: str, kind: str, before: np.ndarray, now: np.ndarray, alpha: float) -> dict:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..base.charter import Charter, Monitoring
+from ..base.settings import Settings
 from ..log.feedback import Feedback
 from ..log.history import History
 from ..log.items import AHEAD
@@ -27,11 +28,11 @@ CATCH_UP = 31  # windows that are made up for at most, and looked at again when 
 
 
 def monitor_due(
-    settings: Any,  # home, log_url, registry_uri, tracking
+    settings: Settings,
     charter_: Charter,  # how windows are judged
     model: str,
     now: datetime,  # with its zone
-    mirror: Callable[[Any, str, Sequence[tuple[datetime, dict[str, float]]]], Any] | None = None,  # of figures
+    mirror: Callable[[Settings, str, Sequence[tuple[datetime, dict[str, float]]]], Any] | None = None,  # of figures
 ) -> list[Report]:  # that were made or made anew, oldest first
     "Look at each window that is over and has no report yet, and again at those whose labels came late."
     rules, span = charter_.monitoring, SPANS[charter_.monitoring.window]
@@ -64,7 +65,7 @@ def _season(rules: Monitoring, past: Sequence[Report]) -> int:
     return 24 if rules.window == "hour" and len(past) >= 24 * MIN_PAST else 1
 
 # %% ../../nbs/monitoring/80_due.ipynb #907a70c3
-def _with_late_labels(settings: Any, rules: Monitoring, model: str, past: Sequence[Report], known: dict) -> list[Report]:
+def _with_late_labels(settings: Settings, rules: Monitoring, model: str, past: Sequence[Report], known: dict) -> list[Report]:
     "Reports whose labels have at least doubled since they were looked at, made anew; the test of quality has half of what was left to spend."
     if not past:
         return []
@@ -86,7 +87,7 @@ def _with_late_labels(settings: Any, rules: Monitoring, model: str, past: Sequen
 
 # %% ../../nbs/monitoring/80_due.ipynb #0f4205b4
 def look_now(
-    settings: Any,  # home, log_url, registry_uri
+    settings: Settings,
     charter_: Charter,  # how windows are judged
     model: str,
     now: datetime,  # with its zone

@@ -45,7 +45,8 @@ def look_at_part(
     "Everything about one version in a window."
     features, whole, moved = input_drift(part, reference, rules.false_alarms)
     said, quality = prediction_drift(part, reference.evidence, rules.false_alarms), quality_of(part, reference.evidence, rules)
-    made = PartReport(part.version, part.rows, len(part.inputs), part.rows >= rules.min_rows, part.arms, features, whole, moved, said, quality, groups_of(part, reference.evidence, rules), looks=int("quality" in quality["p"]))
+    groups = groups_of(part, reference.evidence.problem, rules)
+    made = PartReport(part.version, part.rows, len(part.inputs), part.rows >= rules.min_rows, part.arms, features, whole, moved, said, quality, groups, looks=int("quality" in quality["p"]))
     made.notes = [*part.notes, *([reference.why] if reference.why else [])]
     if not made.judged:
         made.notes.append(f"too few to judge: {part.rows:,} rows, {rules.min_rows:,} are asked for; figures are shown, nothing raises an alarm")
@@ -140,7 +141,7 @@ def judge_again(
     if isinstance(reference, str):
         return
     rows = part_of(window, part.version, reference.evidence)
-    part.quality, part.groups = quality_of(rows, reference.evidence, rules), groups_of(rows, reference.evidence, rules)
+    part.quality, part.groups = quality_of(rows, reference.evidence, rules), groups_of(rows, reference.evidence.problem, rules)
     part.looks += 1
     p = part.quality["p"].get("quality")
     if part.judged and p is not None and not part.quality_down:
@@ -151,16 +152,16 @@ def judge_again(
 # %% ../../nbs/monitoring/70_judge.ipynb #4871ad03
 def self_check(
     reference_rows: pd.DataFrame,  # training rows
-    evidence: Mapping[str, Any],  # problem, schema
+    form: Schema,
     rules: Monitoring,
     windows: int,  # >= 1
     seed: int = 0,
 ) -> dict[str, Any]:  # windows, rows of each, alarms: windows with any, tolerated
     "Undisturbed windows with an alarm of drift."
-    rows = conform(reference_rows, Schema.model_validate(evidence["schema"])).sample(frac=1, random_state=seed).reset_index(drop=True)
+    rows = conform(reference_rows, form).sample(frac=1, random_state=seed).reset_index(drop=True)
     half = len(rows) // 2
     size = min(half, max(rules.min_rows, 500))
-    profile = Profile.of(rows[:half], {f["name"]: f["kind"] for f in evidence["schema"]["fields"]})
+    profile = Profile.of(rows[:half], {f.name: f.kind for f in form.fields})
     rng, found = np.random.default_rng(seed), 0
     for _ in range(windows):
         features = compare(profile, rows.iloc[half + rng.permutation(len(rows) - half)[:size]], rules.false_alarms).features

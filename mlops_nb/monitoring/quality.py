@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from ..base.charter import Monitoring
-from ..model.decision import name_of
 from ..model.groups import group_labels
-from ..model.metrics import METRICS, metric_value
+from ..model.metrics import metric_value
 from ..model.problem import Problem
+from ..registry.evidence import Evidence
 from ..stats.quality import MEASURES, Estimate, by_group, drop_test, estimated, realised
 from ..stats.quality import calibration as calibration_of
 from .windows import Part, plain
@@ -25,34 +25,46 @@ from .windows import Part, plain
 # %% ../../nbs/monitoring/40_quality.ipynb #a170b338
 def quality_of(
     part: Part,
-    evidence: Mapping[str, Any],  # problem, schema, evaluation
+    evidence: Evidence,  # problem, schema, evaluation
     rules: Monitoring,
 ) -> dict[str, Any]:  # metric, labelled, reference, estimated, realised, calibration, p
     "How good a version is in a window, as far as that can be known."
-    problem, tested = Problem.model_validate(evidence["problem"]), evidence.get("evaluation") or {}
-    kinds: dict[str, Any] = {"task": problem.task, "classes": [name_of(c) for c in evidence["schema"].get("classes") or []] or None}
-    before = tested.get("metrics") or {}
-    made: dict[str, Any] = {"metric": problem.metric, "greater_is_better": problem.greater_is_better, "labelled": len(part.y_true), "reference": before, "estimated": {}, "realised": {}, "calibration": None, "p": {}}
+    problem, before = evidence.problem, evidence.evaluation.metrics
+    made: dict[str, Any] = {"metric": problem.metric, "greater_is_better": problem.greater_is_better, "labelled": len(part.y_true)}
+    made |= {"reference": {name: span.model_dump() for name, span in before.items()}, "estimated": {}, "realised": {}, "calibration": None, "p": {}}
     if part.proba is not None and len(part.proba) > 1:
-        found = estimated(part.proba, part.decisions, **kinds)
-        there = _estimated_before(problem, tested, kinds["classes"]) if problem.metric in found else None
+        found = _estimated(evidence, part.proba, part.y_pred)
+        there = _estimated_before(evidence) if problem.metric in found else None
         made["estimated"], made["p"]["estimated"] = _told(found), None if there is None else _drop(found[problem.metric], there, rules, problem)
     if len(part.y_true) >= rules.min_labels:
         proba = None if part.proba is None else part.proba[part.known]
-        found = _realised(part.y_true, proba, part.decisions[part.known], kinds)
+        found = _realised(evidence, part.y_true, proba, part.y_pred[part.known])
         made["realised"] = _told(found)
         if problem.metric in before:
-            made["p"]["quality"] = _drop(found[problem.metric], Estimate.told(**before[problem.metric], n=tested.get("n") or 2), rules, problem)
+            there = Estimate.told(**before[problem.metric].model_dump(include={"value", "low", "high"}), n=evidence.evaluation.n or 2)
+            made["p"]["quality"] = _drop(found[problem.metric], there, rules, problem)
         if problem.kind.has_positive and proba is not None:
             made["calibration"] = _calibrated(part.y_true, proba)
     return made
 
 
-def _realised(y_true: np.ndarray, proba: np.ndarray | None, y_pred: np.ndarray, kinds: Mapping[str, Any]) -> dict[str, Estimate]:
+def _influenced(problem: Problem) -> list[str]:
+    "Metrics of the task that have an influence function."
+    return [name for name in problem.kind.metrics if name in MEASURES[problem.kind.target_type]]
+
+
+def _realised(evidence: Evidence, y_true: np.ndarray, proba: np.ndarray | None, y_pred: np.ndarray) -> dict[str, Estimate]:
     "Every metric of the task; those without an influence function by their definition, with a bootstrap's interval."
-    named = MEASURES[kinds["task"]]
-    others = {name: partial(metric_value, name, classes=kinds["classes"]) for name in METRICS[kinds["task"]] if name not in named}
-    return realised(y_true, proba, y_pred, **kinds) | (realised(y_true, proba, y_pred, measures=others) if others else {})
+    kind, names, classes = evidence.problem.kind, _influenced(evidence.problem), evidence.rule.names or None
+    others = {name: partial(metric_value, name, classes=classes, metrics=kind.metrics) for name in kind.metrics if name not in names}
+    found = realised(y_true, proba, y_pred, names, kind.target_type, classes) if names else {}
+    return found | (realised(y_true, proba, y_pred, others) if others else {})
+
+
+def _estimated(evidence: Evidence, proba: np.ndarray, y_pred: np.ndarray) -> dict[str, Estimate]:
+    "Those metrics of the task that can be known before labels come."
+    names = _influenced(evidence.problem)
+    return estimated(proba, y_pred, names, target_type=evidence.problem.kind.target_type, classes=evidence.rule.names) if names else {}
 
 
 def _told(found: Mapping[str, Estimate]) -> dict[str, dict]:
@@ -63,16 +75,16 @@ def _drop(now: Estimate, before: Estimate, rules: Monitoring, problem: Problem) 
     return plain(drop_test(now, before, rules.quality_drop, problem.greater_is_better))
 
 
-def _estimated_before(problem: Problem, tested: Mapping[str, Any], classes: list | None) -> Estimate | None:
+def _estimated_before(evidence: Evidence) -> Estimate | None:
     "The primary metric as it is estimated on the test rows."
-    said = np.asarray(tested.get("said") or [], dtype=float)
-    if len(said) < 2:
+    tested, proba = evidence.evaluation, np.asarray(evidence.evaluation.said, dtype=float)
+    if len(proba) < 2:
         return None
-    several = said.ndim == 2
-    decided = np.array(classes, dtype=object)[said.argmax(axis=1)] if several else said >= (tested.get("threshold") or 0.5)
-    proba = said / said.sum(axis=1, keepdims=True) if several else said
-    found = estimated(proba, decided, [problem.metric], task=problem.task, classes=classes)[problem.metric]
-    return found if several else found._replace(error=found.error * math.sqrt(len(said) / max(tested.get("n") or 0, len(said))))  # order statistics stand for all test rows
+    if proba.ndim == 2:
+        y_pred = np.array(evidence.rule.names, dtype=object)[proba.argmax(axis=1)]
+        return _estimated(evidence, proba / proba.sum(axis=1, keepdims=True), y_pred)[evidence.problem.metric]
+    found = _estimated(evidence, proba, proba >= (tested.threshold or 0.5))[evidence.problem.metric]
+    return found._replace(error=found.error * math.sqrt(len(proba) / max(tested.n, len(proba))))  # order statistics stand for all test rows
 
 
 def _calibrated(y_true: np.ndarray, proba: np.ndarray) -> dict[str, Any]:
@@ -83,16 +95,16 @@ def _calibrated(y_true: np.ndarray, proba: np.ndarray) -> dict[str, Any]:
 # %% ../../nbs/monitoring/40_quality.ipynb #7b817c23
 def groups_of(
     part: Part,
-    evidence: Mapping[str, Any],  # problem
+    problem: Problem,
     rules: Monitoring,
 ) -> dict[str, dict]:  # {sensitive feature: labelled, rates by group, gaps, small}
     "Rates of the groups that the charter names; those that need the truth, where there are labels."
-    problem, made = Problem.model_validate(evidence["problem"]), {}
-    for feature in problem.sensitive if problem.kind.has_positive and len(part.decisions) else []:
+    made = {}
+    for feature in problem.sensitive if problem.kind.has_positive and len(part.y_pred) else []:
         if feature.column in part.inputs.column_names:
             label = group_labels(part.inputs.select([feature.column]).to_pandas(), feature).to_numpy()
             enough = len(part.y_true) >= rules.min_labels
-            found = by_group(part.y_true, part.decisions[part.known], label[part.known]) if enough else by_group(None, part.decisions, label)
+            found = by_group(part.y_true, part.y_pred[part.known], label[part.known]) if enough else by_group(None, part.y_pred, label)
             rates = {group: _told(rate) for group, rate in found.rates.items()}
             made[feature.name] = {"labelled": enough, "rates": rates, "gaps": _told(found.gaps), "small": found.small}
     return made

@@ -6,19 +6,18 @@
 __all__ = ['SOME', 'Reference', 'make_reference', 'reference_of', 'references_of']
 
 # %% ../../nbs/monitoring/20_reference.ipynb #8d116ece
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pandas as pd
 
 from ..base.artifacts import Json, Store, Table, digest_of, write_atomic
 from ..base.errors import MlopsError
 from ..model.conform import conform
-from ..model.schema import Schema
+from ..registry.evidence import Evidence
 from ..registry.files import read_evidence
 from ..registry.versions import get
 from ..stats.profile import Profile
-from .windows import Window
+from .windows import Place, Window
 
 # %% ../../nbs/monitoring/20_reference.ipynb #78fb3afa
 SOME = 5000  # training rows that the classifier of the whole window sees
@@ -28,7 +27,7 @@ class Reference(NamedTuple):
     "What the windows of one version are compared with."
 
     version: int
-    evidence: dict[str, Any]  # problem, schema, evaluation
+    evidence: Evidence  # problem, schema, evaluation
     profile: Profile | None  # of the training rows; None: they are gone
     some: pd.DataFrame  # of the training rows
     why: str = ""  # there is no profile
@@ -36,24 +35,24 @@ class Reference(NamedTuple):
 
 def make_reference(
     number: int,  # of the version
-    evidence: Mapping[str, Any],  # problem, schema, evaluation
+    evidence: Evidence,  # problem, schema, evaluation
     learnt: pd.DataFrame,  # training rows
 ) -> Reference:
     "A reference from training rows."
-    rows = conform(learnt, Schema.model_validate(evidence["schema"]))
-    profile = Profile.of(rows, {f["name"]: f["kind"] for f in evidence["schema"]["fields"]})
-    return Reference(number, dict(evidence), profile, rows.sample(min(SOME, len(rows)), random_state=0).reset_index(drop=True))
+    rows = conform(learnt, evidence.form)
+    profile = Profile.of(rows, {f.name: f.kind for f in evidence.form.fields})
+    return Reference(number, evidence, profile, rows.sample(min(SOME, len(rows)), random_state=0).reset_index(drop=True))
 
 # %% ../../nbs/monitoring/20_reference.ipynb #20662955
 def reference_of(
-    place: Any,  # home, registry_uri
+    place: Place,
     model: str,
     number: int,  # of the version
 ) -> Reference:
     "The reference of a registered version; made once, then read from its file."
     evidence = read_evidence(place.registry_uri, get(place.registry_uri, model, number))
-    digest = (evidence.get("digests") or {}).get("train")
-    kept = place.home / "monitoring" / "reference" / digest_of(Json.dump([digest, evidence["schema"]]))[:20]
+    digest = evidence.digests.get("train")
+    kept = place.home / "monitoring" / "reference" / digest_of(Json.dump([digest, evidence.form.model_dump()]))[:20]
     try:
         return Reference(number, evidence, Profile.load(kept.with_suffix(".arrow").read_bytes()), Table.load(kept.with_suffix(".parquet").read_bytes()))
     except (OSError, ValueError):  # not made yet, or by another version of mlops_nb
@@ -68,14 +67,14 @@ def reference_of(
 
 # %% ../../nbs/monitoring/20_reference.ipynb #6b0d549b
 def references_of(
-    settings: Any,  # home, registry_uri
+    place: Place,
     window: Window,
     known: dict[int, Reference | str],  # is added to
 ) -> dict[int, Reference | str]:
     "Of each version that answered; or why there is none."
     for number in set(window.table["version"].to_pylist()) - known.keys():
         try:
-            known[number] = reference_of(settings, window.model, number)
-        except (MlopsError, KeyError) as error:
+            known[number] = reference_of(place, window.model, number)
+        except MlopsError as error:
             known[number] = str(error)
     return known

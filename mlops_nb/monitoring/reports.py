@@ -16,6 +16,7 @@ import msgspec
 from ..base.artifacts import write_atomic
 from ..log.events import Alerts
 from .drift import SHOWN
+from .windows import Place
 
 # %% ../../nbs/monitoring/60_reports.ipynb #4a23d596
 class PartReport(msgspec.Struct):
@@ -122,7 +123,7 @@ TITLES = {
 
 
 def tell(
-    place: Any,  # home, log_url
+    place: Place,
     report: Report,
     channels: Sequence[str] = tuple(TITLES),  # to speak about
 ) -> None:

@@ -9,15 +9,16 @@ __all__ = ['NOON', 'Shop', 'open_shop']
 import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from ..base.settings import Settings
 from ..log.feedback import Feedback
 from ..log.items import Item
 from ..log.predictions import PredictionLog, Record
+from ..registry.evidence import Evidence, as_evidence
 
 # %% ../../nbs/monitoring/05_shop.ipynb #52e6b438
 NOON = datetime(2025, 1, 15, 12, 30, tzinfo=UTC)
@@ -42,10 +43,10 @@ _TESTED = {
 class Shop(NamedTuple):
     "A shop that asks a model whom to call, and an hour of its log."
 
-    place: SimpleNamespace  # home, log_url, registry_uri, tracking: as settings have them
+    place: Settings
     people: pd.DataFrame  # 4,000: age, job; the first 2,500 were asked about, of 1,500 it is known what they did
     buys: np.ndarray  # 4,000, yes or no
-    evidence: dict[str, Any]  # of the model: problem, schema, evaluation
+    evidence: Evidence  # of the model: problem, schema, evaluation
 
 # %% ../../nbs/monitoring/05_shop.ipynb #f2a74de4
 def open_shop(
@@ -64,8 +65,8 @@ def open_shop(
     known = NOON + timedelta(minutes=59)
     Feedback(home).put([Item(r.id, str(t), at=known) for r, t in zip(asked[:1500], buys, strict=False)])
     tested = _TESTED | {"said": np.quantile(probability, np.linspace(0, 1, 300)).tolist()}
-    place = SimpleNamespace(home=home, log_url="", registry_uri=f"sqlite:///{home}/none.db", tracking="disabled")
-    return Shop(place, people, buys, {"problem": _PROBLEM, "schema": _SCHEMA, "evaluation": tested})
+    place = Settings.model_validate({"root": home, "home": home, "registry_uri": f"sqlite:///{home}/none.db", "tracking": "disabled"})
+    return Shop(place, people, buys, as_evidence({"problem": _PROBLEM, "schema": _SCHEMA, "evaluation": tested}))
 
 
 def _answered(i: int, age: float, job: str, probability: float) -> Record:

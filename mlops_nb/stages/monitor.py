@@ -16,12 +16,12 @@ from annotated_types import Interval
 
 from ..base.charter import Monitoring
 from ..base.text import as_table, in_markdown
-from ..model.schema import Schema
 from ..monitoring.judge import look, self_check
 from ..monitoring.reference import references_of
 from ..monitoring.reports import Report, figures_of
 from ..monitoring.windows import SPANS, now_of, window_at, window_of
 from ..pipeline.stage import Input, Json, Output, Position, Table, Target, log
+from ..registry.evidence import as_evidence
 from .problem import as_markdown
 
 # %% ../../nbs/stages/140_monitor.ipynb #50c3ec17

@@ -142,11 +142,11 @@ def _by_chances(
 def _by_decisions(
     name: str,
     weights: np.ndarray,  # (n, classes)
-    said: np.ndarray,  # (n,) code of the decision
+    y_pred: np.ndarray,  # (n,) code of the decision
 ) -> Slope:
     "One measure of a classifier's decisions."
     each = np.arange(weights.shape[1])
-    real, picked = np.eye(len(each))[None], (said[:, None] == each).astype(float)
+    real, picked = np.eye(len(each))[None], (y_pred[:, None] == each).astype(float)
     if name == "accuracy":
         return _ratio(weights, picked, np.ones(weights.shape))
     found = [(real[:, c], picked[:, [c]]) for c in each]  # of each class: is it, was it said
@@ -159,16 +159,17 @@ def _by_decisions(
 
 
 NEEDS_CHANCES = ("roc_auc", "roc_auc_ovr", "average_precision", "log_loss", "brier")
+#: What is known of each type of target, in scikit-learn's words.
 MEASURES = {
     "binary": ("accuracy", "balanced_accuracy", "precision", "recall", "f1", "roc_auc", "average_precision", "log_loss", "brier"),
     "multiclass": ("accuracy", "balanced_accuracy", "f1_macro", "roc_auc_ovr", "log_loss"),
-    "regression": ("r2", "rmse", "mae"),
+    "continuous": ("r2", "rmse", "mae"),
 }
 
 # %% ../../nbs/stats/30_quality.ipynb #85c6e135
-def _number_slope(name: str, y_true: np.ndarray, said: np.ndarray) -> Slope:
-    "One measure of a regression; influences (n, 1)."
-    ones, off = np.ones((len(y_true), 1)), (said - y_true)[:, None]
+def _number_slope(name: str, y_true: np.ndarray, y_pred: np.ndarray) -> Slope:
+    "One measure of numbers; influences (n, 1)."
+    ones, off = np.ones((len(y_true), 1)), (y_pred - y_true)[:, None]
     if name == "mae":
         return _ratio(ones, abs(off), ones)
     if name == "rmse":
@@ -199,7 +200,7 @@ def _bools(values: Any, what: str, n: int | None = None) -> np.ndarray:
     "True and False, or 1 and 0."
     found = _flat(values, what, n)
     if found.dtype != bool and not np.isin(found, (0, 1)).all():
-        raise ValueError(f"{what} of a binary task are True for the positive class and False for the other, not {str(found[~np.isin(found, (0, 1))][0])!r}; compare the labels with the positive class first")
+        raise ValueError(f"{what} of a binary target are True for the positive class and False for the other, not {str(found[~np.isin(found, (0, 1))][0])!r}; compare the labels with the positive class first")
     return found.astype(bool)
 
 
@@ -210,10 +211,10 @@ def _chances(values: Any, n: int | None = None, columns: int | None = None) -> n
         raise ValueError(f"chances lie between 0 and 1, not {found[~((found >= 0) & (found <= 1))][0]:g}; give probabilities, not scores or logits")
     if columns is None:
         if found.ndim != 1:
-            raise ValueError(f"chances of a binary task are one column, of the positive class, not {found.shape[1]}")
+            raise ValueError(f"chances of a binary target are one column, of the positive class, not {found.shape[1]}")
         return np.column_stack([1 - found, found])
     if found.shape != (len(found), columns) or not np.allclose(found.sum(axis=1), 1, atol=1e-3):
-        raise ValueError(f"chances of a multiclass task are a column a class ({columns}) that add up to 1, not {' x '.join(map(str, found.shape))}")
+        raise ValueError(f"chances of a multiclass target are a column a class ({columns}) that add up to 1, not {' x '.join(map(str, found.shape))}")
     return found
 
 
@@ -226,46 +227,46 @@ def _codes(values: Any, what: str, classes: Sequence, n: int | None = None) -> n
     return np.array(found)
 
 
-def _known(names: Iterable[str], task: str) -> list[str]:
-    "Names of measures of the task."
-    if task not in MEASURES:
-        raise ValueError(f"no task '{task}'; known: {', '.join(MEASURES)}")
+def _known(names: Iterable[str], target_type: str) -> list[str]:
+    "Names of measures of a type of target."
+    if target_type not in MEASURES:
+        raise ValueError(f"no target type '{target_type}'; known: {', '.join(MEASURES)}")
     for name in (names := list(names)):
-        if name not in MEASURES[task]:
-            close = get_close_matches(name, MEASURES[task], n=1)
-            raise ValueError(f"no measure '{name}' for a {task} task; " + (f"did you mean '{close[0]}'?" if close else f"known: {', '.join(MEASURES[task])}"))
+        if name not in MEASURES[target_type]:
+            close = get_close_matches(name, MEASURES[target_type], n=1)
+            raise ValueError(f"no measure '{name}' for a {target_type} target; " + (f"did you mean '{close[0]}'?" if close else f"known: {', '.join(MEASURES[target_type])}"))
     return names
 
 # %% ../../nbs/stats/30_quality.ipynb #5225a1b0
 def realised(
-    y_true: Any,  # (n,) bool in a binary task, else labels or numbers
-    proba: Any = None,  # (n,) of the positive class, or (n, classes); not in a regression
-    decisions: Any = None,  # (n,) bool, labels or predicted numbers
-    measures: Iterable[str] | Mapping[str, Callable] = (),  # names; or {name: f(truth, chances, decisions)}: a number a row, to be averaged, or one number
-    task: str = "binary",
-    classes: Sequence | None = None,  # labels of the columns of chances, in a multiclass task
+    y_true: Any,  # (n,) bool for a binary target, else labels or numbers
+    proba: Any = None,  # (n,) of the positive class, or (n, classes); None for numbers
+    y_pred: Any = None,  # (n,) decisions: bool or labels; or predicted numbers
+    measures: Iterable[str] | Mapping[str, Callable] = (),  # names; or {name: f(y_true, proba, y_pred)}: a number a row, to be averaged, or one number
+    target_type: str = "binary",  # or multiclass, or continuous
+    classes: Sequence | None = None,  # labels of the columns of proba, where there are several
     level: float = 0.95,
     resamples: int = 500,  # for measures given as functions that say one number
     seed: int = 0,
 ) -> dict[str, Estimate]:
     "Quality by labels. A curve of one class only is undefined: nan."
     if isinstance(measures, Mapping):
-        given = [None if x is None else _flat(x, what) for x, what in ((y_true, "labels"), (proba, "chances"), (decisions, "decisions"))]
+        given = [None if x is None else _flat(x, what) for x, what in ((y_true, "labels"), (proba, "chances"), (y_pred, "decisions"))]
         return {name: _resampled(name, f, given, level, resamples, seed) for name, f in measures.items()}
-    names = _known(measures or MEASURES.get(task, ()), task)
-    if task == "regression":
+    names = _known(measures or MEASURES.get(target_type, ()), target_type)
+    if target_type == "continuous":
         real = _flat(y_true, "labels").astype(float)
-        number = _flat(_needed(decisions, "decisions", names[0]), "decisions", len(real)).astype(float)
+        number = _flat(_needed(y_pred, "decisions", names[0]), "decisions", len(real)).astype(float)
         return {name: _estimate(name, _number_slope(name, real, number), np.ones((len(real), 1)), level) for name in names}
-    weights, probability, said = _read(y_true, proba, decisions, task, classes)
-    return {name: _estimate(name, _slope(name, weights, probability, said), weights, level) for name in names}
+    weights, proba, y_pred = _read(y_true, proba, y_pred, target_type, classes)
+    return {name: _estimate(name, _slope(name, weights, proba, y_pred), weights, level) for name in names}
 
 
-def _slope(name: str, weights: np.ndarray, probability: np.ndarray | None, said: np.ndarray | None) -> Slope:
+def _slope(name: str, weights: np.ndarray, proba: np.ndarray | None, y_pred: np.ndarray | None) -> Slope:
     "One measure of a classifier."
     if name in NEEDS_CHANCES:
-        return _by_chances(name, weights, _needed(probability, "chances", name))
-    return _by_decisions(name, weights, _needed(said, "decisions", name))
+        return _by_chances(name, weights, _needed(proba, "chances", name))
+    return _by_decisions(name, weights, _needed(y_pred, "decisions", name))
 
 
 def _needed(given: Any, what: str, name: str) -> Any:
@@ -275,27 +276,24 @@ def _needed(given: Any, what: str, name: str) -> Any:
     return given
 
 
-def _read(y_true: Any, proba: Any, decisions: Any, task: str, classes: Sequence | None) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
+def _read(y_true: Any, proba: Any, y_pred: Any, target_type: str, classes: Sequence | None) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
     "Weights (n, classes) at the truth, chances (n, classes), codes of decisions."
-    if task == "binary":
-        real = _bools(y_true, "labels").astype(int)
-        probability = None if proba is None else _chances(proba, len(real))
-        return np.eye(2)[real], probability, None if decisions is None else _said(decisions, task, (), len(real))
-    known = _classes(classes, proba)
-    real = _codes(y_true, "labels", known)
-    probability = None if proba is None else _chances(proba, len(real), len(known))
-    return np.eye(len(known))[real], probability, None if decisions is None else _said(decisions, task, known, len(real))
+    binary = target_type == "binary"
+    known = [False, True] if binary else _classes(classes, proba)
+    real = _bools(y_true, "labels").astype(int) if binary else _codes(y_true, "labels", known)
+    chances = None if proba is None else _chances(proba, len(real), None if binary else len(known))
+    return np.eye(len(known))[real], chances, None if y_pred is None else _decided(y_pred, target_type, known, len(real))
 
 
-def _said(decisions: Any, task: str, classes: Sequence, n: int) -> np.ndarray:
+def _decided(y_pred: Any, target_type: str, classes: Sequence, n: int) -> np.ndarray:
     "Codes of decisions."
-    return _bools(decisions, "decisions", n).astype(int) if task == "binary" else _codes(decisions, "decisions", classes, n)
+    return _bools(y_pred, "decisions", n).astype(int) if target_type == "binary" else _codes(y_pred, "decisions", classes, n)
 
 
 def _classes(classes: Sequence | None, proba: Any) -> list:
     "The classes, by their labels or by their numbers."
     if classes is None and proba is None:
-        raise ValueError("a multiclass task has neither chances nor the names of its classes; give `classes`")
+        raise ValueError("a multiclass target has neither chances nor the names of its classes; give `classes`")
     return list(range(np.shape(proba)[1])) if classes is None else list(classes)
 
 
@@ -325,18 +323,18 @@ def contributions(
     name: str,  # of the measure
     y_true: Any,  # see realised
     proba: Any = None,
-    decisions: Any = None,
-    task: str = "binary",
+    y_pred: Any = None,
+    target_type: str = "binary",
     classes: Sequence | None = None,
 ) -> np.ndarray:  # (n,) one number a row; nan where the measure is undefined
     "A measure as a mean of rows, linearised by its influences; their spread is its error."
-    _known([name], task)
-    if task == "regression":
+    _known([name], target_type)
+    if target_type == "continuous":
         real = _flat(y_true, "labels").astype(float)
-        value, influence, _ = _number_slope(name, real, _flat(_needed(decisions, "decisions", name), "decisions", len(real)).astype(float))
+        value, influence, _ = _number_slope(name, real, _flat(_needed(y_pred, "decisions", name), "decisions", len(real)).astype(float))
         return value + influence[:, 0]
-    weights, probability, said = _read(y_true, proba, decisions, task, classes)
-    value, influence, _ = _slope(name, weights, probability, said)
+    weights, proba, y_pred = _read(y_true, proba, y_pred, target_type, classes)
+    value, influence, _ = _slope(name, weights, proba, y_pred)
     return value + influence[np.arange(len(weights)), weights.argmax(axis=1)]
 
 # %% ../../nbs/stats/30_quality.ipynb #a34893c4
@@ -382,11 +380,11 @@ def calibrator(
 # %% ../../nbs/stats/30_quality.ipynb #9a46a8c8
 def estimated(
     proba: Any,  # (n,) of the positive class, or (n, classes)
-    decisions: Any = None,  # (n,) bool, or labels
-    names: Iterable[str] = (),  # of measures; all of the task's
+    y_pred: Any = None,  # (n,) decisions: bool, or labels
+    names: Iterable[str] = (),  # of measures; all of the target's type
     calibrator: Calibrator | None = None,  # None: the chances are calibrated
-    task: str = "binary",
-    classes: Sequence | None = None,  # labels of the columns of chances
+    target_type: str = "binary",  # or multiclass
+    classes: Sequence | None = None,  # labels of the columns of proba
     level: float = 0.95,
 ) -> dict[str, Estimate]:
     """Quality without labels, by the chances themselves (confidence-based performance estimation, NannyML).
@@ -394,25 +392,25 @@ def estimated(
     The interval is for what the labels of these very rows will say; `error` is for all rows of the same kind. Both hold while the chances are calibrated: that a row of
     the same inputs has come to mean something else (concept drift) can't be seen without labels, however wrong the model is.
     """
-    if task == "regression":
-        raise ValueError("the quality of a regression can't be estimated without labels: a predicted number says nothing about how far off it is; wait for labels, or watch drift")
-    names = _known(names or MEASURES.get(task, ()), task)
-    probability = _chances(proba, columns=None if task == "binary" else len(_classes(classes, proba)))
-    said = None if decisions is None else _said(decisions, task, _classes(classes, proba) if task != "binary" else (), len(probability))
-    if calibrator is not None and task != "binary":
-        raise ValueError("a calibrator mends the chances of a binary task; several classes must be calibrated by the model")
-    mended = None if calibrator is None else calibrator.mend(probability[:, 1])
-    weights = probability if mended is None else np.column_stack([1 - mended, mended])
-    return {name: _expected(name, _slope(name, weights, probability, said), weights, probability, calibrator, level) for name in names}
+    if target_type == "continuous":
+        raise ValueError("the quality of a continuous target can't be estimated without labels: a predicted number says nothing about how far off it is; wait for labels, or watch drift")
+    names, known = _known(names or MEASURES.get(target_type, ()), target_type), None if target_type == "binary" else _classes(classes, proba)
+    proba = _chances(proba, columns=None if known is None else len(known))
+    y_pred = None if y_pred is None else _decided(y_pred, target_type, known or (), len(proba))
+    if calibrator is not None and known is not None:
+        raise ValueError("a calibrator mends the chances of a binary target; several classes must be calibrated by the model")
+    mended = None if calibrator is None else calibrator.mend(proba[:, 1])
+    weights = proba if mended is None else np.column_stack([1 - mended, mended])
+    return {name: _expected(name, _slope(name, weights, proba, y_pred), weights, proba, calibrator, level) for name in names}
 
 
-def _expected(name: str, slope: Slope, weights: np.ndarray, probability: np.ndarray, calibrator: Calibrator | None, level: float) -> Estimate:
+def _expected(name: str, slope: Slope, weights: np.ndarray, proba: np.ndarray, calibrator: Calibrator | None, level: float) -> Estimate:
     "Value, interval and error of a measure of expected truth."
     value, influence, base = slope
     n = len(weights)
     mean = (weights * influence).sum(axis=1)
     labels, rows = (((weights * influence**2).sum(axis=1) - mean**2).sum() / n**2, (mean**2).sum() / n**2)
-    doubt = 0.0 if calibrator is None else calibrator.doubt(probability[:, 1], (influence[:, 1] - influence[:, 0]) / n)
+    doubt = 0.0 if calibrator is None else calibrator.doubt(proba[:, 1], (influence[:, 1] - influence[:, 0]) / n)
     low, high = interval(name, value, math.sqrt(max(labels + doubt, 0)), base, level)
     return Estimate(value, low, high, round(base), math.sqrt(max(labels + rows + doubt, 0)))
 
@@ -431,13 +429,13 @@ class Groups(NamedTuple):
 
 def by_group(
     y_true: Any,  # (n,) bool; None before labels come
-    decisions: Any,  # (n,) bool
+    y_pred: Any,  # (n,) bool, the decisions
     groups: Any,  # (n,) name of each row's group
     min_group: int = 50,  # rows
     level: float = 0.95,
 ) -> Groups:
     "Rates by group with Wilson's intervals; demographic parity and equal opportunity by fairlearn's definitions."
-    picked = _bools(decisions, "decisions")
+    picked = _bools(y_pred, "decisions")
     real = None if y_true is None else _bools(y_true, "labels", len(picked))
     names, codes = np.unique(_flat(groups, "groups", len(picked)).astype(str), return_inverse=True)
     rates: dict[str, dict[str, Estimate]] = {}

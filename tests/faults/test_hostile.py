@@ -272,7 +272,7 @@ def served(home: Path, rows: pd.DataFrame, stated: dict, monkeypatch) -> None:
     uri, start = load_settings().registry_uri, datetime(2025, 1, 15, 8, tzinfo=UTC)
     evidence = read_evidence(uri, released(uri, "income"))
     monkeypatch.setattr(reference, "reference_of", lambda *_: reference.make_reference(1, evidence, rows.head(1600)))
-    names, log = [f["name"] for f in evidence["schema"]["fields"]], PredictionLog(home)
+    names, log = evidence.form.names, PredictionLog(home)
     for hour, sent in enumerate((rows.tail(300), rows.tail(300).assign(**{NAMES[0]: VALUES[0]}))):
         chance, about = np.random.default_rng(hour).uniform(0.01, 0.99, len(sent)), json.loads(sent[names].to_json(orient="records"))
         log.put([

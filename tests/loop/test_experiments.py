@@ -20,6 +20,12 @@ from mlops_nb.registry.registration import register
 from mlops_nb.registry.versions import get
 from mlops_nb.base.settings import Settings, stock
 from mlops_nb.loop.experiments import Wish, act, begin, look, running
+from mlops_nb.model.metrics import METRICS, Metric
+from mlops_nb.model.problem import Problem
+from mlops_nb.model.tasks import known
+from mlops_nb.model.tasks.regression import Regression
+from mlops_nb.registry.evidence import Evaluation
+from mlops_nb.stages.abtest import contributed, figures, plan
 from mlops_nb.stats.experiment import (
     Measure, Size, analyse, compare_bootstrap, compare_means, compare_ranks, compare_shares, cuped, decide, holm, linearised, power_of, ratio_mismatch, sample_size,
 )  # fmt: skip
@@ -194,6 +200,7 @@ def registered(tmp_path_factory) -> Path:
 
     from mlops_nb.base.artifacts import Json
     from mlops_nb.base.charter import load_charter
+    from mlops_nb.registry.evidence import as_evidence
     from mlops_nb.registry.sample import plain_rows, sample_of
     from mlops_nb.stages.evaluate import evaluate
     from mlops_nb.stages.features import make_recipe
@@ -214,8 +221,8 @@ def registered(tmp_path_factory) -> Path:
         model = Pipeline([("recipe", make_recipe(schema, stated)["linear"]), ("estimator", LogisticRegression(max_iter=200, C=0.05))]).fit(known.head(1500), target)
         evidence = {"problem": stated.model_dump(mode="json"), "schema": schema.model_dump(mode="json"), "decision": {"threshold": 0.5}, "sample": sample_of(model, known.head(9)), "background": plain_rows(known.head(9))}
         if number != 4:
-            evidence["evaluation"] = evaluate(stated, model, people.iloc[1500:2500], 0.5, resamples=100)
-        register(uri, "income", model, Json.load(Json.dump(evidence)), phase)
+            evidence["evaluation"] = Json.load(Json.dump(evaluate(stated, model, people.iloc[1500:2500], 0.5, resamples=100)))
+        register(uri, "income", model, as_evidence(evidence), phase)
     promote(uri, "income", 1)
     return root
 
@@ -312,6 +319,25 @@ def test_what_can_not_be_started(store, arms, wish, shares, said):
     with pytest.raises(MlopsError, match=said):
         begin(store, "income", arms, wish, shares)
     assert read_experiment(store.home, "income") is None
+
+
+def test_a_metric_that_no_row_contributes_to(monkeypatch):
+    """A metric of a project's own task can be planned with, and is refused where rows are compared."""
+
+    class Count(Regression):
+        name, meaning = "count", "how often something happens"
+        metrics = {"deviance": Metric(lambda y_true, y_pred, classes: 0.0, False, "value", 0, math.inf, "0 is exact"), "mae": METRICS["regression"]["mae"]}
+
+    monkeypatch.setattr(known, "TASKS", known.TASKS | {"count": Count()})
+    stated = Problem.model_validate({"name": "calls", "goal": "g", "task": "count", "target": "calls", "metric": "deviance", "data": {"source": "x.csv"}})
+    tested = Evaluation.model_validate({"n": 100, "metrics": {"deviance": {"value": 1.0, "low": 0.9, "high": 1.1}}})
+    assert plan(figures(tested, "deviance", stated), "deviance")["minimum_effect"] == 0.1
+    rows = pd.DataFrame({"label": ["3", "5"], "decision": [2.0, 8.0]})
+    assert contributed(rows, "mae", stated).tolist() == [1, 3]
+    with pytest.raises(MlopsError, match="can't be compared by deviance: .* a count task's can be compared by mae, latency, flagged"):
+        contributed(rows, "deviance", stated)
+    with pytest.raises(MlopsError, match="no metric 'cost' to compare versions of a count task by"):
+        contributed(rows, "cost", stated)
 
 
 def test_one_at_a_time_and_none(store):

@@ -17,22 +17,28 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.linear_model import LogisticRegression, PoissonRegressor
+from sklearn.metrics import mean_poisson_deviance
 from sklearn.pipeline import Pipeline
 
 from mlops_nb.base.charter import Retraining, load_charter
 from mlops_nb.base.errors import MlopsError
-from mlops_nb.registry.loading import load
+from mlops_nb.registry.evidence import as_evidence
+from mlops_nb.registry.loading import Loaded, load
 from mlops_nb.registry.promotion import promote
 from mlops_nb.registry.registration import register
 from mlops_nb.registry.sample import sample_of
-from mlops_nb.registry.versions import get
+from mlops_nb.registry.versions import Version, get
 from mlops_nb.base.settings import load_settings
 from mlops_nb.sources.tables import read_table
 from mlops_nb.loop import retraining as retrain
 from mlops_nb.loop.retraining import Labelled, Look, Retrainer, Trigger, compare, hold_out, only_one, settle, triggers, why_not, why_now
 from mlops_nb.stages.evaluate import evaluate
 from mlops_nb.stages.features import make_recipe
+from mlops_nb.model.metrics import Metric
 from mlops_nb.model.problem import Problem
+from mlops_nb.model.tasks import known
+from mlops_nb.model.tasks.regression import Regression
 from mlops_nb.model.conform import conform, learn_schema
 from mlops_nb.log.assignment import assign, read_experiment
 from mlops_nb.log.events import Alerts, Events
@@ -423,13 +429,47 @@ def test_the_comparison_is_honest_about_chance(shop):
     for seed in range(20):
         rows = customers(300, seed + 10, "club" if seed < 0 else "wage")
         rows["buys"] = rng.permutation(rows["buys"])  # nothing is to be known: both are as good as chance
-        labelled = Labelled(conform(rows, learn_schema(rows.assign(count=1, number="", note=""), Problem.model_validate(champion.evidence["problem"]))), rows.buys, pd.Series([shop.now] * 300), pd.Series(["k"] * 300))
+        labelled = Labelled(conform(rows, learn_schema(rows.assign(count=1, number="", note=""), champion.evidence.problem)), rows.buys, pd.Series([shop.now] * 300), pd.Series(["k"] * 300))
         verdicts.append(compare(champion, spoilt, labelled, 100, 300).verdict)
     assert verdicts.count("better") <= 2
     few = labelled.where(slice(0, 50))
     assert compare(champion, spoilt, few, 100).verdict == "too few rows"
     one_class = Labelled(labelled.inputs, pd.Series(["no"] * 300), labelled.time, labelled.key)
     assert compare(champion, spoilt, one_class, 100).verdict == "too few rows"
+
+
+class Count(Regression):
+    "How often, as a project might add it."
+
+    name, meaning = "count", "how often something happens"
+    metrics = {"deviance": Metric(lambda y_true, y_pred, classes: mean_poisson_deviance(y_true, y_pred), False, "value", 0, float("inf"), "0 is exact")}
+
+
+@pytest.mark.parametrize(
+    "task, metric, classes",
+    [("multiclass", "log_loss", ["few", "many", "some"]), ("multiclass", "f1_macro", [2, 10, 30]), ("regression", "mae", None), ("count", "deviance", None)],
+)
+def test_every_task_is_compared(monkeypatch, task, metric, classes):
+    """By its own metric, labels as they were fed back."""
+    monkeypatch.setattr(known, "TASKS", known.TASKS | {"count": Count()})
+    rng = np.random.default_rng(0)
+    rows = pd.DataFrame({"age": rng.normal(0, 1, 3000), "wage": rng.normal(0, 1, 3000)})
+    number = rng.poisson(np.exp(rows.wage.clip(-2, 2)))
+    target = number if classes is None else np.array(classes)[np.minimum(number, 2)]
+
+    def version_of(number: int, column: str) -> Loaded:
+        form = {"fields": [{"name": column, "kind": "number", "nullable": False}], "target": "y", "classes": classes}
+        stated = {"name": "shop", "goal": "g", "task": task, "target": "y", "metric": metric, "data": {"source": "x.csv"}}
+        model = (PoissonRegressor() if classes is None else LogisticRegression()).fit(rows[[column]][:1000], target[:1000])
+        about = Version(name="shop", version=number, phase="staging", created="2026-11-25", model_digest="", evidence_digest="", mlflow_run="")
+        return Loaded(about, model, as_evidence({"problem": stated, "schema": form}))
+
+    by_age, by_wage = version_of(1, "age"), version_of(2, "wage")
+    told = Labelled(rows[1000:].reset_index(drop=True), pd.Series(target[1000:]).astype("str"), pd.Series([datetime.now(UTC)] * 2000), pd.Series(["k"] * 2000))
+    found = compare(by_age, by_wage, told, 100, 100)
+    assert (found.verdict, found.rows) == ("better", 2000) and found.said.startswith(f"on 2,000 recent labelled rows version 2 has {metric}")
+    assert found.low <= abs(found.challenger - found.champion) <= found.high and compare(by_wage, by_age, told, 100, 100).verdict == "not better"
+    assert compare(by_age, by_wage, told.where(np.zeros(2000, bool)), 100).verdict == "too few rows"
 
 
 def test_one_lock_a_model(tmp_path):

@@ -9,6 +9,8 @@ from mlops_nb.model.metrics import METRICS, Metric, metric_value
 from mlops_nb.model.problem import Problem, check_problem
 from mlops_nb.monitoring.quality import quality_of
 from mlops_nb.monitoring.shop import NOON, open_shop
+from mlops_nb.model.tasks.known import task_of
+from mlops_nb.registry.evidence import as_evidence
 from mlops_nb.monitoring.windows import part_of, window_at, window_of
 from mlops_nb.model.intervals import binary_metrics, multiclass_metrics, regression_metrics
 from mlops_nb.stages.evaluate import evaluate_binary
@@ -43,8 +45,8 @@ def test_evaluation_and_monitoring_compute_what_the_table_says(task, seed):
     classes = range(3) if task == "multiclass" else None
     table = {name: metric_value(name, y_true, proba, y_pred, classes) for name in METRICS[task]}
     quick = {name: v[0] for name, v in evaluated(task, y_true, proba, y_pred, np.ones((1, ROWS))).items()}
-    seen = {name: e.value for name, e in realised(y_true, proba, y_pred, task=task, classes=classes).items()}
-    assert set(table) == set(quick) == set(seen) == set(MEASURES[task])
+    seen = {name: e.value for name, e in realised(y_true, proba, y_pred, target_type=task_of(task).target_type, classes=classes).items()}
+    assert set(table) == set(quick) == set(seen) == set(MEASURES[task_of(task).target_type])
     assert quick == pytest.approx(table, rel=1e-9) and seen == pytest.approx(table, rel=1e-9)
     counts = np.random.default_rng(seed).multinomial(ROWS, np.full(ROWS, 1 / ROWS)).astype(float)
     drawn = np.repeat(np.arange(ROWS), counts.astype(int))
@@ -62,7 +64,7 @@ def matthews(monkeypatch):
 
 def test_a_new_entry_is_a_metric_everywhere(matthews, tmp_path):
     shop = open_shop(tmp_path)
-    charter = {k: v for k, v in shop.evidence["problem"].items() if k != "sensitive"} | {"metric": "mcc", "success": [{"metric": "mcc", "at_least": 0.2, "reason": "or it isn't worth it"}]}
+    charter = shop.evidence.problem.model_dump(exclude={"sensitive"}) | {"metric": "mcc", "success": [{"metric": "mcc", "at_least": 0.2, "reason": "or it isn't worth it"}]}
     stated = Problem.model_validate(check_problem(charter))
     assert stated.greater_is_better
     y_true, proba, y_pred = answered("binary", 0)
@@ -71,10 +73,11 @@ def test_a_new_entry_is_a_metric_everywhere(matthews, tmp_path):
     found = evaluate_binary(stated, y_true, proba, 0.4, resamples=200, bins=5, seed=0)
     assert found["metrics"]["mcc"]["value"] == pytest.approx(known, abs=1e-6) and found["metrics"]["mcc"]["low"] < known < found["metrics"]["mcc"]["high"]
     assert [c["passed"] for c in found["criteria"]] == [True]
-    evidence = shop.evidence | {"problem": stated.model_dump(mode="json"), "evaluation": shop.evidence["evaluation"] | {"metrics": {"mcc": {"value": 0.9, "low": 0.88, "high": 0.92}}}}
+    content = shop.evidence.content()
+    evidence = as_evidence(content | {"problem": stated.model_dump(mode="json"), "evaluation": content["evaluation"] | {"metrics": {"mcc": {"value": 0.9, "low": 0.88, "high": 0.92}}}})
     part = part_of(window_of(shop.place, "shop", *window_at(NOON, "hour")), 1, evidence)
     quality = quality_of(part, evidence, Monitoring(min_rows=200, min_labels=100))
-    real = matthews_corrcoef(part.y_true, part.decisions[part.known])
+    real = matthews_corrcoef(part.y_true, part.y_pred[part.known])
     assert quality["realised"]["mcc"]["value"] == pytest.approx(real, abs=1e-6) and quality["realised"]["mcc"]["low"] < real < quality["realised"]["mcc"]["high"]
     assert quality["p"]["quality"] < 1e-6, "0.9 was promised"
 

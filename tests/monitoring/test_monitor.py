@@ -1,6 +1,7 @@
 """Monitoring from the log to the alert: windows, versions, late labels, clocks, and alarms that keep their word."""
 
 import json
+import math
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,10 +10,14 @@ import msgspec
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.metrics import mean_poisson_deviance
 from tests.log import test_predictions as test_log
 
 from mlops_nb.base.charter import Charter, Monitoring
 from mlops_nb.log.position import log_state
+from mlops_nb.model.metrics import METRICS, Metric
+from mlops_nb.model.tasks import known
+from mlops_nb.model.tasks.regression import Regression
 from mlops_nb.monitoring import reference
 from mlops_nb.monitoring.due import CATCH_UP, monitor_due
 from mlops_nb.monitoring.judge import SHARES, look, look_at_part
@@ -23,6 +28,7 @@ from mlops_nb.log.events import Alerts, Events
 from mlops_nb.log.feedback import Feedback
 from mlops_nb.log.items import Item
 from mlops_nb.log.predictions import PredictionLog, Record
+from mlops_nb.registry.evidence import Evidence, as_evidence
 
 postgres = test_log.postgres
 NOON = datetime(2025, 1, 15, 12, tzinfo=UTC)
@@ -41,15 +47,15 @@ def chances(rows: pd.DataFrame) -> np.ndarray:
     return (1 / (1 + np.exp(-(rows["age"].astype(float) - 45) / 8))).to_numpy()
 
 
-def evidence(form: dict | None = None) -> dict:
+def evidence() -> Evidence:
     """What a version's evidence says; its test rows are of the same kind as the training rows."""
     said = chances(people(3000, 99))
     real = np.random.default_rng(5).random(3000) < said
     from sklearn.metrics import roc_auc_score
 
     auc, picked = roc_auc_score(real, said), said >= 0.5
-    kinds = form or {"age": "integer", "income": "number", "job": "category", "member": "boolean", "constant": "number"}
-    return {
+    kinds = {"age": "integer", "income": "number", "job": "category", "member": "boolean", "constant": "number"}
+    return as_evidence({
         "problem": CHARTER.statement() | {"sensitive": [{"name": "job", "column": "job", "bins": None}]},
         "schema": {"target": "buys", "classes": ["no", "yes"], "fields": [{"name": n, "kind": k, "nullable": True} for n, k in kinds.items()]},
         "evaluation": {
@@ -57,7 +63,7 @@ def evidence(form: dict | None = None) -> dict:
             "confusion": {"tp": int((real & picked).sum()), "fp": int((~real & picked).sum()), "fn": int((real & ~picked).sum()), "tn": int((~real & ~picked).sum())},
             "said": np.quantile(said, np.linspace(0, 1, 400)).tolist(),
         },
-    }  # fmt: skip
+    })  # fmt: skip
 
 
 EVIDENCE = evidence()
@@ -243,11 +249,37 @@ def test_the_machine_is_compared_with_the_past(place):
     assert not any(r.every_alarm for r in found[:-1]) and {a["what"] for a in slow} >= {"latency_p50"} and "slower" in slow[0]["said"]
 
 
+class Count(Regression):
+    "How often, as a project might add it; `stats.quality` knows influences of one of its metrics."
+
+    name, meaning = "count", "how often something happens"
+    metrics = {
+        "deviance": Metric(lambda y_true, y_pred, classes: mean_poisson_deviance(y_true, y_pred), False, "value", 0, math.inf, "0 is exact"),
+        "mae": METRICS["regression"]["mae"],
+    }
+
+
+def test_a_task_of_the_projects_own(place, monkeypatch):
+    monkeypatch.setattr(known, "TASKS", known.TASKS | {"count": Count()})
+    rows, rng = people(400, 31), np.random.default_rng(0)
+    y_pred = rng.gamma(9, 1, 400)
+    write(place, [r._replace(output=json.dumps({"decision": p}).encode()) for r, p in zip(records(rows, NOON), y_pred, strict=True)])
+    Feedback(place.home).put([Item(r.id, float(rng.poisson(3 * p)), at=NOON + timedelta(hours=1)) for r, p in zip(records(rows, NOON), y_pred, strict=True)])
+    stated = CHARTER.statement() | {"task": "count", "positive": None, "metric": "deviance", "target": "calls"}
+    shape = EVIDENCE.content()["schema"] | {"classes": None}
+    tested = {"metrics": {"deviance": {"value": 1.0, "low": 0.9, "high": 1.1}}, "n": 2000, "said": y_pred[:150].tolist()}
+    shown = as_evidence({"problem": stated, "schema": shape, "evaluation": tested})
+    part, channels = look_at_part(part_of(hour(place), 1, shown), make_reference(1, shown, people(3000)), RULES)
+    assert list(part.quality["realised"]) == ["mae", "deviance"] and part.quality["estimated"] == part.groups == {}
+    assert set(channels) == {"drift", "predictions", "quality"} and "deviance is" in part.quality_down, "three times as many came as were said"
+    msgspec.json.encode(part)
+
+
 @pytest.mark.parametrize("task", ["multiclass", "regression"])
 def test_other_tasks(place, task):
     rows, rng = people(400, 31), np.random.default_rng(0)
-    stated = EVIDENCE["problem"] | {"task": task, "positive": None, "metric": {"multiclass": "accuracy", "regression": "mae"}[task], "target": "y", "sensitive": []}
-    form = EVIDENCE["schema"] | {"classes": ["a", "b", "c"] if task == "multiclass" else None}
+    stated = EVIDENCE.content()["problem"] | {"task": task, "positive": None, "metric": {"multiclass": "accuracy", "regression": "mae"}[task], "target": "y", "sensitive": []}
+    form = EVIDENCE.content()["schema"] | {"classes": ["a", "b", "c"] if task == "multiclass" else None}
     said = rng.dirichlet([2, 3, 4], 400) if task == "multiclass" else rng.normal(10, 2, 400)
     answers = [{"decision": "abc"[int(p.argmax())], "probability": p.max(), "probabilities": dict(zip("abc", p, strict=True))} if task == "multiclass" else {"decision": float(p)} for p in said]
     write(place, [r._replace(output=json.dumps(a).encode()) for r, a in zip(records(rows, NOON), answers, strict=True)])
@@ -255,7 +287,7 @@ def test_other_tasks(place, task):
     Feedback(place.home).put([Item(r.id, t, at=NOON + timedelta(hours=1)) for r, t in zip(records(rows, NOON), labels, strict=True)])
     before = {"accuracy": {"value": 0.57, "low": 0.55, "high": 0.59}} if task == "multiclass" else {"mae": {"value": 0.8, "low": 0.77, "high": 0.83}}
     tested = {"metrics": before, "n": 2000, "threshold": None, "confusion": {"classes": list("abc"), "matrix": [[20, 10, 10], [10, 60, 30], [10, 30, 110]]} if task == "multiclass" else None, "said": np.round(said[:150], 5).tolist()}
-    shown = {"problem": stated, "schema": form, "evaluation": tested}
+    shown = as_evidence({"problem": stated, "schema": form, "evaluation": tested})
     part, channels = look_at_part(part_of(hour(place), 1, shown), make_reference(1, shown, people(3000)), RULES)
     assert part.quality["labelled"] == 400 and part.quality["realised"][stated["metric"]]["value"] > 0 and "quality" in channels
     assert bool(part.quality["estimated"]) == (task == "multiclass") and not part.quality_down

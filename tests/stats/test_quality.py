@@ -57,15 +57,16 @@ def test_binary_measures_are_scikit_learns(seed, n, decimals):
 
 def test_names_are_the_projects():
     from mlops_nb.model.metrics import METRICS
+    from mlops_nb.model.tasks.known import task_of
 
-    assert {task: set(names) for task, names in q.MEASURES.items()} == {task: set(names) for task, names in METRICS.items()}
+    assert all(set(q.MEASURES[task_of(name).target_type]) == set(names) for name, names in METRICS.items())
     assert {n for names in METRICS.values() for n, m in names.items() if not m.greater_is_better} == set(q.LOSSES)
     assert {n for names in METRICS.values() for n, m in names.items() if m.needs == "probability"} == set(q.NEEDS_CHANCES)
 
 
 def test_multiclass_and_regression_measures_are_scikit_learns():
     truth, chances, decisions = several(np.random.default_rng(3), 300)
-    found = q.realised(truth, chances, decisions, task="multiclass")
+    found = q.realised(truth, chances, decisions, target_type="multiclass")
     theirs = {
         "accuracy": skm.accuracy_score(truth, decisions), "balanced_accuracy": skm.balanced_accuracy_score(truth, decisions), "f1_macro": skm.f1_score(truth, decisions, average="macro"),
         "roc_auc_ovr": skm.roc_auc_score(truth, chances, multi_class="ovr"), "log_loss": skm.log_loss(truth, chances),
@@ -73,7 +74,7 @@ def test_multiclass_and_regression_measures_are_scikit_learns():
     assert {k: e.value for k, e in found.items()} == pytest.approx(theirs)
     real = np.random.default_rng(4).normal(1e6, 3, 200)
     said = real + np.random.default_rng(5).normal(0.5, 1, 200)
-    found = q.realised(real, decisions=said, task="regression")
+    found = q.realised(real, y_pred=said, target_type="continuous")
     theirs = {"r2": skm.r2_score(real, said), "rmse": skm.root_mean_squared_error(real, said), "mae": skm.mean_absolute_error(real, said)}
     assert {k: e.value for k, e in found.items()} == pytest.approx(theirs)
 
@@ -126,7 +127,7 @@ def test_an_estimate_of_several_classes_covers():
     hits = dict.fromkeys(q.MEASURES["multiclass"], 0)
     for _ in range(COUNT):
         rows = several(rng, 400)
-        seen, guess = q.realised(*rows, task="multiclass"), q.estimated(*rows[1:], task="multiclass")
+        seen, guess = q.realised(*rows, target_type="multiclass"), q.estimated(*rows[1:], target_type="multiclass")
         for name in hits:
             hits[name] += guess[name].low <= seen[name].value <= guess[name].high
     assert all(at_least(h, COUNT, 0.94) for h in hits.values()), hits
@@ -207,8 +208,8 @@ def test_a_drop_is_found():
 
 
 def test_drop_test_where_all_rows_agree():
-    perfect = q.realised([True] * 30, decisions=[True] * 30, measures=["accuracy"])["accuracy"]
-    poor = q.realised([True] * 30, decisions=[True] * 15 + [False] * 15, measures=["accuracy"])["accuracy"]
+    perfect = q.realised([True] * 30, y_pred=[True] * 30, measures=["accuracy"])["accuracy"]
+    poor = q.realised([True] * 30, y_pred=[True] * 15 + [False] * 15, measures=["accuracy"])["accuracy"]
     assert q.drop_test(perfect, perfect) > 0.4 and q.drop_test(poor, perfect) < 0.01 and q.drop_test(perfect, poor) > 0.99
     with pytest.raises(ValueError, match="0 or more, not -1"):
         q.drop_test(poor, perfect, -1)
@@ -280,17 +281,17 @@ def test_a_rate_of_nobody_takes_no_part():
         (lambda: q.realised([True], None, [True]), "'roc_auc' is measured by chances"),
         (lambda: q.realised([True], [0.2], None), "'accuracy' is measured by decisions"),
         (lambda: q.realised(["a"], [0.2], [True]), "compare the labels with the positive class"),
-        (lambda: q.realised([True], [0.2], [True], task="ranking"), "no task 'ranking'"),
+        (lambda: q.realised([True], [0.2], [True], target_type="ranking"), "no target type 'ranking'"),
         (lambda: q.realised([True], [0.2], [True], ["acuracy"]), "did you mean 'accuracy'"),
-        (lambda: q.realised(["x"], [[0.2, 0.8]], ["a"], task="multiclass", classes=["a", "b"]), "labels have the class 'x'"),
-        (lambda: q.realised(["a"], [[0.2, 0.9]], ["a"], task="multiclass", classes=["a", "b"]), "add up to 1"),
-        (lambda: q.realised(["a"], None, ["a"], task="multiclass"), "give `classes`"),
-        (lambda: q.realised([1.0], task="regression"), "measured by decisions"),
+        (lambda: q.realised(["x"], [[0.2, 0.8]], ["a"], target_type="multiclass", classes=["a", "b"]), "labels have the class 'x'"),
+        (lambda: q.realised(["a"], [[0.2, 0.9]], ["a"], target_type="multiclass", classes=["a", "b"]), "add up to 1"),
+        (lambda: q.realised(["a"], None, ["a"], target_type="multiclass"), "give `classes`"),
+        (lambda: q.realised([1.0], target_type="continuous"), "measured by decisions"),
         (lambda: q.realised([True, False], [[0.2, 0.8], [0.3, 0.7]], [True, False]), "one column, of the positive class"),
         (lambda: q.estimated([], []), "no rows in chances"),
         (lambda: q.estimated([0.2], [True, False]), "2 decisions were given for 1 rows"),
-        (lambda: q.estimated([0.2], [5.0], task="regression"), "can't be estimated without labels"),
-        (lambda: q.estimated([[0.2, 0.8]], [1], ["accuracy"], q.calibrator([True, False], [0.8, 0.2]), task="multiclass"), "binary task"),
+        (lambda: q.estimated([0.2], [5.0], target_type="continuous"), "can't be estimated without labels"),
+        (lambda: q.estimated([[0.2, 0.8]], [1], ["accuracy"], q.calibrator([True, False], [0.8, 0.2]), target_type="multiclass"), "binary target"),
         (lambda: q.by_group([True], [True], []), "no rows in groups"),
         (lambda: q.by_group([True], [True], [None]), "1 of 1 groups are missing"),
         (lambda: q.calibration([True, False], [0.3]), "1 chances were given for 2 rows"),
