@@ -2661,6 +2661,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'mlops_nb.stages.abtest': { 'mlops_nb.stages.abtest.Figures': ('stages/abtest.html#figures', 'mlops_nb/stages/abtest.py'),
                                         'mlops_nb.stages.abtest.Finding': ('stages/abtest.html#finding', 'mlops_nb/stages/abtest.py'),
                                         'mlops_nb.stages.abtest._Output': ('stages/abtest.html#_output', 'mlops_nb/stages/abtest.py'),
+                                        'mlops_nb.stages.abtest._each': ('stages/abtest.html#_each', 'mlops_nb/stages/abtest.py'),
                                         'mlops_nb.stages.abtest._labels_missing': ( 'stages/abtest.html#_labels_missing',
                                                                                     'mlops_nb/stages/abtest.py'),
                                         'mlops_nb.stages.abtest._more': ('stages/abtest.html#_more', 'mlops_nb/stages/abtest.py'),

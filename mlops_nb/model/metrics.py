@@ -22,6 +22,7 @@ class Metric(NamedTuple):
     low: float  # smallest possible value
     high: float  # largest possible value
     meaning: str  # what its ends mean
+    each: Callable[[Any, Any, list | None], Any] | None = None  # the same arguments -> n values whose mean it is; None: bootstrapped, or by stats.quality
 
 # %% ../../nbs/model/20_metrics.ipynb #f2a74de4
 def _of(
