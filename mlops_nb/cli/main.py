@@ -6,7 +6,8 @@
 __all__ = ['app', 'runs_app', 'models_app', 'CharterOption', 'KnobOption', 'SampleOption', 'RunsFlag', 'JsonFlag', 'SampleFlag',
            'LATER', 'main', 'run_program', 'run', 'run_stage', 'junit_xml', 'check', 'graph', 'status', 'runs_list',
            'runs_show', 'runs_compare', 'models_list', 'models_show', 'models_promote', 'models_rollback', 'sync',
-           'lab', 'app_command', 'Later', 'loaded', 'init_command', 'new_stage_command', 'diff', 'gc_command', 'doctor']
+           'lab', 'app_command', 'Later', 'loaded', 'init_command', 'new_stage_command', 'extend_command', 'diff',
+           'gc_command', 'doctor']
 
 # %% ../../nbs/cli/10_main.ipynb #815edb86
 import importlib
@@ -686,6 +687,16 @@ def new_stage_command(
     settings = _settings()
     made = project.override_stage(settings, name) if override else project.new_stage(settings, name)
     say(f"written: {made.relative_to(settings.root)}, exported to {settings.package}.stages.{name}", f"next: edit it (mlops-nb lab)    nbdev-export    mlops-nb check    mlops-nb run {name} --sample 2000")
+
+
+@app.command("extend")
+def extend_command() -> None:
+    "Begin a notebook in which the project adds metrics, model types and tasks of its own."
+    from mlops_nb.cli import project
+
+    settings = _settings()
+    made = project.extend(settings)
+    say(f"written: {made.relative_to(settings.root)}, exported to {settings.package}.extensions", "next: edit it (mlops-nb lab)    nbdev-export    name what you added in the charter    mlops-nb check")
 
 
 @app.command()
