@@ -308,7 +308,8 @@ class Drill:
         elif problem.kind.has_classes:
             codes = {name: k for k, name in enumerate(known[0]["probabilities"])}
             labels = actual.map(name_of).map(codes).to_numpy()
-            answers = Answers(np.array([list(s["probabilities"].values()) for s in known]), np.array([codes[name_of(d)] for d in decided]), list(codes.values()))
+            proba = np.array([list(s["probabilities"].values()) for s in known])
+            answers = Answers(proba, np.array([codes[name_of(d)] for d in decided]), list(codes.values()))
         return problem.kind.scores(answers, labels, [problem.metric])[problem.metric]
 
 # %% ../../nbs/loop/70_drill.ipynb #8b040c31

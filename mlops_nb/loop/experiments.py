@@ -66,7 +66,8 @@ def begin(
     metric, together = wish.metric or problem.metric, sum(share for arm, share in shares.items() if arm != control)
     if not evidence.evaluation.metrics:
         raise MlopsError(f"version {arms[control]} of '{model}' was registered without its figures, so no experiment can be planned by it; register it by: mlops-nb run")
-    intent = plan(figures(evidence.evaluation, metric, problem), metric, wish.effect, alpha=wish.alpha, power=wish.power, variants=len(others), share=min(max(together, 1e-6), 1 - 1e-6))
+    before, share = figures(evidence.evaluation, metric, problem), min(max(together, 1e-6), 1 - 1e-6)
+    intent = plan(before, metric, wish.effect, alpha=wish.alpha, power=wish.power, variants=len(others), share=share)
     size = intent["watched" if wish.watched else "fixed"]
     fixed = ExperimentPlan(metric, intent["minimum_effect"], size["control"], size["variant"], wish.alpha, wish.power, "sequential" if wish.watched else "fixed", dict(wish.guardrails))
     salt = secrets.token_hex(8)

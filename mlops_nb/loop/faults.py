@@ -39,12 +39,16 @@ def world_of(
     "A world of rows and a model's own description of them."
     fields, problem = evidence.form.fields, evidence.problem
     kinds: dict[str, str] = {f.name: f.kind for f in fields}
-    return World(rows.reset_index(drop=True), labels.reset_index(drop=True), kinds, frozenset(f.name for f in fields if f.nullable), problem.rules, problem.kind.has_classes)
+    rows, labels = rows.reset_index(drop=True), labels.reset_index(drop=True)
+    nullable = frozenset(f.name for f in fields if f.nullable)
+    return World(rows, labels, kinds, nullable, problem.rules, problem.kind.has_classes)
 
 # %% ../../nbs/loop/60_faults.ipynb #7731e799
 def _codes(world: World, labels: pd.Series) -> pd.Series:
     "Labels as numbers, in the order of the classes."
-    return pd.Series(pd.factorize(labels, sort=True)[0], index=labels.index, dtype=float) if world.has_classes else labels.astype(float)
+    if not world.has_classes:
+        return labels.astype(float)
+    return pd.Series(pd.factorize(labels, sort=True)[0], index=labels.index, dtype=float)
 
 
 def _tie(column: pd.Series, kind: str, codes: pd.Series) -> float:

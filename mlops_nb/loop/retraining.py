@@ -231,8 +231,8 @@ def _measures(
     many = problem.kind.resampled(_coded(y_true, said), said.proba, _coded(said.y_pred, said), counts)
     found = {"metric": many[problem.metric] * (1 if problem.greater_is_better else -1)}
     if problem.kind.has_positive:
-        lost = problem.costs.false_positive * (said.y_pred & ~y_true) + problem.costs.false_negative * (y_true & ~said.y_pred)
-        found["cost"] = -(counts @ lost) / counts.sum(axis=1)
+        costs, missed, mistaken = problem.costs, y_true & ~said.y_pred, said.y_pred & ~y_true
+        found["cost"] = -(counts @ (costs.false_positive * mistaken + costs.false_negative * missed)) / counts.sum(axis=1)
     return found
 
 

@@ -31,7 +31,8 @@ def quality_of(
     "How good a version is in a window, as far as that can be known."
     problem, before = evidence.problem, evidence.evaluation.metrics
     made: dict[str, Any] = {"metric": problem.metric, "greater_is_better": problem.greater_is_better, "labelled": len(part.y_true)}
-    made |= {"reference": {name: span.model_dump() for name, span in before.items()}, "estimated": {}, "realised": {}, "calibration": None, "p": {}}
+    made["reference"] = {name: span.model_dump() for name, span in before.items()}
+    made |= {"estimated": {}, "realised": {}, "calibration": None, "p": {}}
     if part.proba is not None and len(part.proba) > 1:
         found = _estimated(evidence, part.proba, part.y_pred)
         there = _estimated_before(evidence) if problem.metric in found else None
@@ -41,7 +42,8 @@ def quality_of(
         found = _realised(evidence, part.y_true, proba, part.y_pred[part.known])
         made["realised"] = _told(found)
         if problem.metric in before:
-            there = Estimate.told(**before[problem.metric].model_dump(include={"value", "low", "high"}), n=evidence.evaluation.n or 2)
+            span = before[problem.metric]
+            there = Estimate.told(span.value, span.low, span.high, evidence.evaluation.n or 2)
             made["p"]["quality"] = _drop(found[problem.metric], there, rules, problem)
         if problem.kind.has_positive and proba is not None:
             made["calibration"] = _calibrated(part.y_true, proba)
@@ -64,7 +66,8 @@ def _realised(evidence: Evidence, y_true: np.ndarray, proba: np.ndarray | None, 
 def _estimated(evidence: Evidence, proba: np.ndarray, y_pred: np.ndarray) -> dict[str, Estimate]:
     "Those metrics of the task that can be known before labels come."
     names = _influenced(evidence.problem)
-    return estimated(proba, y_pred, names, target_type=evidence.problem.kind.target_type, classes=evidence.rule.names) if names else {}
+    target_type = evidence.problem.kind.target_type
+    return estimated(proba, y_pred, names, target_type=target_type, classes=evidence.rule.names) if names else {}
 
 
 def _told(found: Mapping[str, Estimate]) -> dict[str, dict]:

@@ -394,7 +394,8 @@ def estimated(
     """
     if target_type == "continuous":
         raise ValueError("the quality of a continuous target can't be estimated without labels: a predicted number says nothing about how far off it is; wait for labels, or watch drift")
-    names, known = _known(names or MEASURES.get(target_type, ()), target_type), None if target_type == "binary" else _classes(classes, proba)
+    names = _known(names or MEASURES.get(target_type, ()), target_type)
+    known = None if target_type == "binary" else _classes(classes, proba)
     proba = _chances(proba, columns=None if known is None else len(known))
     y_pred = None if y_pred is None else _decided(y_pred, target_type, known or (), len(proba))
     if calibrator is not None and known is not None:
