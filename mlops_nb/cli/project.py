@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Column', 'look_at', 'guess_target', 'TargetTask', 'guess_task', 'sensitive_columns', 'columns_to_leave_out', 'Guess',
-           'charter_text', 'project_name', 'guess_from', 'Made', 'init', 'report', 'init_example', 'new_stage',
-           'extend', 'override_stage', 'difference']
+           'charter_text', 'project_name', 'guess_from', 'Made', 'init', 'report', 'init_example', 'add_notebook',
+           'new_stage', 'notebook_of', 'override_stage', 'difference']
 
 # %% ../../nbs/cli/20_project.ipynb #e6c48eaf
 import difflib
@@ -19,7 +19,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -561,7 +561,7 @@ def _write(folder: Path, name: str, charter: str, data: Path | None) -> list[str
     return there
 
 # %% ../../nbs/cli/20_project.ipynb #f283a68a
-def _add(settings: Settings, file: str, notebook: dict, proof: Callable[[Path], Any]) -> Path:
+def add_notebook(settings: Settings, file: str, notebook: dict, proof: Callable[[Path], Any]) -> Path:
     "Write a notebook under nbs, prove and export it; nothing is left behind when that fails."
     path = settings.root / "nbs" / file
     if path.exists():
@@ -579,7 +579,7 @@ def _add(settings: Settings, file: str, notebook: dict, proof: Callable[[Path], 
 
 def _add_stage(settings: Settings, file: str, notebook: dict) -> Path:
     "A stage that stands in the graph."
-    return _add(settings, f"stages/{file}", notebook, lambda path: (read_stage(path, settings.package), load_graph(settings)))
+    return add_notebook(settings, f"stages/{file}", notebook, lambda path: (read_stage(path, settings.package), load_graph(settings)))
 
 
 def _export(settings: Settings, path: Path) -> None:
@@ -623,13 +623,15 @@ def new_stage(
     reads = "rows" if "rows" in tables else tables[0]
     number = 10 * (1 + max(reading_order(s.path)[0] for s in graph.stages.values() if reading_order(s.path)[0] < sys.maxsize) // 10)
     facts = {"name": name, "title": name.replace("_", " ").capitalize(), "reads": reads}
-    cells = [_cell(kind, text.format(**facts), i) for i, (kind, text) in enumerate(_STAGE)]
-    return _add_stage(settings, f"{number}_{name}.ipynb", _notebook(cells))
+    return _add_stage(settings, f"{number}_{name}.ipynb", notebook_of((kind, text.format(**facts)) for kind, text in _STAGE))
 
 
-def _notebook(cells: list[dict[str, Any]]) -> dict[str, Any]:
+def notebook_of(
+    cells: Iterable[tuple[str, str]],  # markdown, code, parameters or lesson; and what is in it
+) -> dict[str, Any]:
+    "A notebook as its file has it."
     spec = {"display_name": "python3", "language": "python", "name": "python3"}
-    return {"cells": cells, "metadata": {"kernelspec": spec}, "nbformat": 4, "nbformat_minor": 5}
+    return {"cells": [_cell(kind, text, i) for i, (kind, text) in enumerate(cells)], "metadata": {"kernelspec": spec}, "nbformat": 4, "nbformat_minor": 5}
 
 
 def _cell(kind: str, source: str, position: int) -> dict[str, Any]:
@@ -641,27 +643,6 @@ def _cell(kind: str, source: str, position: int) -> dict[str, Any]:
 
 def _is_stock(graph: Graph, name: str) -> bool:
     return name in stock_stages() and graph.stages[name].path == stock_stages()[name].path
-
-# %% ../../nbs/cli/20_project.ipynb #5922cf30
-_EXTENSIONS = [
-    ("markdown", "# Extensions\n\n> Metrics, model types and tasks of this project's own.\n\nEach is one entry; name it in the charter (`metric`, `secondary`, `train.candidates`, `task`) and it is everywhere. After editing run `nbdev-export`."),
-    ("code", "#| default_exp extensions"),
-    ("code", "#| export\nimport numpy as np\nfrom sklearn.linear_model import SGDClassifier, SGDRegressor\nfrom sklearn.metrics import d2_absolute_error_score, matthews_corrcoef\n\nfrom mlops_nb.model.metrics import Metric\nfrom mlops_nb.model.model_types import ModelType, Range"),
-    ("markdown", "## Metrics\n\nThe function, whether greater is better, what it needs (probability, decision or value), its smallest and largest value, and what they mean."),
-    ("code", "#| export\nMETRICS = {\n    \"binary\": {\"mcc\": Metric(lambda y_true, y_pred, classes=None: matthews_corrcoef(y_true, y_pred), True, \"decision\", -1, 1, \"correlation of decisions and truth; 0 is guessing\")},\n    \"regression\": {\"d2\": Metric(lambda y_true, y_pred, classes=None: d2_absolute_error_score(y_true, y_pred), True, \"value\", -np.inf, 1, \"share of absolute error explained; 0 is the median\")},\n}"),
-    ("markdown", "## Model types\n\nThe recipe that it reads, its estimators, what is searched, and how it is served."),
-    ("code", "#| export\nMODEL_TYPES = [\n    ModelType(\"sgd\", \"linear\", SGDClassifier(loss=\"log_loss\"), SGDRegressor(), space={\"alpha\": Range(1e-6, 1e-2, 1e-4, True)}, serving=\"plain\"),\n]"),
-    ("markdown", "## Tasks\n\nA task begins with one whose answers look like its own: `class Counts(Regression)`. See `mlops_nb.model.tasks.task` for what it may say otherwise."),
-    ("code", "#| export\nTASKS = []"),
-]  # fmt: skip
-
-
-def extend(
-    settings: Settings,
-) -> Path:
-    "A notebook in which the project adds metrics, model types and tasks, exported."
-    cells = [_cell(kind, text, i) for i, (kind, text) in enumerate(_EXTENSIONS)]
-    return _add(settings, "extensions.ipynb", _notebook(cells), lambda path: None)
 
 # %% ../../nbs/cli/20_project.ipynb #1f082968
 def override_stage(

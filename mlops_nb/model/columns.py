@@ -242,7 +242,7 @@ def frame_of(
             made[field.name] = pd.Series(column.values).astype(kind)
     return pd.DataFrame(made)
 
-# %% ../../nbs/model/40_columns.ipynb #0eb74574
+# %% ../../nbs/model/40_columns.ipynb #1bdb46e2
 class Scored(NamedTuple):
     "What a model says about a table."
 
@@ -251,7 +251,7 @@ class Scored(NamedTuple):
     flags: dict[str, int]  # such as {"age: range": 12}
     unread: list[str]  # columns that hold ten values or more and not one that can be read
 
-
+# %% ../../nbs/model/40_columns.ipynb #0eb74574
 class Scorer:
     "A registered version that answers tables."
 

@@ -15,7 +15,7 @@ from typing import Any
 from ..base.artifacts import Json, digest_of
 from ..base.secrets import secrets_of
 from ..base.settings import Settings
-from ..model.extensions import extensions_file
+from ..model.extensions import imported
 from .execute import WARM, kernel_environment
 from .reach import Reach, files_of, patiently, plain_code, version_of
 from .signatures import Stage
@@ -34,8 +34,7 @@ def ingredients(
     "Everything that decides a stage's result; its digest is the stage's key."
     own = stage.source("parameters", "run")
     cells, magic = "\n".join(cell.python for cell in own), [cell.source for cell in own if cell.python != cell.source]  # IPython's lines count as they are
-    added = f"\nimport {settings.package}.extensions" if extensions_file(settings) else ""  # what a project adds may change any stage
-    reach = Reach(settings.root, settings.home).follow(cells + added, stage.module)
+    reach = Reach(settings.root, settings.home).follow(f"{cells}\n{imported(settings)}", stage.module)  # what a project adds may change any stage
     return {
         "format": FORMAT,
         "code": digest_of("\n".join([plain_code(patiently(ast.parse, cells)), *magic]).encode()),

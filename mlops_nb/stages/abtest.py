@@ -21,7 +21,7 @@ from scipy import stats
 
 from ..model.decision import number_of, is_positive
 from ..base.errors import MlopsError, nearest
-from ..model.tasks.task import Task
+from ..model.tasks.task import Answers, Task
 from ..base.settings import find_root
 from ..pipeline.stage import Figure, Input, Json, Output, log
 from ..sources.tables import read_table
@@ -30,7 +30,6 @@ from ..model.problem import Problem
 from ..registry.evidence import Evaluation, Span
 from .problem import as_markdown
 from ..stats.experiment import Analysis, Conclusion, Measure, Size, analyse, decide, linearised, ratio_mismatch, sample_size
-from ..stats.quality import MEASURES, contributions
 from ..stats.sequential import always_valid, critical, effective, planned
 from ..log.assignment import Experiment, ExperimentPlan, assign, check_assignment, unit_of
 
@@ -58,8 +57,7 @@ def _more(kind: Task) -> list[str]:
 def check_comparable(name: str, kind: Task) -> None:
     "Raise where nothing says what one row contributes to a metric."
     is_greater_better(name, kind)
-    able = [*(m for m, how in kind.metrics.items() if how.each or m in MEASURES[kind.target_type]), *_more(kind)]
-    if name not in able:
+    if name not in (able := [*kind.comparable(), *_more(kind)]):
         raise MlopsError(f"versions can't be compared by {name}: nothing says what a single row contributes to it; a {kind.name} task's can be compared by {', '.join(able)}")
 
 # %% ../../nbs/stages/150_abtest.ipynb #4ac9bb50
@@ -208,7 +206,7 @@ def contributed(
     kind = problem.kind
     check_comparable(name, kind)
     if not kind.has_classes:
-        return _each(kind, name, pd.to_numeric(rows["label"]).to_numpy(float), None, rows["decision"].to_numpy(float))
+        return kind.each(name, pd.to_numeric(rows["label"]).to_numpy(float), Answers(None, rows["decision"].to_numpy(float)))
     read = str if isinstance(rows["decision"].iloc[0], str) else number_of  # numbers and truths, whatever their labels look like
     y_true, y_pred = (np.array([read(v) for v in rows[c]], dtype=object) for c in ("label", "decision"))
     if name == "accuracy":
@@ -217,18 +215,10 @@ def contributed(
         y_true, y_pred = is_positive(y_true, problem.positive), is_positive(y_pred, problem.positive)
         if name == "cost":
             return np.where(y_true & ~y_pred, problem.costs.false_negative, np.where(y_pred & ~y_true, problem.costs.false_positive, 0.0))
-        return _each(kind, name, y_true, rows["probability"].to_numpy(float), y_pred)
+        return kind.each(name, y_true, Answers(rows["probability"].to_numpy(float), y_pred))
     classes = list(rows["probabilities"].iloc[0])
     proba = np.array([[p[c] for c in classes] for p in rows["probabilities"]])
-    return _each(kind, name, y_true, proba, y_pred, [read(c) for c in classes])
-
-
-def _each(kind: Task, name: str, y_true: np.ndarray, proba: np.ndarray | None, y_pred: np.ndarray, classes: list | None = None) -> np.ndarray:
-    "As the metric's entry says it, else by its influence function."
-    metric = kind.metrics[name]
-    if metric.each is None:
-        return contributions(name, y_true, proba, y_pred, kind.target_type, classes)
-    return np.asarray(metric.each(y_true, proba if metric.needs == "probability" else y_pred, classes), float)
+    return kind.each(name, y_true, Answers(proba, y_pred, [read(c) for c in classes]))
 
 # %% ../../nbs/stages/150_abtest.ipynb #15461b8d
 def units_of(

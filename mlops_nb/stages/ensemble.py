@@ -81,18 +81,11 @@ def make_ensemble(
     return stack(parts, final_estimator=final_estimator(task), cv=5)
 
 # %% ../../nbs/stages/080_ensemble.ipynb #581b9e61
-def _given(
-    one: Answers,
-) -> np.ndarray:  # n, or n x classes
-    "What an answer rests on: probabilities, or numbers."
-    return one.y_pred if one.proba is None else one.proba
-
-
 def matrix_of(
     said: dict[str, Answers],  # by member
 ) -> np.ndarray:  # n x members (x classes)
     "The members' answers side by side: what the final estimator reads."
-    return np.column_stack([_given(one) for one in said.values()])
+    return np.column_stack([one.given for one in said.values()])
 
 # %% ../../nbs/stages/080_ensemble.ipynb #2d58c191
 def blend(
@@ -104,7 +97,7 @@ def blend(
     "The ensemble's answers about the same rows."
     some = next(iter(said.values()))
     if name == "voting":
-        together = np.mean([_given(one) for one in said.values()], axis=0)
+        together = np.mean([one.given for one in said.values()], axis=0)
     elif some.proba is None:
         together = final.predict(matrix_of(said))
     else:

@@ -29,9 +29,10 @@ from mlops_nb.stages.ensemble import choose_model, hold_contest, refit
 from mlops_nb.stages.features import make_recipe
 from mlops_nb.model.problem import Problem, check_problem
 from mlops_nb.model.metrics import metric_value
+from mlops_nb.model.model_types import MODEL_TYPES
 from mlops_nb.model.conform import learn_schema
 from mlops_nb.stages.split import split_rows
-from mlops_nb.stages.train import CANDIDATES, answers_of, cross_validate, features_of, make_folds, make_model, rank_candidates, truth_of
+from mlops_nb.stages.train import answers_of, cross_validate, features_of, make_folds, make_model, rank_candidates, truth_of
 from mlops_nb.stages.tune import choose_models, tune_models, tuned_result
 from mlops_nb.stages.validate import judge_rows
 
@@ -51,7 +52,7 @@ def ours(charter: Charter, stated: Problem, train: pd.DataFrame, valid: pd.DataF
     of = {name: k["features"][name] for name in ("derive", "rare", "max_onehot", "keep", "seed")}
     recipe = make_recipe(learn_schema(train, stated), stated, **of)
     fold_of = make_folds(train, stated, k["train"]["folds"], k["train"]["seed"])
-    models = {n: make_model(n, recipe, stated.task, k["train"]["seed"]) for n in k["train"]["candidates"] if n in CANDIDATES}
+    models = {n: make_model(n, recipe, stated.task, k["train"]["seed"]) for n in k["train"]["candidates"] if n in MODEL_TYPES}
     ranked = rank_candidates(cross_validate(models, train, stated, fold_of), models, stated)
     board = {"metric": stated.metric, "greater_is_better": stated.greater_is_better, "folds": k["train"]["folds"], "seed": k["train"]["seed"], "candidates": ranked}
     searched = choose_models(board, k["tune"]["n_models"])
@@ -89,7 +90,7 @@ def main() -> None:
         parts = split_rows(rows, stated, **k, seed=seed)
         model, name = ours(charter, stated, parts.train, parts.valid)
         truth = truth_of(parts.test, stated)
-        auc["ours"].append(metric_value("roc_auc", truth, answers_of(model, features_of(parts.test, stated), stated).probability))
+        auc["ours"].append(metric_value("roc_auc", truth, answers_of(model, features_of(parts.test, stated), stated).proba))
         plain = baseline(stated, pd.concat([parts.train, parts.valid], ignore_index=True), parts.test)
         auc["baseline"].append(metric_value("roc_auc", truth, plain))
         print(f"seed {seed}: {name} {auc['ours'][-1]:.5f}, baseline {auc['baseline'][-1]:.5f}, {time.monotonic() - start:.0f} s", flush=True)

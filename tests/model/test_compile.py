@@ -36,7 +36,8 @@ from mlops_nb.model.problem import Problem
 from mlops_nb.model.tasks.known import task_of
 from mlops_nb.stages.register import compiled_line, compile_version
 from mlops_nb.model.conform import conform, learn_schema
-from mlops_nb.stages.train import CANDIDATES, make_model
+from mlops_nb.model.model_types import MODEL_TYPES
+from mlops_nb.stages.train import make_model
 
 warnings.filterwarnings("ignore", module="sklearn")
 
@@ -49,7 +50,7 @@ def one_thread():
 
 
 TASKS = ("binary", "multiclass", "regression")
-SINGLES = [(t, n) for t in TASKS for n, c in CANDIDATES.items() if (c.regressor if t == "regression" else c.classifier) is not None and n != "neighbours"]
+SINGLES = [(t, n) for t in TASKS for n, c in MODEL_TYPES.items() if c.estimator(t) is not None and c.serving == "compiled"]
 
 
 def made_up(seed: int, n: int = 600) -> pd.DataFrame:
@@ -120,7 +121,7 @@ def proven(model, scene_, **more) -> CompiledModel:
     return made
 
 
-@pytest.mark.parametrize("name", [n for n in CANDIDATES if n != "neighbours"])
+@pytest.mark.parametrize("name", [n for n, c in MODEL_TYPES.items() if c.serving == "compiled"])
 def test_every_candidate(scene, name):
     task, schema, *_ = scene
     if (task, name) not in SINGLES:
@@ -159,7 +160,7 @@ def test_calibration(name, method):
     for task in ("binary", "multiclass"):
         scene_ = make_scene(task)
         made = recipes(scene_[1], task)
-        if name in CANDIDATES:
+        if name in MODEL_TYPES:
             params = {"random_forest": {"n_estimators": 9}, "gradient_boosting": {"max_iter": 12}}.get(name)
             proven(calibrated(make_model(name, made, task, 0, params), method), scene_)
         else:

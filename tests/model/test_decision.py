@@ -39,6 +39,7 @@ from mlops_nb.model.problem import Problem
 from mlops_nb.stages.register import prove_version
 from mlops_nb.model.rule import with_rule
 from mlops_nb.model.conform import conform, learn_schema
+from mlops_nb.model.tasks.known import task_of
 from mlops_nb.stages.train import answers_of
 from mlops_nb.stages.validate import judge_rows
 from mlops_nb.log.items import BadItem, label_of
@@ -114,7 +115,7 @@ def test_all_mean_the_same_class(how, positive):
     at = 1 if is_positive(list(model.classes_), positive)[1] else 0
     chance = model.predict_proba(rows)[:, at]
     assert len(model.classes_) == 2 and positive_probability(model, rows, positive).tolist() == chance.tolist()
-    assert answers_of(model, rows, found.stated).probability.tolist() == chance.tolist()
+    assert answers_of(model, rows, found.stated).proba.tolist() == chance.tolist()
     assert explained_column(model, rows[:3], positive).tolist() == [at] * 3
     decision = evidence.rule
     assert decision.at == at and decision.classes == [name_or_self(c) for c in model.classes_] and decision.positive == decision.classes[at]
@@ -134,11 +135,11 @@ def test_all_mean_the_same_class(how, positive):
     labels = [label_of(v.item() if hasattr(v, "item") else v, o) for v, o in zip(found.rows.late, outputs, strict=True)]
     real, picked = is_positive(found.rows.late, positive), np.array([a.decision == decision.positive for a in answers])
     part = part_of(window_of(outputs, labels), 1, evidence)
-    assert part.known.all() and part.y_true.tolist() == real.tolist() and part.decisions.tolist() == picked.tolist() and not part.notes
+    assert part.known.all() and part.y_true.tolist() == real.tolist() and part.y_pred.tolist() == picked.tolist() and not part.notes
     table = pd.DataFrame({"label": labels, "decision": [json.loads(o)["decision"] for o in outputs], "probability": chance, "probabilities": [json.loads(o)["probabilities"] for o in outputs]})
     assert contributed(table, "accuracy", found.stated).tolist() == (real == picked).astype(float).tolist()
     assert contributed(table, "cost", found.stated).tolist() == (real != picked).astype(float).tolist()
-    assert as_target(pd.Series(labels), raw.late, "binary").tolist() == found.rows.late.tolist()
+    assert as_target(pd.Series(labels), raw.late, task_of("binary")).tolist() == found.rows.late.tolist()
 
 
 def name_or_self(value):
@@ -221,7 +222,7 @@ def test_multiclass_of_numbers_with_gaps():
         output = json.dumps({"decision": 4, "flags": [], "probability": 0.5, "probabilities": dict(zip(names, (0.2, 0.5, 0.3), strict=True))})
         assert [label_of(given, output) for given in (4, 4.0, "4", "4.0")] == [names[1]] * 4
         part = part_of(window_of([output] * 2, [names[1], names[2]]), 1, evidence)
-        assert part.y_true.tolist() == ["4", "5"] and part.decisions.tolist() == ["4", "4"] and part.proba.tolist() == [[0.2, 0.5, 0.3]] * 2
+        assert part.y_true.tolist() == ["4", "5"] and part.y_pred.tolist() == ["4", "4"] and part.proba.tolist() == [[0.2, 0.5, 0.3]] * 2
     with pytest.raises(BadItem, match="expected one of the classes of the version that answered: 3.0, 4.0, 5.0"):
         label_of("4.5", output)
 

@@ -33,9 +33,14 @@ def add_task(
 ) -> None:
     "Make a task known, under its name."
     asked = ("name", "meaning", "target_type", "metrics", "cells", "singles")
-    lacking = [what for what in asked if not getattr(task, what, None)] + [f"cells['{cell}']" for cell in CELLS if cell not in getattr(task, "cells", {cell: ""})]
+    lacking = [what for what in asked if not getattr(task, what, None)]
+    lacking += [f"cells['{cell}']" for cell in CELLS if cell not in getattr(task, "cells", {cell: ""})]
     if lacking:
-        raise MlopsError(f"task {getattr(task, 'name', type(task).__name__)!r} is incomplete: it lacks {', '.join(lacking)}; begin with the task whose answers look like its own: class {type(task).__name__}(Regression)")
+        name = getattr(task, "name", type(task).__name__)
+        raise MlopsError(
+            f"task '{name}' is incomplete: it lacks {', '.join(lacking)}; "
+            f"begin with the task whose answers look like its own: class {type(task).__name__}(Regression)"
+        )
     if task.name in TASKS and type(TASKS[task.name]) is not type(task):
         raise MlopsError(f"there is a task '{task.name}' already; give yours another name")
     trust(*task.trusted)

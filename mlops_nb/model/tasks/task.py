@@ -19,6 +19,11 @@ class Answers(NamedTuple):
     y_pred: Any  # n: bool, labels or numbers
     classes: list | None = None  # of the columns of proba
 
+    @property
+    def given(self) -> Any:
+        "What it rests on: probabilities, or numbers."
+        return self.y_pred if self.proba is None else self.proba
+
 # %% ../../../nbs/model/tasks/10_task.ipynb #21e48841
 #: Parts of the lifecycle that mean something of their own for each task.
 CELLS = ("evaluate", "fairness", "explain", "compiled serving", "batch", "drift", "A/B", "retraining", "app")
@@ -106,6 +111,26 @@ class Task:
     ) -> Any:  # unfitted; None: this type can't do this task
         "Which estimator of a model type learns this task."
         return entry.own.get(self.name, entry.classifier if self.has_classes else entry.regressor)
+
+    def comparable(self) -> list[str]:
+        "Its metrics that are a mean over rows, so that versions can be compared by them in an experiment."
+        from mlops_nb.stats.quality import MEASURES
+
+        return [name for name, metric in self.metrics.items() if metric.each or name in MEASURES[self.target_type]]
+
+    def each(
+        self,
+        name: str,  # one of comparable
+        y_true: Any,  # n
+        said: Answers,
+    ) -> Any:  # n values whose mean is the metric; nan where it is undefined
+        "What each row contributes to a metric: as its entry says, else by its influence function."
+        from mlops_nb.stats.quality import contributions
+
+        metric = self.metrics[name]
+        if metric.each is None:
+            return contributions(name, y_true, said.proba, said.y_pred, self.target_type, said.classes)
+        return metric.each(y_true, said.proba if metric.needs == "probability" else said.y_pred, said.classes)
 
     def group_measures(
         self,
