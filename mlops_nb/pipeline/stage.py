@@ -324,6 +324,7 @@ def _lose_nothing() -> None:
 def bind(module: str) -> dict[str, Any]:
     "Every name of an exported module, as if its cells had run here: what replaces exported cells in a headless notebook."
     _lose_nothing()
-    open_project()
+    if os.environ.get("MLOPS_NB_CONTEXT"):  # a run of a project
+        open_project()
     warnings.filterwarnings("ignore", "IProgress not found")  # tqdm's, on a page that nobody watches live
     return {name: value for name, value in vars(importlib.import_module(module)).items() if not name.startswith("__")}
