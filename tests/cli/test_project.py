@@ -359,7 +359,7 @@ def test_two_charters_share_a_store_and_nothing_else(project):
         assert set(ended.values()) == {"cached"} and again["charter"] == summary["charter"]
         assert {n: s["outputs"] for n, s in again["stages"].items()} == {n: s["outputs"] for n, s in summary["stages"].items()}
     assert sorted(f.stem for f in (project.root / ".mlops" / "view").iterdir()) == ["huge", "tiny"]
-    assert {(v.name, v.version): load(uri, v.name, v).evidence["total"] for v in versions(uri)} == {("tiny", 1): 15, ("huge", 1): 62}
+    assert {(v.name, v.version): load(uri, v.name, v).evidence.content()["total"] for v in versions(uri)} == {("tiny", 1): 15, ("huge", 1): 62}
 
     # a person's decision about one is none about the other, and a new version of one is none of the other
     promote(uri, "huge", 1, reason="tested")
@@ -481,7 +481,7 @@ from mlops_nb.registry.sample import sample_frame
 from mlops_nb.base.settings import load_settings
 from mlops_nb.serving.prediction import Predictor
 found = Predictor.load(load_settings(), which="latest")
-answers = found.predict(sample_frame(found.evidence["sample"]))
+answers = found.predict(sample_frame(found.evidence.sample))
 assert len(answers) > 1 and not {"mlflow", "shap", "matplotlib", "optuna", "IPython"} & set(sys.modules)
 print(answers[0].model, answers[0].decision)
 """

@@ -8,19 +8,23 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-FILE = Path(__file__).parents[2] / "nbs" / "tutorials" / "your_data.ipynb"
+FOLDER = Path(__file__).parents[2] / "nbs" / "tutorials"
+BOTH_WAYS = pytest.mark.parametrize("now", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["committed", "run now"])
+
+
+def notebook_of(name: str, now: bool, folder: Path) -> dict:
+    """The notebook as it is kept, or as it comes out here."""
+    if not now:
+        return json.loads((FOLDER / name).read_text(encoding="utf-8"))
+    notebook = nbformat.read(FOLDER / name, as_version=4)
+    NotebookClient(notebook, timeout=900, kernel_name="python3", resources={"metadata": {"path": str(folder)}}).execute()
+    assert list(folder.iterdir()) == [], "it works in a folder of its own"
+    return notebook
 
 
 @pytest.fixture(scope="module", params=["committed", pytest.param("run now", marks=pytest.mark.slow)])
 def tutorial(request, tmp_path_factory) -> dict:
-    """The notebook as it is kept, and as it comes out here."""
-    if request.param == "committed":
-        return json.loads(FILE.read_text(encoding="utf-8"))
-    notebook = nbformat.read(FILE, as_version=4)
-    folder = tmp_path_factory.mktemp("tutorial")
-    NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(folder)}}).execute()
-    assert list(folder.iterdir()) == [], "it works in a folder of its own"
-    return notebook
+    return notebook_of("your_data.ipynb", request.param != "committed", tmp_path_factory.mktemp("tutorial"))
 
 
 def said(notebook: dict, pattern: str) -> str:
@@ -60,4 +64,16 @@ def test_it_is_fit_to_be_read(tutorial):
     shown = json.dumps([c["outputs"] for c in tutorial["cells"] if c["cell_type"] == "code"])
     assert not re.search(r"/(tmp|home|root|Users)/|\\u001b", shown), "no path of a machine, no terminal's signs"
     assert '"error"' not in shown and len(json.dumps(tutorial)) < 200_000
-    assert "| export" not in json.dumps(tutorial) and not (FILE.parents[2] / "mlops_nb" / "tutorials").exists()
+    assert "| export" not in json.dumps(tutorial) and not (FOLDER.parents[1] / "mlops_nb" / "tutorials").exists()
+
+
+@BOTH_WAYS
+def test_what_a_project_adds(now, tmp_path):
+    own = notebook_of("your_own.ipynb", now, tmp_path)
+    assert "exported to gym.extensions" in said(own, "^!mlops-nb extend") and "sound: " in said(own, "^import re")
+    assert len(re.findall(r"(?m)^\w+ +done ", said(own, "^!mlops-nb run"))) == 15
+    shown = said(own, "^!mlops-nb models show")
+    assert "chosen linear" in shown and re.search(r"poisson_deviance +1\.\d+ +[01]\.\d+ to", shown)
+    assert "no metric 'roc_auc' for a count task; known: mae, poisson_deviance" in said(own, "metric: roc_auc")
+    refused = said(own, "add_model_type, ModelType")
+    assert "gives no probabilities" in refused and "'gamma'" in refused and 'say serving="plain"' in refused
