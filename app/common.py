@@ -12,7 +12,8 @@ from mlops_nb.base.errors import MlopsError
 from mlops_nb.registry.evidence import Evidence, Span
 from mlops_nb.registry.files import read_evidence
 from mlops_nb.registry.versions import Version, versions
-from mlops_nb.base.settings import Settings, load_settings
+from mlops_nb.base.settings import Settings
+from mlops_nb.model.extensions import open_project
 from mlops_nb.base.text import in_csv, in_markdown, in_terminal
 from mlops_nb.serving.prediction import Predictor
 
@@ -29,7 +30,7 @@ PHASES: dict[str, tuple[Any, str, str]] = {  # colour, icon, words
 def settings() -> Settings:
     "The project's settings; an error ends the page in one sentence."
     try:
-        return load_settings()
+        return open_project()
     except MlopsError as error:
         st.error(in_markdown(error))
         st.stop()

@@ -93,7 +93,7 @@ def cited_by_versions(settings: Settings) -> Cited:
             found.mlflow_runs.add(version.mlflow_run)
             found.digests |= {version.model_digest, version.evidence_digest}
             if version.model_digest and has(uri, version.name, version.version):
-                found.digests |= _digests(read_evidence(uri, version))
+                found.digests |= _digests(read_evidence(uri, version).content())
     return found
 
 

@@ -67,7 +67,7 @@ class PlainRows(_Part):
 class Evidence(BaseModel):
     "Everything that is known about a version."
 
-    model_config = ConfigDict(extra="allow", frozen=True, populate_by_name=True)
+    model_config = ConfigDict(extra="allow", frozen=True, populate_by_name=True, serialize_by_alias=True)
 
     format: int = 0  # of files before it was written down
     asked: Problem | None = Field(None, alias="problem")
@@ -111,7 +111,7 @@ class Evidence(BaseModel):
 
     def content(self) -> dict[str, Any]:
         "As the file has it."
-        return self.model_dump(mode="json", by_alias=True, exclude_unset=True)
+        return self.model_dump(mode="json", exclude_unset=True)
 
 # %% ../../nbs/registry/25_evidence.ipynb #a16d3c29
 def as_evidence(

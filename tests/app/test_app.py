@@ -68,7 +68,7 @@ def registered(uri: str, stated: dict, estimator, kind: str = "tree") -> Version
     background = plain_rows(conform(background_rows(model, known, 20, positive=problem.positive), form))
     sample = sample_of(model, sample_rows(train, form, 4, 0))
     gates = gate_list(parts["evaluation"], parts["fairness_audit"])
-    evidence = evidence_of(parts, {}, sample, background, len(train), {"commit": "c" * 40, "dirty": True})
+    evidence = evidence_of(parts, {}, sample, background, len(train), {"commit": "c" * 40, "dirty": True}, {"made": False})
     return register(uri, problem.name, model, as_evidence(evidence), phase_of(gates)[0], reason=phase_of(gates)[1], run="run-1")
 
 

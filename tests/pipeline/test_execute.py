@@ -21,6 +21,7 @@ class Ran:
     def __init__(self, folder: Path, *cells: str, timeout: int = 600, budget: int = 2_000_000, kernel: str = "mlops-nb"):
         folder.mkdir(exist_ok=True)
         file = folder / "10_talk.ipynb"
+        (folder / "settings.ini").write_text("[mlops_nb]\n")
         file.write_text(json.dumps(notebook(["#| default_exp base.errors", "#| export\nimport re", "PARAMETERS\nn: int = 1", *cells])))
         context = {"run": "r", "stage": "talk", "home": str(folder), "inputs": {}, "record": str(folder / "record.jsonl"), "source": "", "log_url": "", "targets": {}}
         flood = Flood(folder, budget, Masker([]))

@@ -23,7 +23,7 @@ from sklearn.preprocessing import OneHotEncoder
 from mlops_nb.cli import doctor
 from mlops_nb.registry.changes import publish
 from mlops_nb.registry.client import mlflow_client, registry_file
-from mlops_nb.registry import files
+from mlops_nb.registry import evidence, files
 from mlops_nb.registry.files import has, read_evidence, read_file
 from mlops_nb.registry.loading import load
 from mlops_nb.registry.promotion import promote, rollback
@@ -31,7 +31,7 @@ from mlops_nb.registry.registration import register
 from mlops_nb.registry.released import read_released, released_file
 from mlops_nb.registry.sample import sample_of
 from mlops_nb.registry.versions import Version, _facts_client, _facts_sqlite, get, released, versions
-from mlops_nb.base.artifacts import Json, Model, digest_of
+from mlops_nb.base.artifacts import Model, digest_of
 from mlops_nb.base.errors import MlopsError
 from mlops_nb.base.settings import Settings
 
@@ -436,7 +436,7 @@ def test_an_mlflow_server_does_as_well(tmp_path):
         assert [(v.version, v.phase) for v in versions(uri, "income")] == [(5, "staging"), (3, "archived"), (2, "rejected"), (1, "production")]
         assert has(uri, "income", 1) and not has(uri, "income", 9)
         loaded = load(uri, "income")
-        assert loaded.version.version == 1 and loaded.evidence == json.loads(Json.dump(evidence_of(fitted(1.0))))
+        assert loaded.version.version == 1 and loaded.evidence == evidence.as_evidence(evidence_of(fitted(1.0)))
         model = fitted(1.0)
         assert register(uri, "income", model, evidence_of(model), "staging").version == 1
         published_by_a_server(uri, tmp_path / "copy")
@@ -453,9 +453,10 @@ def test_a_server_that_is_away_is_one_sentence_without_secrets(monkeypatch):
     assert Path("mlruns").exists() is False
 
 
-def test_evidence_of_a_newer_program_is_a_sentence(uri):
+def test_evidence_of_a_newer_program_is_a_sentence(uri, monkeypatch):
     model = fitted(1.0)
-    version = register(uri, "income", model, evidence_of(model) | {"format": 2}, "staging")
+    version = register(uri, "income", model, evidence_of(model) | {"format": 1}, "staging")
+    monkeypatch.setattr(evidence, "FORMAT", 0)  # as if this program were older
     for read in (lambda: read_evidence(uri, version), lambda: load(uri, "income")):
-        with pytest.raises(MlopsError, match=r"evidence of income/1 is of format 2, this program reads up to 1.*pip install -U mlops-nb"):
+        with pytest.raises(MlopsError, match=r"evidence of income/1 is of format 1, this program reads up to 0.*pip install -U mlops-nb"):
             read()
