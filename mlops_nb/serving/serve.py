@@ -27,6 +27,7 @@ import msgspec
 from ..base.errors import MlopsError
 from ..registry.released import choose, read_released, released_file, target_of
 from ..base.settings import Settings
+from ..model.extensions import extensions_file, open_project
 from ..base.text import lines_of, say
 from ..log.predictions import Durability
 
@@ -49,6 +50,7 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     host: str = "127.0.0.1"  # REST listens there
     hosts: list[str] = []  # further names that it is asked by
     cors: list[str] = []  # origins of pages elsewhere that may ask it
+    project: str = ""  # its folder, where it adds tasks, metrics or model types of its own
 
 
 _ENVIRONMENT = "MLOPS_NB_SERVE"
@@ -185,6 +187,8 @@ def make_app() -> Any:  # the ASGI app
     if lines is not None:
         logging.basicConfig(handlers=[lines], level=logging.INFO, force=True)
     try:
+        if options.project:
+            open_project(Path(options.project))
         service = service_of(options, lines=lines)
     except MlopsError as error:
         if multiprocessing.parent_process() is None:
@@ -260,6 +264,8 @@ def serve(
         if metrics:
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = metrics
         about = {"released": str(released), "model": name, "which": which, "home": str(settings.home), "keys": str(keys or ""), "grpc": grpc, "tls": tls, "metrics": metrics, "host": host}
+        if extensions_file(settings):
+            about["project"] = str(settings.root)
         options = checked(Options, about | more)
         os.environ[_ENVIRONMENT] = msgspec.json.encode(options).decode()
         config = uvicorn.Config(

@@ -186,6 +186,22 @@ def test_compiled_serving(gym):
     own = gym.made.model.predict(gym.known).tolist()
     same = (lambda found: found == own) if gym.kind.has_classes else (lambda found: found == pytest.approx(own, rel=1e-9))
     assert same([a.decision for a in served.predict(gym.frame)])
+    assert "gym" in command(gym.root, "serve", "gym", "--check")
+
+
+def test_a_service_of_two_workers(gym):
+    """Each worker is a process of its own, that knows the project's task by itself."""
+    from ..serving.test_rest import Server
+
+    server = Server(gym.root, "gym", "--workers", "2")
+    try:
+        rows = gym.frame.drop(columns="comes").head(20).to_dict("records")
+        said = [server.predict(rows)[1]["predictions"] for _ in range(4)]
+    finally:
+        server.stop()
+    own = gym.made.model.predict(gym.known.head(20)).tolist()
+    for answers in said:
+        assert [a["decision"] for a in answers] == (own if gym.kind.has_classes else pytest.approx(own, rel=1e-9))
 
 
 def test_batch(gym):

@@ -307,6 +307,7 @@ def told(capsys, run, *words: str) -> str:
 
 def test_every_command_that_shows_what_others_wrote(opened, monkeypatch, capsys):
     from mlops_nb.cli import main as cli
+    from mlops_nb.cli import models as models_commands
     from mlops_nb.base.errors import MlopsError
     from mlops_nb.cli import log, monitoring
     from mlops_nb.monitoring.reports import reports
@@ -322,7 +323,7 @@ def test_every_command_that_shows_what_others_wrote(opened, monkeypatch, capsys)
     lines = told(capsys, log.log_app, "query", sql, "--json").splitlines()
     assert {json.loads(line)["subject"] for line in lines} >= {v for v in VALUES if not UNSEEN.search(v)}  # JSON that is read is what was written
     told(capsys, log.log_app, "events")
-    models = cli.models_app
+    models = models_commands.models_app
     told(capsys, models, "promote", "income", "1", "--reason", VALUES[13], "--by", VALUES[12])
     for words in (["list"], ["show", "income"], ["show", "income", "--json"]):
         told(capsys, models, *words)
