@@ -114,7 +114,7 @@ def lineage(version: Version, evidence: Evidence) -> pd.DataFrame:
         "registered": version.created.replace("T", " ").replace("Z", " UTC"),
         "pipeline run": version.pipeline_run or "by hand",
         "model": decision.why or decision.chosen,
-        "decides": problem.kind.decides(decision.threshold),
+        "decides": problem.kind.decides(problem, decision.threshold),
         "data": f"{data.get('name') or problem.data.source}, sha256 {str(data.get('sha256', ''))[:12]}",
         "rows": f"{data.get('rows', 0):,} read, {data['rows_train']:,} to train on, {evidence.evaluation.n:,} to test on",
         "licence": problem.data.licence or "not said",

@@ -51,6 +51,7 @@ class Costs(_Part):
 
     false_positive: float = 1.0
     false_negative: float = 1.0
+    matrix: dict[str, dict[str, float]] = {}  # of several classes: what is true, what is decided, what that costs; an error that isn't named costs 1
 
 
 class Data(_Part):

@@ -218,7 +218,7 @@ def answers(
 ) -> Answers:
     "What a version says about rows."
     problem, evidence = model.evidence.problem, model.evidence
-    return problem.kind.answers(model.model, conform(rows, evidence.form), problem.positive, evidence.rule.threshold)
+    return problem.kind.answers(model.model, conform(rows, evidence.form), problem, evidence.rule.threshold)
 
 # %% ../../nbs/loop/30_retraining.ipynb #bd9cda5b
 def _measures(

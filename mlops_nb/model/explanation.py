@@ -35,7 +35,7 @@ def explained_column(
     if not hasattr(model, "predict_proba"):
         return np.zeros(len(rows), int)
     if positive is None:
-        return _outputs(model, rows).argmax(axis=1)
+        return np.searchsorted(model.classes_, model.predict(rows))
     return np.full(len(rows), position(model.classes_, positive))
 
 # %% ../../nbs/model/80_explanation.ipynb #4d90774e
@@ -183,7 +183,7 @@ def tree_rows(
     "SHAP values by TreeExplainer (Lundberg et al. 2020, interventional), summed up to raw columns; an error that says why where it does not fit."
     from sklearn.pipeline import Pipeline
 
-    model = without_rule(model)
+    ruled, model = model, without_rule(model)
     if not isinstance(model, Pipeline):
         raise MlopsError(f"TreeExplainer does not fit: it explains one tree model behind a recipe, and the winner is a {type(model).__name__}")
     if not type(model[-1]).__module__.startswith(_TREES):
@@ -192,7 +192,7 @@ def tree_rows(
         raise MlopsError(f"TreeExplainer does not fit: {type(model[-1]).__name__} splits on categories, which it can't follow")
     rows, background = feature_rows(model, rows), feature_rows(model, background)
     sources = column_sources(model[:-1], pd.concat([background, rows], ignore_index=True)[:500])
-    column, said = explained_column(model, rows, positive), _outputs(model, rows)
+    column, said = explained_column(ruled, rows, positive), _outputs(model, rows)
     _refuse_slow(model[-1], len(rows) * len(background))
     values, base = _tree_values(model[-1], _matrix(model[:-1], rows), _matrix(model[:-1], background), said.shape[1])
     n = np.arange(len(rows))

@@ -73,8 +73,16 @@ def _cost_findings(c: Statement) -> Iterator[str]:
     for name, value in both.items():
         if not (math.isfinite(value) and value >= 0):
             yield f"costs: {name} is {value:g}; expected a number of at least 0 (a gain is the other error's cost)"
-    if TASKS[c.task].has_positive and not any(both.values()):
+    kind = TASKS[c.task]
+    if kind.has_positive and not any(both.values()):
         yield "costs: both errors are free, so no threshold is better than another; give at least one a cost"
+    if c.costs.matrix and (kind.has_positive or not kind.has_classes):
+        way = "name the two errors: false_positive, false_negative" if kind.has_positive else "take it out"
+        yield f"costs: a matrix is for several classes, and a {c.task} task has none to tell apart by it; {way}"
+    for true, decided, cost in ((t, d, cost) for t, row in c.costs.matrix.items() for d, cost in row.items()):
+        if not (math.isfinite(cost) and cost >= 0) or (true == decided and cost):
+            expected = "0: deciding what is true costs nothing" if true == decided else "a number of at least 0"
+            yield f"costs: matrix.{true}.{decided} is {cost:g}; expected {expected}"
 
 # %% ../../nbs/model/25_sense.ipynb #bb9839ef
 def _fairness_findings(c: Statement) -> Iterator[str]:

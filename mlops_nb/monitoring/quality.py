@@ -84,7 +84,7 @@ def _estimated_before(evidence: Evidence) -> Estimate | None:
     if len(proba) < 2:
         return None
     if proba.ndim == 2:
-        y_pred = np.array(evidence.rule.names, dtype=object)[proba.argmax(axis=1)]
+        y_pred = np.array(evidence.rule.names, dtype=object)[evidence.rule.chosen(proba)]
         return _estimated(evidence, proba / proba.sum(axis=1, keepdims=True), y_pred)[evidence.problem.metric]
     found = _estimated(evidence, proba, proba >= (tested.threshold or 0.5))[evidence.problem.metric]
     return found._replace(error=found.error * math.sqrt(len(proba) / max(tested.n, len(proba))))  # order statistics stand for all test rows

@@ -107,7 +107,8 @@ class Evidence(BaseModel):
     @cached_property
     def rule(self) -> Decision:
         "How an answer becomes a decision."
-        return Decision(self.classes, self.problem.positive if self.problem.kind.has_positive else None, self.decision.threshold)
+        problem = self.problem
+        return Decision(self.classes, problem.positive if problem.kind.has_positive else None, self.decision.threshold, problem.costs)
 
     def content(self) -> dict[str, Any]:
         "As the file has it."

@@ -29,7 +29,8 @@ from ..pipeline.stage import Figure, Input, Json, Model, Output, Table, log
 from ..model.problem import Problem
 from ..model.tasks.known import task_of
 from ..model.tasks.task import Answers
-from ..model.rule import cost_threshold, with_rule
+from ..model.decision import cost_threshold
+from ..model.rule import with_rule
 from mlops_nb.stages.train import (
     Fit,
     answers_of,
@@ -103,7 +104,7 @@ def blend(
     else:
         proba = final.predict_proba(matrix_of(said))
         together = proba if some.proba.ndim == 2 else proba[:, 1]
-    return problem.kind.decided(together, some.classes, cost_threshold(problem.costs))
+    return problem.kind.decided(together, some.classes, problem)
 
 # %% ../../nbs/stages/080_ensemble.ipynb #00de97e2
 def fit_final(
@@ -371,7 +372,7 @@ def refit(
 ) -> Any:  # fitted
     "Fit the chosen model, its rule included, on all rows that are not test rows; the same rows and seed give the same bits."
     frame = pd.concat(frames, ignore_index=True)
-    model = with_rule(clone(choice.model), frame[problem.target].unique(), problem.positive, choice.threshold)
+    model = with_rule(clone(choice.model), frame[problem.target].unique(), problem.positive, choice.threshold, problem.costs)
     return side_by_side(model.fit, [(features_of(frame, problem), frame[problem.target])])[0]
 
 # %% ../../nbs/stages/080_ensemble.ipynb #f23e6aec

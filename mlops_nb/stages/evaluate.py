@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from annotated_types import Interval
 
-from ..model.decision import is_positive, name_of, position
+from ..model.decision import Decision, is_positive, name_of, position
 from ..base.errors import MlopsError, nearest
 from ..model.intervals import hits, interval, resample_counts, with_intervals
 from ..model.conform import feature_rows
@@ -173,7 +173,7 @@ def evaluate_multiclass(
     seed: int,
 ) -> dict[str, Any]:  # the `evaluation` artifact
     "Metrics with intervals, confusion matrix, one-against-rest curves and criteria."
-    picked = probability.argmax(axis=1)
+    picked = Decision(classes, costs=problem.costs).chosen(probability)
     metrics = with_intervals(lambda w: problem.kind.resampled(y_true, probability, picked, w), y_true, resamples, seed)
     matrix = np.zeros((len(classes), len(classes)), int)
     np.add.at(matrix, (y_true, picked), 1)

@@ -12,7 +12,7 @@ from ..base.charter import Sensitive
 from ..model.groups import band_labels
 from ..model.tasks.known import task_of
 from ..model.problem import Problem, check_problem
-from ..model.rule import cost_threshold
+from ..model.decision import cost_threshold
 from ..pipeline.stage import Input, Json, Output, log
 from ..base.text import in_markdown
 
@@ -30,6 +30,7 @@ def statement(
     lines += [f"| success | {c.metric} {_bound(c)}. {in_markdown(c.reason)} |" for c in p.success]
     if p.kind.has_positive:
         lines += [f"| costs | false positive {p.costs.false_positive:g}, false negative {p.costs.false_negative:g}: pick from a probability of {cost_threshold(p.costs):.2f} |"]
+    lines += [f"| costs | {in_markdown(t)}, decided {in_markdown(d)}: {cost:g} |" for t, row in p.costs.matrix.items() for d, cost in row.items()]
     lines += [f"| sensitive | {in_markdown(s.name)}{_bands(s)} |" for s in p.sensitive]
     lines += [f"| fairness, {'gate' if f.gate else 'warning'} | {f.metric} by {in_markdown(f.by)} {_bound(f)}. {in_markdown(f.reason)} |" for f in p.fairness]
     lines += [f"| no feature | {in_markdown(c)}: {in_markdown(why)} |" for c, why in p.exclude.items()]

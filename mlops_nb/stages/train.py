@@ -25,7 +25,6 @@ from threadpoolctl import threadpool_limits
 
 from ..base.errors import MlopsError, nearest
 from ..model.model_types import MODEL_TYPES, STOCK, prove
-from ..model.rule import cost_threshold
 from ..pipeline.stage import Figure, Input, Json, Model, Output, Table, log
 from ..model.problem import Problem
 from ..model.tasks.known import task_of
@@ -104,9 +103,7 @@ def answers_of(
     threshold: float | None = None,  # 0..1; None: the cheapest one by the charter's costs, if probabilities are right
 ) -> Answers:
     "What a fitted model says about rows."
-    if threshold is None and problem.kind.has_positive:
-        threshold = cost_threshold(problem.costs)
-    return problem.kind.answers(model, frame, problem.positive, threshold)
+    return problem.kind.answers(model, frame, problem, threshold)
 
 # %% ../../nbs/stages/060_train.ipynb #56c5dec9
 def scores_of(

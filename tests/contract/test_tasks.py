@@ -234,7 +234,7 @@ def test_drift(gym, logged):
 def test_ab(gym):
     answers = pd.DataFrame([msgspec.to_builtins(a) for a in Predictor.load(gym.settings, "gym", 1).predict(gym.frame)]).assign(label=gym.frame.comes.map(name_of))
     problem, known = gym.evidence.problem, gym.kind.y_true(gym.frame.comes, gym.evidence.problem.positive)
-    said = gym.kind.answers(without_rule(gym.made.model), gym.known, problem.positive, gym.evidence.rule.threshold)
+    said = gym.kind.answers(without_rule(gym.made.model), gym.known, problem, gym.evidence.rule.threshold)
     for name, value in gym.kind.scores(said, known, gym.kind.metrics).items():
         assert is_greater_better(name, gym.kind) == gym.kind.metrics[name].greater_is_better
         assert contributed(answers, name, problem).mean() == pytest.approx(value, abs=1e-6), name

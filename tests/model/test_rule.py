@@ -8,11 +8,12 @@ import pytest
 from tests.model.test_compile import TASKS, make_scene, problem, recipes
 
 from mlops_nb.base.artifacts import Model
+from mlops_nb.base.charter import Costs
 from mlops_nb.base.errors import MlopsError
 from mlops_nb.model.columns import Scorer
 from mlops_nb.model.compile import compile_model
 from mlops_nb.model.compiled_model import CompiledModel
-from mlops_nb.model.decision import as_said
+from mlops_nb.model.decision import as_said, cost_matrix, name_of
 from mlops_nb.model.rule import with_rule, without_rule
 from mlops_nb.model.conform import conform
 from mlops_nb.registry.evidence import as_evidence
@@ -23,24 +24,27 @@ from mlops_nb.stages.register import prove_version
 from mlops_nb.stages.train import make_model
 
 THRESHOLD = {"binary": 0.21, "multiclass": None, "regression": None}
+DEAR = "multiclass by costs"  # taking the last class for the first one costs ninety times as much as another error
 
 
-@pytest.fixture(scope="module", params=[(task, name) for task in TASKS for name in ("linear", "random_forest", "gradient_boosting")], ids=lambda p: "-".join(p))
+@pytest.fixture(scope="module", params=[(task, name) for task in (*TASKS, DEAR) for name in ("linear", "random_forest", "gradient_boosting")], ids=lambda p: "-".join(p))
 def known(request, tmp_path_factory):
     """A model with its rule, rows that it has not learnt from, and its evidence."""
-    task, name = request.param
+    how, name = request.param
+    task = "multiclass" if how == DEAR else how
     _, schema, rows, y, strange = make_scene(task)
     classes = [] if task == "regression" else sorted(set(y))
-    unfitted = with_rule(make_model(name, recipes(schema, task), task), classes, "yes", THRESHOLD[task])
+    costs = Costs(matrix={name_of(classes[-1]): {name_of(classes[0]): 90.0}}) if how == DEAR else Costs()
+    unfitted = with_rule(make_model(name, recipes(schema, task), task), classes, "yes", THRESHOLD[task], costs)
     model = Model.load(Model.dump(unfitted.fit(rows, y)))  # as a registry gives it
     asked = conform(pd.concat([strange, rows], ignore_index=True), schema)
-    between = abs(model.predict_proba(rows)[:, 1] - 0.35).argsort() if task == "binary" else range(len(rows))
-    shown = rows.iloc[between[:4]]  # between two classes: rows that are decided otherwise at 0.5
+    otherwise = np.flatnonzero(model.predict(rows) != without_rule(model).predict(rows))
+    shown = pd.concat([rows.iloc[otherwise[:4]], rows.head(4)]).head(4)  # rows that the rule decides otherwise, if there are any
     evidence = as_evidence({
-        "problem": problem(task), "schema": schema, "decision": {"threshold": THRESHOLD[task]}, "sample": sample_of(model, shown), "background": plain_rows(rows.tail(5)),
+        "problem": problem(task).model_dump(mode="json") | {"costs": costs}, "schema": schema, "decision": {"threshold": THRESHOLD[task]}, "sample": sample_of(model, shown), "background": plain_rows(rows.tail(5)),
     })  # fmt: skip
     data = compile_model(model, schema, asked, target_type=evidence.problem.kind.target_type, positive=evidence.rule.positive, threshold=THRESHOLD[task])
-    return task, model, asked, evidence, data, tmp_path_factory
+    return how, model, asked, evidence, data, tmp_path_factory
 
 
 def test_one_decision(known):
@@ -55,6 +59,9 @@ def test_one_decision(known):
     served = ServedVersion("made_up", 1, "staging", evidence, compiled=CompiledModel.load(data))
     checked = served.row_schema.named([{k: v.isoformat() if isinstance(v, pd.Timestamp) else v for k, v in row.items()} for row in plain.head(400).to_dict("records")])
     assert [a.decision for a in served.answer(checked)] == (pytest.approx(own[:400]) if task == "regression" else own[:400])
+    if task == DEAR:
+        by_costs = (model.predict_proba(asked) @ np.array(cost_matrix(evidence.problem.costs, evidence.classes))).argmin(axis=1)
+        assert own == [evidence.classes[k] for k in by_costs] and own != [as_said(v) for v in without_rule(model).predict(asked)]
     if task == "binary":
         at_half = [as_said(v) for v in without_rule(model).predict(asked)]
         assert 0 < sum(a != b for a, b in zip(own, at_half, strict=True)), "the rule decides something"
@@ -78,7 +85,7 @@ def test_mlflow_decides_the_same(known):
 
 def test_a_model_that_decides_otherwise_is_not_registered(known):
     task, model, _, evidence, _, _ = known
-    if task == "binary":
+    if task in ("binary", DEAR):
         with pytest.raises(MlopsError, match=r"decided as the model itself decides.*give the model its rule"):
             prove_version(without_rule(model), evidence, None, 4)
     prove_version(model, evidence, None, 4)

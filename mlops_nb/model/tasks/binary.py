@@ -9,8 +9,9 @@ __all__ = ['Binary']
 from collections.abc import Iterable
 from typing import Any
 
+from ...base.charter import Statement
 from ...base.errors import nearest
-from ..decision import is_positive, position
+from ..decision import cost_threshold, is_positive, position
 from ..metrics import METRICS
 from .task import Answers, Task
 
@@ -41,12 +42,12 @@ class Binary(Task):
     def y_true(self, target: Any, positive: Any) -> Any:
         return target.to_numpy() if positive is None else is_positive(target, positive)
 
-    def answers(self, model: Any, rows: Any, positive: Any, threshold: float | None) -> Answers:
-        proba = model.predict_proba(rows)[:, position(model.classes_, positive)]
-        return self.decided(proba, [False, True], threshold)
+    def answers(self, model: Any, rows: Any, asked: Statement, threshold: float | None = None) -> Answers:
+        proba = model.predict_proba(rows)[:, position(model.classes_, asked.positive)]
+        return self.decided(proba, [False, True], asked, threshold)
 
-    def decided(self, given: Any, classes: list | None, threshold: float | None) -> Answers:
-        return Answers(given, given >= (0.5 if threshold is None else threshold), classes)
+    def decided(self, given: Any, classes: list | None, asked: Statement, threshold: float | None = None) -> Answers:
+        return Answers(given, given >= (cost_threshold(asked.costs) if threshold is None else threshold), classes)
 
     def resampled(self, y_true: Any, proba: Any, y_pred: Any, weights: Any) -> dict[str, Any]:
         from mlops_nb.model.intervals import binary_metrics
@@ -58,7 +59,7 @@ class Binary(Task):
 
         return StratifiedKFold(count, shuffle=True, random_state=seed)
 
-    def decides(self, threshold: float | None) -> str:
+    def decides(self, asked: Statement, threshold: float | None) -> str:
         return f"yes from a probability of {0.5 if threshold is None else threshold:.3g} on"
 
     def low_bars(self, shares: list[float]) -> list[tuple[str, str, float, str]]:

@@ -17,6 +17,7 @@ from .task import CELLS, Task
 # %% ../../../nbs/model/tasks/90_known.ipynb #bfb6fabd
 #: Every task, by the name that a charter gives.
 TASKS: dict[str, Task] = {task.name: task for task in (Binary(), Multiclass(), Regression())}
+trust(*(name for task in TASKS.values() for name in task.trusted))
 
 
 def task_of(

@@ -9,6 +9,8 @@ __all__ = ['Multiclass']
 from collections.abc import Iterable
 from typing import Any
 
+from ...base.charter import Statement
+from ..decision import Decision
 from ..metrics import METRICS
 from .task import Answers, Task
 
@@ -19,13 +21,14 @@ class Multiclass(Task):
     name, target_type = "multiclass", "multiclass"
     meaning = "which of several classes a row is of"
     metrics = METRICS["multiclass"]
+    trusted = ("mlops_nb.model.rule.LeastCost",)  # ours; it holds costs and the estimator
     singles = ("the least sure", "a middling one", "the surest")
     group_note = "There is no positive class, so nobody is picked: demographic parity, equal opportunity and equalized odds do not apply. Accuracy is compared."
     cells = {
         "evaluate": "metrics with intervals; confusion, each class against the rest, calibration of the decided class",
         "fairness": "accuracy by group; no rules, for no class is looked for",
         "explain": "what each column adds to the probability of the class that is decided",
-        "compiled serving": "probabilities and the most probable class, equal to the model",
+        "compiled serving": "probabilities and the decided class, equal to the model",
         "batch": "decision and probability of each class",
         "drift": "columns, probabilities, share of each decision",
         "A/B": "metrics, guardrails",
@@ -39,14 +42,14 @@ class Multiclass(Task):
     def y_true(self, target: Any, positive: Any) -> Any:
         return target.to_numpy()
 
-    def answers(self, model: Any, rows: Any, positive: Any, threshold: float | None) -> Answers:
+    def answers(self, model: Any, rows: Any, asked: Statement, threshold: float | None = None) -> Answers:
         proba = model.predict_proba(rows)
-        return self.decided(proba, list(model.classes_), threshold)
+        return self.decided(proba, list(model.classes_), asked)
 
-    def decided(self, given: Any, classes: list | None, threshold: float | None) -> Answers:
+    def decided(self, given: Any, classes: list | None, asked: Statement, threshold: float | None = None) -> Answers:
         import numpy as np
 
-        return Answers(given, np.asarray(classes)[given.argmax(axis=1)], classes)
+        return Answers(given, np.asarray(classes)[Decision(classes or [], costs=asked.costs).chosen(given)], classes)
 
     def resampled(self, y_true: Any, proba: Any, y_pred: Any, weights: Any) -> dict[str, Any]:
         from mlops_nb.model.intervals import multiclass_metrics
@@ -61,8 +64,8 @@ class Multiclass(Task):
     def group_measures(self, y_true: Any, y_pred: Any) -> dict[str, Any]:
         return {"accuracy": (y_true == y_pred).astype(float)}
 
-    def decides(self, threshold: float | None) -> str:
-        return "the most probable class"
+    def decides(self, asked: Statement, threshold: float | None) -> str:
+        return "the class whose errors are expected to cost least" if asked.costs.matrix else "the most probable class"
 
     def low_bars(self, shares: list[float]) -> list[tuple[str, str, float, str]]:
         chance = 1 / len(shares)

@@ -9,6 +9,7 @@ __all__ = ['Regression']
 from collections.abc import Iterable
 from typing import Any
 
+from ...base.charter import Statement
 from ..metrics import METRICS
 from .task import Answers, Task
 
@@ -43,10 +44,10 @@ class Regression(Task):
     def y_true(self, target: Any, positive: Any) -> Any:
         return target.to_numpy()
 
-    def answers(self, model: Any, rows: Any, positive: Any, threshold: float | None) -> Answers:
-        return self.decided(model.predict(rows), None, threshold)
+    def answers(self, model: Any, rows: Any, asked: Statement, threshold: float | None = None) -> Answers:
+        return self.decided(model.predict(rows), None, asked)
 
-    def decided(self, given: Any, classes: list | None, threshold: float | None) -> Answers:
+    def decided(self, given: Any, classes: list | None, asked: Statement, threshold: float | None = None) -> Answers:
         return Answers(None, given)
 
     def resampled(self, y_true: Any, proba: Any, y_pred: Any, weights: Any) -> dict[str, Any]:
@@ -62,7 +63,7 @@ class Regression(Task):
     def group_measures(self, y_true: Any, y_pred: Any) -> dict[str, Any]:
         return {"mean_error": y_pred - y_true, "mean_absolute_error": abs(y_pred - y_true)}
 
-    def decides(self, threshold: float | None) -> str:
+    def decides(self, asked: Statement, threshold: float | None) -> str:
         return "nothing: it says a number"
 
     def low_bars(self, shares: list[float]) -> list[tuple[str, str, float, str]]:

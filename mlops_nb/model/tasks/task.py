@@ -9,6 +9,7 @@ __all__ = ['CELLS', 'Answers', 'Task']
 from collections.abc import Iterable
 from typing import Any, ClassVar, Literal, NamedTuple
 
+from ...base.charter import Statement
 from ..metrics import Metric, metric_value
 
 # %% ../../../nbs/model/tasks/10_task.ipynb #ebe35610
@@ -72,8 +73,8 @@ class Task:
         self,
         model: Any,  # fitted
         rows: Any,  # as the model reads them
-        positive: Any,  # as the charter writes it
-        threshold: float | None,  # 0..1, of the positive class; None where nothing is looked for
+        asked: Statement,  # the charter's: positive class, costs
+        threshold: float | None = None,  # 0..1, of the positive class; None: what the costs ask for
     ) -> Answers:
         "What a model says about rows, decided by the task's rule."
         raise NotImplementedError
@@ -82,7 +83,8 @@ class Task:
         self,
         given: Any,  # n probabilities of the positive class, n x classes, or n numbers
         classes: list | None,  # of the columns; None for numbers
-        threshold: float | None,  # as in answers
+        asked: Statement,
+        threshold: float | None = None,  # as in answers
     ) -> Answers:
         "Answers by the task's rule, where somebody else has the probabilities or numbers."
         raise NotImplementedError
@@ -149,6 +151,7 @@ class Task:
 
     def decides(
         self,
+        asked: Statement,
         threshold: float | None,
     ) -> str:
         "In words, how an answer becomes a decision."
