@@ -8,8 +8,10 @@ __all__ = ['extend']
 # %% ../../nbs/cli/25_extend.ipynb #640c848f
 from pathlib import Path
 
+from ..base.errors import MlopsError
 from ..base.settings import Settings
 from .project import add_notebook, notebook_of
+from ..model.extensions import extensions_file
 
 # %% ../../nbs/cli/25_extend.ipynb #d13bd899
 _EXTENSIONS = [
@@ -29,4 +31,6 @@ def extend(
     settings: Settings,
 ) -> Path:
     "A notebook in which the project adds metrics, model types and tasks, exported."
+    if extensions_file(settings):
+        raise MlopsError(f"{settings.package}/extensions.py is there already, and the export would write over it; move it away, or write its notebook by hand")
     return add_notebook(settings, "extensions.ipynb", notebook_of(_EXTENSIONS), lambda path: None)

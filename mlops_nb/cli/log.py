@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from ..base.errors import MlopsError
-from ..model.extensions import open_project
+from ..base.settings import load_settings
 from ..base.text import say
 from ..log.history import History
 
@@ -27,7 +27,7 @@ _AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line.")
 
 
 def _history() -> History:
-    settings = open_project()
+    settings = load_settings()
     return History(settings.home, settings.log_url)
 
 
@@ -87,7 +87,7 @@ def feedback_command(
     from mlops_nb.log.feedback import Feedback
     from mlops_nb.log.feedback_file import import_file
 
-    settings = open_project()
+    settings = load_settings()
     done = import_file(Feedback(settings.home, log_url or settings.log_url), file, model)
     say(f"{file.name}: " + ", ".join(f"{n:,} {word}" for word, n in done.counts.items() if n))
     if done.ignored:

@@ -97,9 +97,9 @@ def _options(version: Annotated[bool, typer.Option("--version", callback=_say_ve
 
 
 def _settings(sample: bool = False) -> "Settings":
-    from mlops_nb.model.extensions import open_project
+    from mlops_nb.base.settings import load_settings
 
-    settings = open_project()
+    settings = load_settings()
     if sample:
         from mlops_nb.pipeline.plan import sample_settings
 
@@ -312,7 +312,9 @@ def graph(svg: Annotated[Path | None, typer.Option(help="Write the picture here 
     from mlops_nb.pipeline.picture import graph_svg, graph_text
     from mlops_nb.pipeline.records import nodes_of
 
-    nodes = nodes_of(load_graph(_settings()), {})
+    from mlops_nb.model.extensions import open_project
+
+    nodes = nodes_of(load_graph(open_project()), {})
     if svg:
         svg.write_text(graph_svg(nodes), encoding="utf-8")
         say(f"written: {svg}")

@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..base.settings import Settings
+from ..base.settings import Settings, load_settings
 from ..base.text import say
 from .lines import aligned, number
-from ..model.extensions import open_project
 
 if TYPE_CHECKING:
     from mlops_nb.model.schema import Schema
@@ -28,7 +27,7 @@ JsonFlag = Annotated[bool, typer.Option("--json", help="Everything, as JSON.")]
 
 
 def _registry(sample: bool) -> tuple[Settings, str]:
-    settings = open_project()
+    settings = load_settings()
     if sample:
         from mlops_nb.pipeline.plan import sample_settings
 

@@ -12,6 +12,7 @@ from typing import Annotated, cast
 
 import typer
 
+from ..base.settings import load_settings
 from ..model.extensions import open_project
 from ..base.text import say
 from ..log.predictions import Durability
@@ -62,7 +63,7 @@ _FileOption = Annotated[Path | None, typer.Option("--file", help="The file of ke
 
 
 def _file(given: Path | None) -> Path:
-    return given or open_project().home / "keys.json"
+    return given or load_settings().home / "keys.json"
 
 
 @keys_app.command("add")

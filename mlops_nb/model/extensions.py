@@ -8,6 +8,7 @@ __all__ = ['extensions_file', 'imported', 'open_project', 'load_extensions', 'ta
 # %% ../../nbs/model/90_extensions.ipynb #a564ed18
 import importlib
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -56,16 +57,26 @@ def load_extensions(
     except MlopsError:
         raise
     except Exception as error:  # it is somebody's code, and anything can be wrong in it
-        raise MlopsError(f"{settings.package}/{file.name} can't be imported: {type(error).__name__}: {error}; mend its notebook, then run nbdev-export") from error
+        lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if Path(f.filename) == file]
+        where = f"{settings.package}/{file.name}{f', line {lines[-1]}' if lines else ''}"
+        raise MlopsError(f"{where} can't be imported: {type(error).__name__}: {error}; mend its notebook, then run nbdev-export") from error
     take(vars(module), f"{settings.package}/{file.name}")
 
 # %% ../../nbs/model/90_extensions.ipynb #bf39350b
+_TAKEN: set[tuple[str, str, str]] = set()  # place, task and metric: a module that is read again replaces what it said
+
+
 def take(
     said: dict[str, Any],  # TASKS, METRICS and MODEL_TYPES, each optional
     place: str,  # for messages
 ) -> None:
     "Make known what is said; tasks first, for metrics and model types may be theirs."
     tasks, metrics, types = said.get("TASKS", ()), said.get("METRICS", {}), said.get("MODEL_TYPES", ())
+    for name, value in (("TASKS", tasks), ("MODEL_TYPES", types)):
+        if not isinstance(value, list | tuple):
+            raise MlopsError(f"{place}: {name} is {value!r:.80}; expected a list: {name} = [...]")
+    if not (isinstance(metrics, dict) and all(isinstance(named, dict) for named in metrics.values())):
+        raise MlopsError(f"{place}: METRICS is {metrics!r:.80}; expected metrics by task: {{'regression': {{'mape': Metric(...)}}}}")
     if wrong := [one for one in tasks if not isinstance(one, Task)]:
         raise MlopsError(f"{place}: TASKS has {wrong[0]!r:.80}; expected tasks, such as [Counts()]")
     for task in tasks:
@@ -75,9 +86,10 @@ def take(
         for name, metric in named.items():
             if not isinstance(metric, Metric):
                 raise MlopsError(f"{place}: METRICS['{task}']['{name}'] is {metric!r:.80}; expected a Metric{nearest('', Metric._fields)}")
-            if name in known and known[name] != metric:
+            if name in known and known[name] != metric and (place, task, name) not in _TAKEN:
                 raise MlopsError(f"{place}: there is a metric '{name}' of a {task} task already; give yours another name")
             METRICS[task][name] = known[name] = metric
+            _TAKEN.add((place, task, name))
     if types:
         from mlops_nb.model.model_types import ModelType, add_model_type
 

@@ -58,6 +58,11 @@ def by_definition(
     return {n: np.array([metric_value(n, y_true[i], None if proba is None else proba[i], y_pred[i], classes, metrics) for i in drawn]) for n in others}
 
 # %% ../../nbs/model/22_intervals.ipynb #f839cdeb
+def _wanted(found: dict[str, np.ndarray], metrics: Mapping[str, Metric], task: str) -> dict[str, np.ndarray]:
+    "Those that are asked for by the table's own definition; another one of the same name is computed by its definition."
+    return {name: values for name, values in found.items() if metrics.get(name) == METRICS[task][name]}
+
+
 def hits(
     y_true: np.ndarray,  # (n,) bool
     score: np.ndarray,  # (n,)
@@ -85,8 +90,9 @@ def binary_metrics(
     probability: np.ndarray,  # (n,) of the positive class
     picked: np.ndarray,  # (n,) bool, the decision
     weights: np.ndarray,  # (b, n) counts of b resamples
+    metrics: Mapping[str, Metric] = METRICS["binary"],  # that are wanted
 ) -> dict[str, np.ndarray]:  # (b,) for each metric; nan where undefined
-    "Every binary metric of METRICS, for many resamples at once."
+    "Every binary metric, for many resamples at once."
     p = np.clip(probability, np.finfo(float).eps, 1 - np.finfo(float).eps)
     losses = [-np.log(np.where(y_true, p, 1 - p)), (probability - y_true) ** 2]
     cells = [y_true & picked, y_true & ~picked, ~y_true & picked, ~y_true & ~picked]
@@ -101,7 +107,8 @@ def binary_metrics(
             "f1": 2 * tp / (2 * tp + fp + fn),
         }
     found = decided | _ranking(*hits(y_true, probability, weights)) | {"log_loss": surprise / n, "brier": square / n}
-    return found | by_definition(METRICS["binary"], found, y_true, probability, picked, weights)
+    found = _wanted(found, metrics, "binary")
+    return found | by_definition(metrics, found, y_true, probability, picked, weights)
 
 # %% ../../nbs/model/22_intervals.ipynb #a5dab7ae
 def multiclass_metrics(
@@ -109,8 +116,9 @@ def multiclass_metrics(
     probability: np.ndarray,  # (n, classes)
     picked: np.ndarray,  # (n,) code of the decision
     weights: np.ndarray,  # (b, n) counts of b resamples
+    metrics: Mapping[str, Metric] = METRICS["multiclass"],  # that are wanted
 ) -> dict[str, np.ndarray]:  # (b,) for each metric; nan where undefined
-    "Every multiclass metric of METRICS, for many resamples at once."
+    "Every multiclass metric, for many resamples at once."
     codes = np.arange(probability.shape[1])
     hit, real, said = (weights @ m.astype(float) for m in ((y_true == picked)[:, None] & (y_true[:, None] == codes), y_true[:, None] == codes, picked[:, None] == codes))
     p = np.clip(probability[np.arange(len(y_true)), y_true], np.finfo(float).eps, 1)
@@ -124,7 +132,8 @@ def multiclass_metrics(
             "roc_auc_ovr": np.mean(areas, axis=0),
             "log_loss": weights @ -np.log(p) / n,
         }
-    return found | by_definition(METRICS["multiclass"], found, y_true, probability, picked, weights, codes)
+    found = _wanted(found, metrics, "multiclass")
+    return found | by_definition(metrics, found, y_true, probability, picked, weights, codes)
 
 # %% ../../nbs/model/22_intervals.ipynb #ade3d8ed
 def regression_metrics(
@@ -139,7 +148,8 @@ def regression_metrics(
     square, size, first, second = (weights @ np.column_stack([(y_true - value) ** 2, abs(y_true - value), centred, centred**2])).T / n
     with np.errstate(divide="ignore", invalid="ignore"):
         found = {"r2": 1 - square / (second - first**2), "rmse": np.sqrt(square), "mae": size}
-    return {k: v for k, v in found.items() if k in metrics} | by_definition(metrics, found, y_true, None, value, weights)
+    found = _wanted(found, metrics, "regression")
+    return found | by_definition(metrics, found, y_true, None, value, weights)
 
 # %% ../../nbs/model/22_intervals.ipynb #4226343e
 def with_intervals(

@@ -6,6 +6,7 @@
 __all__ = ['MODEL_TYPES', 'STOCK', 'Range', 'ModelType', 'lacking', 'prove', 'add_model_type']
 
 # %% ../../nbs/model/84_model_types.ipynb #2b2b25f8
+import functools
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -62,6 +63,13 @@ class ModelType:
         "What learns a task."
         return task_of(task).estimator(self)
 
+    def own_of(
+        self,
+        task: str,
+    ) -> bool:
+        "Whether the task brings an estimator of its own for this type."
+        return all(self.estimator(task) is not one for one in (self.classifier, self.regressor))
+
     def tasks(self) -> list[str]:
         "The tasks that it can learn."
         return [task for task in TASKS if self.estimator(task) is not None]
@@ -77,7 +85,7 @@ def lacking(
     given = [e for e in (entry.classifier, entry.regressor, *entry.own.values()) if e is not None]
     if not given:
         found.append("it has no estimator; give a classifier, a regressor, or both")
-    if wrong := [type(e).__name__ for e in given if not (hasattr(e, "fit") and hasattr(e, "get_params"))]:
+    if wrong := [e.__name__ if isinstance(e, type) else type(e).__name__ for e in given if isinstance(e, type) or not (hasattr(e, "fit") and hasattr(e, "get_params"))]:
         found.append(f"{', '.join(wrong)} is no estimator; expected an unfitted one of scikit-learn's kind, such as Ridge()")
         return found
     if entry.classifier is not None and not hasattr(entry.classifier, "predict_proba"):
@@ -85,30 +93,30 @@ def lacking(
     known = {name for e in given for name in e.get_params()}
     found += [f"space, fixed or start name '{name}', which no estimator of it has{nearest(name, known)}" for name in {**entry.space, **entry.fixed, **entry.start} if name not in known]
     found += [f"start names '{name}', which is not in space" for name in entry.start if name in known and name not in entry.space]
-    found += [f"space['{name}'] is no Range: expected low <= usual <= high" for name, r in entry.space.items() if not r.low <= r.usual <= r.high]
+    found += [f"space['{name}'] is no Range: expected low <= usual <= high" for name, r in entry.space.items() if not (isinstance(r, Range) and r.low <= r.usual <= r.high)]
     if entry.serving == "compiled" and (why := next((why for e in given if (why := why_not_compilable(e))), "")):
         found.append(f"it can't be compiled for serving ({why}); say serving=\"plain\"")
     return found
 
 
+@functools.cache
 def prove(
-    entry: ModelType,
+    name: str,  # of a model type
+    task: str,  # that it can learn
 ) -> None:
-    "Raise unless each estimator of an entry can be fitted, stored without pickle and read back."
-    rng = np.random.default_rng(0)
-    rows, numbers = rng.normal(size=(120, 3)), rng.poisson(3.0, 120).astype(float)
-    for task in entry.tasks():
-        estimator = entry.estimator(task)
-        target = np.where(rows[:, 0] + rng.normal(size=120) > 0, "yes", "no") if TASKS[task].has_classes else numbers
-        try:
-            fitted = clone(estimator).fit(rows, target)
-            again = Model.load(Model.dump(fitted))
-        except MlopsError as error:
-            raise MlopsError(f"model type '{entry.name}' for {task}: {error}; name them under `trusted` once you have reviewed them") from error
-        except (ValueError, TypeError, AttributeError) as error:
-            raise MlopsError(f"model type '{entry.name}' for {task}: {type(estimator).__name__} can't be fitted on 120 rows of 3 numbers: {error}") from error
-        if not np.array_equal(again.predict(rows), fitted.predict(rows)):
-            raise MlopsError(f"model type '{entry.name}' for {task}: what is read back answers otherwise than what was stored")
+    "Raise unless its estimator can be fitted, stored without pickle and read back."
+    rng, what = np.random.default_rng(0), f"model type '{name}' for {task}"
+    rows, estimator = rng.normal(size=(120, 3)), MODEL_TYPES[name].estimator(task)
+    target = np.where(rows[:, 0] + rng.normal(size=120) > 0, "yes", "no") if task_of(task).has_classes else 1.0 + rng.poisson(3.0, 120)
+    try:
+        fitted = clone(estimator).fit(rows, target)
+        again = Model.load(Model.dump(fitted))
+    except MlopsError as error:
+        raise MlopsError(f"{what}: {error}; name them under `trusted` once you have reviewed them") from error
+    except (ValueError, TypeError, AttributeError) as error:
+        raise MlopsError(f"{what}: {type(estimator).__name__} can't be fitted on 120 rows of 3 numbers: {error}") from error
+    if not np.array_equal(again.predict(rows), fitted.predict(rows)):
+        raise MlopsError(f"{what}: what is read back answers otherwise than what was stored")
 
 # %% ../../nbs/model/84_model_types.ipynb #3c3e4fc7
 _FOREST = {"min_samples_leaf": Range(1, 30, 5, True), "max_features": Range(0.1, 0.6, 0.25), "max_samples": Range(0.4, 1.0, 1.0)}

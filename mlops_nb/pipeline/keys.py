@@ -56,7 +56,7 @@ def _surroundings(reach: Reach, stage: Stage, knobs: dict[str, Any], settings: S
     readers = [facts for facts in mine if not {"environ", "getenv"}.isdisjoint(facts.words)]
     environment = kernel_environment(settings.threads, Path()) if readers else {}
     named = {t for facts in readers for t in facts.texts if t in environment and not t.startswith("MLOPS_NB_") and not secrets_of({t: environment[t]})}
-    loads = any("load_settings" in facts.words for facts in mine)
+    loads = any(not {"load_settings", "open_project"}.isdisjoint(facts.words) for facts in mine)
     whole = json.dumps(settings.model_dump(), default=lambda value: sorted(value) if isinstance(value, frozenset) else str(value))
     return {
         "files": files_of(reach, texts, (settings.home, settings.reports)),

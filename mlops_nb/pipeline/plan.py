@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..base.charter import Charter, load_charter
+from ..model.extensions import extensions_file, load_extensions
 from ..model.sense import check_sense, column_findings
 from ..sources.files import source_path
 from ..base.errors import MlopsError
@@ -50,8 +51,13 @@ def prepare(
     if charter:
         settings = settings.model_copy(update={"charter": Path(charter).resolve()})
     aim, graph = load_charter(settings.charter), load_graph(settings)
-    if found := findings(graph, settings) or [f"charter {aim.name}: {finding}" for finding in check_sense(aim)]:
+    if found := findings(graph, settings):
         raise MlopsError("\n".join(found))
+    if extensions_file(settings):
+        load_extensions(settings)
+        graph = load_graph(settings)  # a task of the project's own may leave stages out
+    if wrong := check_sense(aim):
+        raise MlopsError("\n".join(f"charter {aim.name}: {finding}" for finding in wrong))
     columns = header(source_path(aim, settings.root))
     if columns and (found := column_findings(aim, columns)):
         raise MlopsError("\n".join(f"charter {aim.name}, {aim.data.source}: {finding}" for finding in found))

@@ -22,7 +22,7 @@ from fastcore.basics import patch
 
 from ..base.artifacts import Store, write_atomic
 from ..base.errors import MlopsError
-from ..base.settings import load_settings
+from ..model.extensions import open_project
 from .cache import Result, known, last_results, mask_of, recall, record_file
 from .execute import Failure, Kernels, execute
 from .guard import Flood
@@ -314,7 +314,7 @@ def sample_store(
     "Before stage notebooks are tested: run the sample pipeline, and make its store the home of this process and its children."
     if os.environ.get("MLOPS_NB_HOME") or not any("parameters" in cell.metadata.get("tags", ()) for cell in cells):
         return
-    plan = prepare(load_settings(), sample=2000)
+    plan = prepare(open_project(), sample=2000)
     summary = run(plan)
     if summary["status"] != "done":
         failed = [f"{n}: {s['error']['evalue']}" for n, s in summary["stages"].items() if "error" in s]

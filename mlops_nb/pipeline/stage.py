@@ -101,6 +101,7 @@ class _Headless:
     "Inside a run: the runner's file says what the inputs are and where to record."
 
     def __init__(self, file: str):
+        open_project()
         given = json.loads(Path(file).read_text(encoding="utf-8"))
         self.run, self.stage, self.inputs, self.targets = given["run"], given["stage"], given["inputs"], given["targets"]
         self.source: str | None = given["source"]

@@ -338,7 +338,7 @@ _TO_SYNC = "to-sync"  # marks an online run that broke off
 
 # %% ../../nbs/pipeline/70_tracking.ipynb #92b2ed64
 def mirror_figures(
-    settings: Any,  # home, tracking, upload
+    settings: Settings,
     model: str,
     figures: Sequence[tuple[datetime, dict[str, float]]],  # start of a window, and what is known of it
 ) -> list[str]:  # what went wrong, one sentence each

@@ -19,7 +19,7 @@ from ..model.problem import Problem
 from ..model.schema import Schema
 
 # %% ../../nbs/registry/25_evidence.ipynb #204b6bca
-FORMAT = 1  # that this program writes
+FORMAT = 2  # that this program writes; 2: costs of several classes
 
 
 class _Part(BaseModel):

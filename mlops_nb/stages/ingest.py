@@ -40,7 +40,7 @@ def check_target(
     if len(distinct) < 2:
         only = f"only {distinct.tolist()[0]!r}" if len(distinct) else "no value at all"
         raise MlopsError(f"target '{problem.target}' has {only} in {len(frame):,} rows; there is nothing to learn, expected at least two different values")
-    if found := list(problem.kind.findings(known, problem.positive)):
+    if found := list(problem.kind.findings(known, problem)):
         raise MlopsError("\n".join(found))
 
 # %% ../../nbs/stages/020_ingest.ipynb #0d7db559

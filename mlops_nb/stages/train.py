@@ -44,8 +44,8 @@ def able_candidates(
     if not able:
         raise MlopsError(f"none of the candidates [{', '.join(names)}] can do a {task} task; add some to train.candidates{nearest('', MODEL_TYPES)}")
     for name in able:
-        if name not in STOCK:
-            prove(MODEL_TYPES[name])
+        if name not in STOCK or MODEL_TYPES[name].own_of(task):
+            prove(name, task)
     return able
 
 # %% ../../nbs/stages/060_train.ipynb #269a23d4
@@ -220,8 +220,12 @@ def bounds_of(
 # %% ../../nbs/stages/060_train.ipynb #a03e7204
 def changed_params(estimator: Any) -> dict[str, Any]:
     "The parameters that differ from scikit-learn's defaults."
-    usual = type(estimator)().get_params()
-    return {k: v for k, v in estimator.get_params().items() if v != usual[k]}
+    try:
+        usual = type(estimator)().get_params(deep=False)
+    except TypeError:  # one that is made around another has no defaults
+        usual = {}
+    plain = {k: v for k, v in estimator.get_params(deep=False).items() if isinstance(v, str | int | float | list | None)}
+    return {k: v for k, v in plain.items() if k not in usual or v != usual[k]}
 
 # %% ../../nbs/stages/060_train.ipynb #164f0c2a
 def rank_candidates(

@@ -65,13 +65,13 @@ class Counts(Regression):
     cells = Regression.cells | {"compiled serving": "the number, equal to the model; Poisson regressions are served plain"}
     trusted = ("sklearn._loss.link.LogLink", "sklearn._loss.loss.HalfPoissonLoss")
 
-    def findings(self, target, positive):
+    def findings(self, target, asked):
         import pandas as pd
 
         number = pd.to_numeric(target, errors="coerce").dropna()
         if (number < 0).any() or (number % 1 > 0).any():
             yield f"target '{target.name}' has {number[(number < 0) | (number % 1 > 0)].iloc[0]:g}; counts are whole numbers from 0 on, say task: regression"
-        yield from super().findings(target, positive)
+        yield from super().findings(target, asked)
 
     def estimator(self, entry):
         mine = {"linear": PoissonRegressor(), "gradient_boosting": HistGradientBoostingRegressor(loss="poisson")}

@@ -35,7 +35,8 @@ class Binary(Task):
         "app": "a form, probability and decision, reasons",
     }
 
-    def findings(self, target: Any, positive: Any) -> Iterable[str]:
+    def findings(self, target: Any, asked: Statement) -> Iterable[str]:
+        positive = asked.positive
         if positive is not None and not is_positive(target, positive).any():
             yield f"no row has {target.name} = {positive!r}, the positive class{nearest(positive, target.unique()[:50])}"
 
@@ -52,7 +53,7 @@ class Binary(Task):
     def resampled(self, y_true: Any, proba: Any, y_pred: Any, weights: Any) -> dict[str, Any]:
         from mlops_nb.model.intervals import binary_metrics
 
-        return binary_metrics(y_true, proba, y_pred, weights)
+        return binary_metrics(y_true, proba, y_pred, weights, self.metrics)
 
     def dealer(self, count: int, seed: int) -> Any:
         from sklearn.model_selection import StratifiedKFold

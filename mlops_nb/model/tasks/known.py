@@ -16,7 +16,8 @@ from .task import CELLS, Task
 
 # %% ../../../nbs/model/tasks/90_known.ipynb #bfb6fabd
 #: Every task, by the name that a charter gives.
-TASKS: dict[str, Task] = {task.name: task for task in (Binary(), Multiclass(), Regression())}
+_STOCK = (Binary(), Multiclass(), Regression())
+TASKS: dict[str, Task] = {task.name: task for task in _STOCK}
 trust(*(name for task in TASKS.values() for name in task.trusted))
 
 
@@ -29,6 +30,10 @@ def task_of(
     return TASKS[name]
 
 # %% ../../../nbs/model/tasks/90_known.ipynb #9e6526c6
+def _place(task: Task) -> tuple[str, str]:
+    return type(task).__module__, type(task).__qualname__
+
+
 def add_task(
     task: Task,
 ) -> None:
@@ -42,9 +47,13 @@ def add_task(
             f"task '{name}' is incomplete: it lacks {', '.join(lacking)}; "
             f"begin with the task whose answers look like its own: class {type(task).__name__}(Regression)"
         )
-    if task.name in TASKS and type(TASKS[task.name]) is not type(task):
+    usual = next(one for one in _STOCK if one.target_type == task.target_type)
+    if changed := [how for how in ("answers", "decided") if getattr(type(task), how) is not getattr(type(usual), how)]:
+        raise MlopsError(f"task '{task.name}' changes {changed[0]}, and services and tables would decide as a {usual.name} task does; put what is different into its estimator")
+    if task.name in TASKS and _place(TASKS[task.name]) != _place(task):  # a module that is read again replaces what it said
         raise MlopsError(f"there is a task '{task.name}' already; give yours another name")
     trust(*task.trusted)
+    task.metrics = dict(task.metrics)  # type: ignore[misc]  # its own, whatever it began with
     TASKS[task.name], METRICS[task.name] = task, task.metrics
 
 # %% ../../../nbs/model/tasks/90_known.ipynb #89f2fca9

@@ -10,7 +10,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from ...base.charter import Statement
-from ..decision import Decision
+from ...base.errors import nearest
+from ..decision import Decision, name_of, positions
 from ..metrics import METRICS
 from .task import Answers, Task
 
@@ -36,8 +37,11 @@ class Multiclass(Task):
         "app": "a form, probability of each class, reasons",
     }
 
-    def findings(self, target: Any, positive: Any) -> Iterable[str]:
-        return ()
+    def findings(self, target: Any, asked: Statement) -> Iterable[str]:
+        classes = sorted(target.unique().tolist(), key=str)
+        for name in dict.fromkeys(n for true, row in asked.costs.matrix.items() for n in (true, *row)):
+            if not positions(classes, name):
+                yield f"costs: matrix names '{name}', and no row has {target.name} = {name!r}{nearest(name, map(name_of, classes[:50]))}"
 
     def y_true(self, target: Any, positive: Any) -> Any:
         return target.to_numpy()
@@ -54,7 +58,7 @@ class Multiclass(Task):
     def resampled(self, y_true: Any, proba: Any, y_pred: Any, weights: Any) -> dict[str, Any]:
         from mlops_nb.model.intervals import multiclass_metrics
 
-        return multiclass_metrics(y_true, proba, y_pred, weights)
+        return multiclass_metrics(y_true, proba, y_pred, weights, self.metrics)
 
     def dealer(self, count: int, seed: int) -> Any:
         from sklearn.model_selection import StratifiedKFold

@@ -34,7 +34,7 @@ class Regression(Task):
         "app": "a form, the number, reasons",
     }
 
-    def findings(self, target: Any, positive: Any) -> Iterable[str]:
+    def findings(self, target: Any, asked: Statement) -> Iterable[str]:
         import pandas as pd
 
         words = target[pd.to_numeric(target, errors="coerce").isna()]

@@ -56,7 +56,7 @@ class Task:
     def findings(
         self,
         target: Any,  # pandas.Series of n known values
-        positive: Any,  # as the charter writes it
+        asked: Statement,  # the charter's
     ) -> Iterable[str]:  # sentences, each with the way out
         "Why these values can't be the target of this task."
         raise NotImplementedError
@@ -76,7 +76,7 @@ class Task:
         asked: Statement,  # the charter's: positive class, costs
         threshold: float | None = None,  # 0..1, of the positive class; None: what the costs ask for
     ) -> Answers:
-        "What a model says about rows, decided by the task's rule."
+        "What a model says about rows, decided as services and tables decide."
         raise NotImplementedError
 
     def decided(
