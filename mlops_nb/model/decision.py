@@ -9,11 +9,13 @@ __all__ = ['as_said', 'name_of', 'number_of', 'spellings', 'is_one_of', 'is_posi
 # %% ../../nbs/model/10_decision.ipynb #cb087d88
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..base.charter import Costs
 from ..base.errors import MlopsError, nearest
 from ..base.scalars import TRUTHS, moment, number_in
+
+if TYPE_CHECKING:
+    from mlops_nb.base.charter import Costs
 
 # %% ../../nbs/model/10_decision.ipynb #c6997dd9
 def as_said(
@@ -139,14 +141,14 @@ def position(
 
 # %% ../../nbs/model/10_decision.ipynb #8ca1f4e5
 def cost_threshold(
-    costs: Costs,  # of a wrong decision, in any one unit
+    costs: "Costs",  # of a wrong decision, in any one unit
 ) -> float:  # 0..1; pick a row when its probability is at least this
     "The cheapest threshold of a calibrated probability (Elkan, The Foundations of Cost-Sensitive Learning, 2001)."
     return costs.false_positive / (costs.false_positive + costs.false_negative)
 
 
 def cost_matrix(
-    costs: Costs,  # its matrix
+    costs: "Costs",  # its matrix
     classes: Sequence[Any],  # that the model learnt, in its order
 ) -> list[list[float]]:  # by the true class, then by the decided one
     "What each decision costs; a right one nothing, an error that isn't named 1."
@@ -176,7 +178,7 @@ class Decision:
         classes: Iterable[Any] = (),  # that the model learnt; none: it says numbers, and nothing is decided
         positive: Any = None,  # the class that is looked for between two, as the charter writes it
         threshold: float | None = None,  # 0..1: the positive class from this probability on; 0.5 where none is given
-        costs: Costs | None = None,  # of deciding for one of several classes; None: the most probable one is decided
+        costs: "Costs | None" = None,  # of deciding for one of several classes; None: the most probable one is decided
     ):
         self.classes = [as_said(c) for c in classes]
         self.names = [name_of(c) for c in self.classes]

@@ -59,7 +59,8 @@ def load_extensions(
     except Exception as error:  # it is somebody's code, and anything can be wrong in it
         lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if Path(f.filename) == file]
         where = f"{settings.package}/{file.name}{f', line {lines[-1]}' if lines else ''}"
-        raise MlopsError(f"{where} can't be imported: {type(error).__name__}: {error}; mend its notebook, then run nbdev-export") from error
+        said = f"{type(error).__name__}: {error}"
+        raise MlopsError(f"{where} can't be imported: {said}; mend its notebook, then run nbdev-export") from error
     take(vars(module), f"{settings.package}/{file.name}")
 
 # %% ../../nbs/model/90_extensions.ipynb #bf39350b
@@ -76,7 +77,8 @@ def take(
         if not isinstance(value, list | tuple):
             raise MlopsError(f"{place}: {name} is {value!r:.80}; expected a list: {name} = [...]")
     if not (isinstance(metrics, dict) and all(isinstance(named, dict) for named in metrics.values())):
-        raise MlopsError(f"{place}: METRICS is {metrics!r:.80}; expected metrics by task: {{'regression': {{'mape': Metric(...)}}}}")
+        example = "{'regression': {'mape': Metric(...)}}"
+        raise MlopsError(f"{place}: METRICS is {metrics!r:.80}; expected metrics by task: {example}")
     if wrong := [one for one in tasks if not isinstance(one, Task)]:
         raise MlopsError(f"{place}: TASKS has {wrong[0]!r:.80}; expected tasks, such as [Counts()]")
     for task in tasks:

@@ -89,11 +89,14 @@ def lacking(
         found.append(f"{', '.join(wrong)} is no estimator; expected an unfitted one of scikit-learn's kind, such as Ridge()")
         return found
     if entry.classifier is not None and not hasattr(entry.classifier, "predict_proba"):
-        found.append(f"{type(entry.classifier).__name__} gives no probabilities; wrap it: CalibratedClassifierCV({type(entry.classifier).__name__}())")
+        name = type(entry.classifier).__name__
+        found.append(f"{name} gives no probabilities; wrap it: CalibratedClassifierCV({name}())")
     known = {name for e in given for name in e.get_params()}
-    found += [f"space, fixed or start name '{name}', which no estimator of it has{nearest(name, known)}" for name in {**entry.space, **entry.fixed, **entry.start} if name not in known]
-    found += [f"start names '{name}', which is not in space" for name in entry.start if name in known and name not in entry.space]
-    found += [f"space['{name}'] is no Range: expected low <= usual <= high" for name, r in entry.space.items() if not (isinstance(r, Range) and r.low <= r.usual <= r.high)]
+    named = {**entry.space, **entry.fixed, **entry.start}
+    found += [f"space, fixed or start name '{name}', which no estimator of it has{nearest(name, known)}" for name in named if name not in known]
+    found += [f"start names '{name}', which is not in space" for name in entry.start if name in known - set(entry.space)]
+    fits = {name: isinstance(r, Range) and r.low <= r.usual <= r.high for name, r in entry.space.items()}
+    found += [f"space['{name}'] is no Range: expected low <= usual <= high" for name, fit in fits.items() if not fit]
     if entry.serving == "compiled" and (why := next((why for e in given if (why := why_not_compilable(e))), "")):
         found.append(f"it can't be compiled for serving ({why}); say serving=\"plain\"")
     return found

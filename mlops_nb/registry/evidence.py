@@ -22,6 +22,9 @@ from ..model.schema import Schema
 FORMAT = 2  # that this program writes; 2: costs of several classes
 
 
+_AGAIN = "register a version by: mlops-nb run"
+
+
 class _Part(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True)
 
@@ -89,14 +92,14 @@ class Evidence(BaseModel):
     def problem(self) -> Problem:
         "What the model was asked."
         if self.asked is None:
-            raise MlopsError("the evidence says no problem, so nobody knows what the model answers; register a version by: mlops-nb run")
+            raise MlopsError(f"the evidence says no problem, so nobody knows what the model answers; {_AGAIN}")
         return self.asked
 
     @property
     def form(self) -> Schema:
         "What a row looks like."
         if self.shape is None:
-            raise MlopsError("the evidence has no schema, so nobody knows what a row looks like; register a version by: mlops-nb run")
+            raise MlopsError(f"the evidence has no schema, so nobody knows what a row looks like; {_AGAIN}")
         return self.shape
 
     @property
@@ -127,12 +130,16 @@ def as_evidence(
         raise MlopsError(f"the evidence of {label} is no JSON object; {again}")
     written = content.get("format", 0)
     if not isinstance(written, int) or written > FORMAT:
-        raise MlopsError(f"the evidence of {label} is of format {written!r:.40}, this program reads up to {FORMAT}: a newer mlops_nb has written it; update this one: pip install -U mlops-nb")
+        raise MlopsError(
+            f"the evidence of {label} is of format {written!r:.40}, this program reads up to {FORMAT}: "
+            "a newer mlops_nb has written it; update this one: pip install -U mlops-nb"
+        )
     try:
         return Evidence.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
-        raise MlopsError(f"the evidence of {label} can't be read at {'.'.join(map(str, first['loc']))}: {first['msg']}, given {first['input']!r:.60}; {again}") from None
+        place = ".".join(map(str, first["loc"]))
+        raise MlopsError(f"the evidence of {label} can't be read at {place}: {first['msg']}, given {first['input']!r:.60}; {again}") from None
 
 
 def load_evidence(

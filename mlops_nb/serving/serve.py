@@ -263,9 +263,7 @@ def serve(
         metrics = stack.enter_context(tempfile.TemporaryDirectory(prefix="mlops_nb_metrics_")) if workers > 1 else ""
         if metrics:
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = metrics
-        about = {"released": str(released), "model": name, "which": which, "home": str(settings.home), "keys": str(keys or ""), "grpc": grpc, "tls": tls, "metrics": metrics, "host": host}
-        if extensions_file(settings):
-            about["project"] = str(settings.root)
+        about = {"released": str(released), "model": name, "which": which, "home": str(settings.home), "keys": str(keys or ""), "grpc": grpc, "tls": tls, "metrics": metrics, "host": host, "project": str(settings.root) if extensions_file(settings) else ""}
         options = checked(Options, about | more)
         os.environ[_ENVIRONMENT] = msgspec.json.encode(options).decode()
         config = uvicorn.Config(

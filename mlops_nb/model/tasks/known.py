@@ -48,8 +48,12 @@ def add_task(
             f"begin with the task whose answers look like its own: class {type(task).__name__}(Regression)"
         )
     usual = next(one for one in _STOCK if one.target_type == task.target_type)
-    if changed := [how for how in ("answers", "decided") if getattr(type(task), how) is not getattr(type(usual), how)]:
-        raise MlopsError(f"task '{task.name}' changes {changed[0]}, and services and tables would decide as a {usual.name} task does; put what is different into its estimator")
+    both = type(task), type(usual)
+    if changed := [how for how in ("answers", "decided") if len({getattr(one, how) for one in both}) > 1]:
+        raise MlopsError(
+            f"task '{task.name}' changes {changed[0]}, and services and tables would decide as a {usual.name} task does; "
+            "put what is different into its estimator"
+        )
     if task.name in TASKS and _place(TASKS[task.name]) != _place(task):  # a module that is read again replaces what it said
         raise MlopsError(f"there is a task '{task.name}' already; give yours another name")
     trust(*task.trusted)

@@ -31,7 +31,7 @@ CELLS = ("evaluate", "fairness", "explain", "compiled serving", "batch", "drift"
 
 
 class Task:
-    "One kind of problem. Facts are attributes of the class; `target_type` is what a model of it answers, in scikit-learn's words."
+    "One kind of problem. Facts are attributes of the class; `target_type` is what its models answer."
 
     name: ClassVar[str]  # as a charter names it
     meaning: ClassVar[str]  # what is predicted, in words
@@ -50,7 +50,7 @@ class Task:
 
     @property
     def has_positive(self) -> bool:
-        "Whether one of two classes is looked for: a threshold decides by the costs of errors, and fairness rules compare who is picked."
+        "Whether one of two classes is looked for: a threshold decides, and fairness rules compare who is picked."
         return self.target_type == "binary"
 
     def findings(
