@@ -200,7 +200,7 @@ class Decision:
         self,
         proba: Any,  # n x classes
     ) -> Any:  # n places in classes
-        "What is decided for each row: by the threshold between two classes, by the costs of errors among several, else the most probable one."
+        "What is decided for each row: by the threshold or the costs of errors, else the most probable class."
         import numpy as np
 
         if self.costs is not None:
