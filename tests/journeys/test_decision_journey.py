@@ -87,7 +87,7 @@ def test_a_whole_journey(both, gap, positive, labels, tmp_path):
     assert reasons["units"] == "probability" and reasons["said"] == pytest.approx(predictor.predict([{"age": 30, "income": 40.0, "city": "a"}])[0].probability)
 
     name = "1" if class_ is not True else "true"
-    tensors = tensors_of(answers[:50], "binary", list(OUTPUTS))
+    tensors = tensors_of(answers[:50], predictor.served.kind, list(OUTPUTS))
     assert name in str(tensors) and all(set(a.probabilities) == ({"0", "1"} if name == "1" else {"false", "true"}) for a in answers)
 
     now = datetime.now(UTC)
