@@ -101,7 +101,7 @@ def test_a_version_is_a_page_of_facts(project, tables):
         "data": {"source": "rows.csv", "sha256": "ab" * 32, "rows": 48842, "rows_train": 30000}, "git": {"commit": "c" * 40, "dirty": True},
         "libraries": {"python": "3.12.0"}, "big": list(range(20000)),
         "evaluation": {"criteria": [{"metric": "roc_auc", "passed": True, "message": "0.93, asked: at least 0.9: met"}]},
-        "schema": {"fields": [
+        "schema": {"target": "income", "classes": ["<=50K", ">50K"], "fields": [
             {"name": "age", "kind": "integer", "nullable": False, "min": 17, "max": 90, "categories": None},
             {"name": "job", "kind": "category", "nullable": True, "min": None, "max": None, "categories": ["clerk", "nurse"]}]},
     }  # fmt: skip

@@ -105,7 +105,8 @@ def test_what_half_sent_bodies_hold_is_bounded_and_given_back(server, sample):
             assert metric(server, "resident_bytes") - rounds[0] < 1.2e8
         time.sleep(2.2)  # it looks at its memory once a second
         rounds.append(metric(server, "resident_bytes"))
-    assert rounds[-1] - rounds[1] < 3e7, rounds
+    # what closes late on a busy machine is given back late
+    server.until(lambda: metric(server, "resident_bytes") - rounds[1] < 3e7)
 
 
 def test_clients_that_do_not_read_their_answers_stop_nobody(made, sample):
