@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..base.errors import MlopsError
 from ..base.settings import Settings
-from .project import add_notebook, notebook_of
+from .notebooks import add_notebook, notebook_of
 from ..model.extensions import extensions_file
 
 # %% ../../nbs/cli/25_extend.ipynb #d13bd899

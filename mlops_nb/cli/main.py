@@ -555,10 +555,10 @@ def new_stage_command(
     override: Annotated[bool, typer.Option("--override", help="Copy the stock stage into the project; the copy takes its place.")] = False,
 ) -> None:
     "Add a notebook to the pipeline that keeps the contract from its first minute."
-    from mlops_nb.cli import project
+    from mlops_nb.cli import notebooks
 
     settings = _settings()
-    made = project.override_stage(settings, name) if override else project.new_stage(settings, name)
+    made = notebooks.override_stage(settings, name) if override else notebooks.new_stage(settings, name)
     say(f"written: {made.relative_to(settings.root)}, exported to {settings.package}.stages.{name}", f"next: edit it (mlops-nb lab)    nbdev-export    mlops-nb check    mlops-nb run {name} --sample 2000")
 
 
@@ -575,9 +575,9 @@ def extend_command() -> None:
 @app.command()
 def diff(stage: Annotated[str, typer.Argument(help="A stage of the project that takes a stock one's place.")]) -> None:
     "How a notebook of the project differs from the stock one that it takes the place of."
-    from mlops_nb.cli import project
+    from mlops_nb.cli import notebooks
 
-    say(*(project.difference(_settings(), stage).rstrip("\n") or "no difference").split("\n"))
+    say(*(notebooks.difference(_settings(), stage).rstrip("\n") or "no difference").split("\n"))
 
 # %% ../../nbs/cli/10_main.ipynb #302f2f08
 @app.command("gc")

@@ -21,7 +21,8 @@ from mlops_nb.model.schema import Field, Schema
 from mlops_nb.base.errors import MlopsError
 from mlops_nb.pipeline.graph import build_graph
 from mlops_nb.pipeline.knobs import knob_values
-from mlops_nb.cli.project import Column, Guess, TargetTask, charter_text
+from mlops_nb.cli.draft import charter_text
+from mlops_nb.cli.guess import Column, Guess, TargetTask
 from mlops_nb.pipeline.graph import stock_stages
 from mlops_nb.base.scalars import Null, number_in, read_as
 from mlops_nb.base.settings import stock
