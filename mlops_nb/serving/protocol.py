@@ -29,23 +29,23 @@ class InputTensor(msgspec.Struct):
     shape: list[Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]]
     datatype: str
     data: list[str | int | float | bool | None | list[str | int | float | bool | None]] | None = None
-    parameters: dict[str, Any] = {}
+    parameters: dict[str, Any] | None = None
 
 
 class WantedOutput(msgspec.Struct):
     "An output that a request asks for."
 
     name: str
-    parameters: dict[str, Any] = {}
+    parameters: dict[str, Any] | None = None
 
 
 class InferenceRequest(msgspec.Struct):
-    "A request as JSON has it."
+    "A request as JSON has it; what need not be said may be null."
 
     inputs: list[InputTensor]
-    id: str = ""
-    parameters: dict[str, Any] = {}
-    outputs: list[WantedOutput] = []
+    id: str | None = None
+    parameters: dict[str, Any] | None = None
+    outputs: list[WantedOutput] | None = None
 
 
 class Request(NamedTuple):
@@ -105,7 +105,7 @@ def read_request(
     columns: dict[str, Sequence[Any]] = {}
     for given in asked.inputs:
         n = row_count(given.name, given.shape, most)
-        size = given.parameters.get("binary_data_size")
+        size = (given.parameters or {}).get("binary_data_size")
         if size is None:
             if given.data is None:
                 raise bad(f"input '{given.name[:80]}' has neither data nor the parameter binary_data_size; data in shared memory isn't read")
@@ -117,11 +117,12 @@ def read_request(
         columns[given.name] = values
     if len(rest):
         raise bad(f"{len(rest):,} bytes are left behind the last binary input; expected the sizes of all inputs to add up")
-    binary = _binary(asked.parameters, "binary_data_output", False)
-    wanted = {o.name: _binary(o.parameters, "binary_data", binary) for o in asked.outputs}
+    parameters = asked.parameters or {}
+    binary = _binary(parameters, "binary_data_output", False)
+    wanted = {o.name: _binary(o.parameters or {}, "binary_data", binary) for o in asked.outputs or []}
     if len(columns) < len(asked.inputs):
         raise bad("an input is given twice; expected one a field of the model")
-    return Request(asked.id, columns, wanted, binary, asked.parameters)
+    return Request(asked.id or "", columns, wanted, binary, parameters)
 
 # %% ../../nbs/serving/25_protocol.ipynb #8d641c3b
 def rows_of(

@@ -119,3 +119,12 @@ def test_the_protocol_is_light():
     """A worker that reads tensors imports no pandas, scikit-learn or mlflow."""
     found = "import sys, mlops_nb.serving.grpc; print([m for m in ('pandas', 'sklearn', 'scipy', 'mlflow', 'mlops_nb.stages') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", found], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+def test_what_need_not_be_said_may_be_null():
+    tensor = {"name": "age", "shape": [1], "datatype": "INT64", "data": [30]}
+    wanted = [{"name": "decision"}]
+    bare = read_request(json.dumps({"inputs": [tensor], "outputs": wanted}).encode())
+    nulls = {"inputs": [tensor | {"parameters": None}], "id": None, "parameters": None, "outputs": [w | {"parameters": None} for w in wanted]}
+    assert read_request(json.dumps(nulls).encode()) == bare and bare.id == ""
+    assert read_request(json.dumps(nulls | {"outputs": None}).encode()).wanted == {}
