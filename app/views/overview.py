@@ -132,6 +132,8 @@ st.markdown(in_markdown(problem.goal))
 standing(version, st.session_state["versions"])
 headline(evaluation, [problem.metric, *problem.secondary, *(c["metric"] for c in evaluation.criteria)], problem.kind.metrics)
 st.caption(f"On {evaluation.n:,} test rows that nothing was chosen by.")
+if evaluation.cost:
+    st.caption(f"Mean cost of a decision, by the charter's costs: {number(evaluation.cost.value)} ({interval(evaluation.cost)})")
 
 st.subheader("Good enough?")
 criteria([*evaluation.criteria, *(r for r in evidence.fairness_audit.get("rules", ()) if r["gate"])])

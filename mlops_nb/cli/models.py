@@ -96,7 +96,8 @@ def _figures(evidence: "Evidence") -> None:
     from mlops_nb.registry.evidence import Span
 
     if evidence.metrics:
-        spans = {k: v if isinstance(v, Span) else Span(value=v) for k, v in evidence.metrics.items()}
+        paid = {"cost": evidence.evaluation.cost} if evidence.evaluation.cost else {}
+        spans = {k: v if isinstance(v, Span) else Span(value=v) for k, v in (evidence.metrics | paid).items()}
         interval = {k: "" if v.low is None else f"{number(v.low)} to {number(v.high)}" for k, v in spans.items()}
         say("")
         aligned([("figure", "value", "95% interval"), *((k, "-" if v.value is None else v.value, interval[k]) for k, v in spans.items())])

@@ -62,7 +62,7 @@ def begin(
     evidence = read_evidence(settings.registry_uri, get(settings.registry_uri, model, arms[control]))
     problem = evidence.problem
     for name in (wish.metric or problem.metric, *wish.guardrails):
-        check_comparable(name, problem.kind)
+        check_comparable(name, problem)
     metric, together = wish.metric or problem.metric, sum(share for arm, share in shares.items() if arm != control)
     if not evidence.evaluation.metrics:
         raise MlopsError(f"version {arms[control]} of '{model}' was registered without its figures, so no experiment can be planned by it; register it by: mlops-nb run")

@@ -27,7 +27,7 @@ import yaml
 
 from ..base.charter import Charter, Retraining
 from ..sources.files import source_path
-from ..model.decision import positions
+from ..model.decision import costs_of, positions
 from ..base.errors import MlopsError
 from ..pipeline.plan import prepare, sample_settings
 from ..registry.loading import Loaded, load
@@ -228,11 +228,11 @@ def _measures(
     counts: np.ndarray,  # (b, n)
 ) -> dict[str, np.ndarray]:  # (b,) for each: the metric, and the cost where there is one
     "Of many resamples at once; greater is better."
-    many = problem.kind.resampled(_coded(y_true, said), said.proba, _coded(said.y_pred, said), counts)
+    real, decided = _coded(y_true, said), _coded(said.y_pred, said)
+    many = problem.kind.resampled(real, said.proba, decided, counts)
     found = {"metric": many[problem.metric] * (1 if problem.greater_is_better else -1)}
-    if problem.kind.has_positive:
-        costs, missed, mistaken = problem.costs, y_true & ~said.y_pred, said.y_pred & ~y_true
-        found["cost"] = -(counts @ (costs.false_positive * mistaken + costs.false_negative * missed)) / counts.sum(axis=1)
+    if problem.has_costs:
+        found["cost"] = -(counts @ costs_of(real, decided, problem.costs, said.classes or [])) / counts.sum(axis=1)
     return found
 
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['as_said', 'name_of', 'number_of', 'spellings', 'is_one_of', 'is_positive', 'positions', 'position', 'cost_threshold',
-           'cost_matrix', 'least_cost', 'Decision']
+           'cost_matrix', 'costs_of', 'least_cost', 'Decision']
 
 # %% ../../nbs/model/10_decision.ipynb #cb087d88
 import math
@@ -148,16 +148,30 @@ def cost_threshold(
 
 
 def cost_matrix(
-    costs: "Costs",  # its matrix
-    classes: Sequence[Any],  # that the model learnt, in its order
+    costs: "Costs",
+    classes: Sequence[Any],  # that the model learnt, in its order; of two without a matrix, the second is looked for
 ) -> list[list[float]]:  # by the true class, then by the decided one
-    "What each decision costs; a right one nothing, an error that isn't named 1."
+    "What each decision costs; a right one nothing, an error that a matrix doesn't name 1."
+    if not costs.matrix:
+        return [[0.0, costs.false_positive], [costs.false_negative, 0.0]]
     made = [[float(k != j) for j in range(len(classes))] for k in range(len(classes))]
     for true, row in costs.matrix.items():
         for decided, cost in row.items():
             for k, j in ((k, j) for k in positions(classes, true)[:1] for j in positions(classes, decided)[:1]):
                 made[k][j] = cost  # a class that few training rows have may be missing in a part of them
     return made
+
+
+def costs_of(
+    y_true: Any,  # n places in classes; of two, whether a row is of the one that is looked for
+    y_pred: Any,  # n likewise, as it was decided
+    costs: "Costs",
+    classes: Sequence[Any] = (False, True),  # as cost_matrix takes them
+) -> Any:  # n, in the costs' unit
+    "What each decision has cost."
+    import numpy as np
+
+    return np.array(cost_matrix(costs, classes))[np.asarray(y_true, dtype=int), np.asarray(y_pred, dtype=int)]
 
 
 def least_cost(

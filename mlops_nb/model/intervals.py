@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from .metrics import METRICS, Metric, metric_value
+from .metrics import METRICS, Metric, metric_value, stock_names
 
 # %% ../../nbs/model/22_intervals.ipynb #8d49dfdb
 def resample_counts(
@@ -58,11 +58,6 @@ def by_definition(
     return {n: np.array([metric_value(n, y_true[i], None if proba is None else proba[i], y_pred[i], classes, metrics) for i in drawn]) for n in others}
 
 # %% ../../nbs/model/22_intervals.ipynb #f839cdeb
-def _wanted(found: dict[str, np.ndarray], metrics: Mapping[str, Metric], task: str) -> dict[str, np.ndarray]:
-    "Those that are asked for by the table's own definition; another one of the same name is computed by its definition."
-    return {name: values for name, values in found.items() if metrics.get(name) == METRICS[task][name]}
-
-
 def hits(
     y_true: np.ndarray,  # (n,) bool
     score: np.ndarray,  # (n,)
@@ -107,7 +102,7 @@ def binary_metrics(
             "f1": 2 * tp / (2 * tp + fp + fn),
         }
     found = decided | _ranking(*hits(y_true, probability, weights)) | {"log_loss": surprise / n, "brier": square / n}
-    found = _wanted(found, metrics, "binary")
+    found = {name: found[name] for name in stock_names(metrics, "binary")}
     return found | by_definition(metrics, found, y_true, probability, picked, weights)
 
 # %% ../../nbs/model/22_intervals.ipynb #a5dab7ae
@@ -132,7 +127,7 @@ def multiclass_metrics(
             "roc_auc_ovr": np.mean(areas, axis=0),
             "log_loss": weights @ -np.log(p) / n,
         }
-    found = _wanted(found, metrics, "multiclass")
+    found = {name: found[name] for name in stock_names(metrics, "multiclass")}
     return found | by_definition(metrics, found, y_true, probability, picked, weights, codes)
 
 # %% ../../nbs/model/22_intervals.ipynb #ade3d8ed
@@ -148,7 +143,7 @@ def regression_metrics(
     square, size, first, second = (weights @ np.column_stack([(y_true - value) ** 2, abs(y_true - value), centred, centred**2])).T / n
     with np.errstate(divide="ignore", invalid="ignore"):
         found = {"r2": 1 - square / (second - first**2), "rmse": np.sqrt(square), "mae": size}
-    found = _wanted(found, metrics, "regression")
+    found = {name: found[name] for name in stock_names(metrics, "continuous")}
     return found | by_definition(metrics, found, y_true, None, value, weights)
 
 # %% ../../nbs/model/22_intervals.ipynb #4226343e

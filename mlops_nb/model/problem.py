@@ -34,6 +34,11 @@ class Problem(Statement):
         return self.kind.metrics[self.metric].greater_is_better
 
     @property
+    def has_costs(self) -> bool:
+        "Whether decisions have a cost: between two classes always, among several where a matrix says it."
+        return self.kind.has_positive or bool(self.costs.matrix)
+
+    @property
     def not_features(self) -> set[str]:
         "Columns that no model may read."
         return {self.target, *self.exclude} | {c for c in (self.weight, self.id) if c is not None}

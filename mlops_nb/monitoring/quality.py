@@ -15,10 +15,10 @@ import numpy as np
 
 from ..base.charter import Monitoring
 from ..model.groups import group_labels
-from ..model.metrics import metric_value
 from ..model.problem import Problem
+from ..model.tasks.task import Answers, Task
 from ..registry.evidence import Evidence
-from ..stats.quality import MEASURES, Estimate, by_group, drop_test, estimated, realised
+from ..stats.quality import Estimate, by_group, drop_test, estimated, realised
 from ..stats.quality import calibration as calibration_of
 from .windows import Part, plain
 
@@ -50,24 +50,26 @@ def quality_of(
     return made
 
 
-def _influenced(problem: Problem) -> list[str]:
-    "Metrics of the task that have an influence function."
-    return [name for name in problem.kind.metrics if name in MEASURES[problem.kind.target_type]]
-
-
 def _realised(evidence: Evidence, y_true: np.ndarray, proba: np.ndarray | None, y_pred: np.ndarray) -> dict[str, Estimate]:
-    "Every metric of the task; those without an influence function by their definition, with a bootstrap's interval."
-    kind, names, classes = evidence.problem.kind, _influenced(evidence.problem), evidence.rule.names or None
-    others = {name: partial(metric_value, name, classes=classes, metrics=kind.metrics) for name in kind.metrics if name not in names}
+    "Every metric of the task; the table's own by their influence functions."
+    kind, classes = evidence.problem.kind, evidence.rule.names or None
+    names = kind.stock()
+    others = {name: partial(_defined, kind, name, classes) for name in kind.metrics if name not in names}
     found = realised(y_true, proba, y_pred, names, kind.target_type, classes) if names else {}
     return found | (realised(y_true, proba, y_pred, others) if others else {})
 
 
+def _defined(kind: Task, name: str, classes: list[str] | None, y_true: np.ndarray, proba: Any, y_pred: np.ndarray) -> Any:
+    "What each row contributes, where the metric says it; else the metric by its definition, for a bootstrap."
+    said = Answers(proba, y_pred, classes)
+    return kind.each(name, y_true, said) if kind.metrics[name].each else kind.scores(said, y_true, [name])[name]
+
+
 def _estimated(evidence: Evidence, proba: np.ndarray, y_pred: np.ndarray) -> dict[str, Estimate]:
     "Those metrics of the task that can be known before labels come."
-    names = _influenced(evidence.problem)
-    target_type = evidence.problem.kind.target_type
-    return estimated(proba, y_pred, names, target_type=target_type, classes=evidence.rule.names) if names else {}
+    kind = evidence.problem.kind
+    names = kind.stock()
+    return estimated(proba, y_pred, names, target_type=kind.target_type, classes=evidence.rule.names) if names else {}
 
 
 def _told(found: Mapping[str, Estimate]) -> dict[str, dict]:

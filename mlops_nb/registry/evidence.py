@@ -13,8 +13,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from ..base.charter import Costs
 from ..base.errors import MlopsError
-from ..model.decision import Decision
+from ..model.decision import Decision, cost_matrix, number_of
 from ..model.problem import Problem
 from ..model.schema import Schema
 
@@ -53,10 +54,20 @@ class Evaluation(_Part):
     n: int = 0  # test rows
     threshold: float | None = None
     metrics: dict[str, Span] = {}
+    cost: Span | None = None  # of a decision, the mean; None where the charter says none
     confusion: dict[str, Any] | None = None  # tp, fp, fn, tn; or classes and matrix; None for numbers
     criteria: list[dict[str, Any]] = []
     curves: dict[str, Any] = {}
     said: list[Any] = []  # a sample of what it said: one number a row, or one a class
+
+    def costs_by(self, costs: Costs) -> Any:  # n, in no order
+        "What its decisions on the test rows have cost, each."
+        import numpy as np
+
+        seen = self.confusion or {}
+        cells = seen.get("matrix") or [[seen["tn"], seen["fp"]], [seen["fn"], seen["tp"]]]
+        classes = [c if (n := number_of(c)) is None else n for c in seen.get("classes", ())]  # by their names
+        return np.repeat(np.ravel(cost_matrix(costs, classes)), np.ravel(cells))
 
 
 class PlainRows(_Part):

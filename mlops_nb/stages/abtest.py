@@ -19,9 +19,9 @@ import pandas as pd
 from annotated_types import Interval
 from scipy import stats
 
-from ..model.decision import number_of, is_positive
+from ..model.decision import costs_of, number_of, is_positive
 from ..base.errors import MlopsError, nearest
-from ..model.tasks.task import Answers, Task
+from ..model.tasks.task import Answers
 from ..base.settings import find_root
 from ..pipeline.stage import Figure, Input, Json, Output, log
 from ..sources.tables import read_table
@@ -40,25 +40,25 @@ WITHOUT_LABEL = ("latency", "flagged")
 
 def is_greater_better(
     name: str,
-    kind: Task,
+    problem: Problem,
 ) -> bool:
     "Which way a metric is better; one that the task hasn't is refused."
-    known = [*kind.metrics, *_more(kind)]
+    metrics, known = problem.kind.metrics, [*problem.kind.metrics, *_more(problem)]
     if name not in known:
-        raise MlopsError(f"no metric '{name}' to compare versions of a {kind.name} task by{nearest(name, known)}")
-    return name in kind.metrics and kind.metrics[name].greater_is_better
+        raise MlopsError(f"no metric '{name}' to compare versions of a {problem.task} task by{nearest(name, known)}")
+    return name in metrics and metrics[name].greater_is_better
 
 
-def _more(kind: Task) -> list[str]:
+def _more(problem: Problem) -> list[str]:
     "What versions are compared by beside the task's metrics."
-    return [m for m in _MORE if m != "cost" or kind.has_positive]
+    return [m for m in _MORE if m != "cost" or problem.has_costs]
 
 
-def check_comparable(name: str, kind: Task) -> None:
+def check_comparable(name: str, problem: Problem) -> None:
     "Raise where nothing says what one row contributes to a metric."
-    is_greater_better(name, kind)
-    if name not in (able := [*kind.comparable(), *_more(kind)]):
-        raise MlopsError(f"versions can't be compared by {name}: nothing says what a single row contributes to it; a {kind.name} task's can be compared by {', '.join(able)}")
+    is_greater_better(name, problem)
+    if name not in (able := [*problem.kind.comparable(), *_more(problem)]):
+        raise MlopsError(f"versions can't be compared by {name}: nothing says what a single row contributes to it; a {problem.task} task's can be compared by {', '.join(able)}")
 
 # %% ../../nbs/stages/150_abtest.ipynb #4ac9bb50
 class Figures(NamedTuple):
@@ -67,6 +67,7 @@ class Figures(NamedTuple):
     value: float  # the champion's
     sd: float  # of what one unit contributes
     best: float  # the best possible
+    share: bool = False  # of rows: what one contributes is 0 or 1
 
 
 def figures(
@@ -75,18 +76,18 @@ def figures(
     problem: Problem,
 ) -> Figures:
     "A metric's value and spread, by the rows that evaluated the champion."
-    greater = is_greater_better(name, problem.kind)
+    greater = is_greater_better(name, problem)
     if name in WITHOUT_LABEL:
         raise MlopsError(f"{name} is a guardrail; an experiment is decided by a metric of its labels, e.g. {problem.metric}")
     if name == "cost":
-        cells, costs = found.confusion or {}, problem.costs
-        each = np.repeat([costs.false_positive, costs.false_negative, 0.0], [cells["fp"], cells["fn"], cells["tp"] + cells["tn"]])
+        each = found.costs_by(problem.costs)
         return Figures(float(each.mean()), float(each.std(ddof=1)), 0.0)
     span = found.metrics.get(name, Span())
     if span.value is None or span.low is None or span.high is None:
         raise MlopsError(f"{name} is undefined on the rows that evaluated the model, so its spread isn't known; plan by another metric, e.g. cost or accuracy")
-    sd = math.sqrt(span.value * (1 - span.value)) if name == "accuracy" else (span.high - span.low) / (2 * 1.959964) * math.sqrt(found.n)
-    return Figures(span.value, sd, problem.kind.metrics[name].high if greater else problem.kind.metrics[name].low)
+    share, metric = name == "accuracy" and name in problem.kind.stock(), problem.kind.metrics[name]
+    sd = math.sqrt(span.value * (1 - span.value)) if share else (span.high - span.low) / (2 * 1.959964) * math.sqrt(found.n)
+    return Figures(span.value, sd, metric.high if greater else metric.low, share)
 
 # %% ../../nbs/stages/150_abtest.ipynb #cb95f1a1
 def plan(
@@ -105,8 +106,8 @@ def plan(
         raise MlopsError(f"{name} is {known.value:g}, so nothing says which improvement is worth while; give one: -p abtest.minimum_effect=NUMBER")
     signed = effect if known.best > known.value else -effect
     try:
-        binary = {"rate": known.value} if name == "accuracy" else {"sd": known.sd}
-        fixed = sample_size(signed, **binary, alpha=alpha, power=power, variants=variants, ratio=share / variants / (1 - share))
+        spread = {"rate": known.value} if known.share else {"sd": known.sd}
+        fixed = sample_size(signed, **spread, alpha=alpha, power=power, variants=variants, ratio=share / variants / (1 - share))
     except ValueError as error:
         raise MlopsError(f"no experiment can be planned for {name}: {error}") from error
     watched = planned(fixed, alpha / variants, power)
@@ -204,21 +205,23 @@ def contributed(
     if name in WITHOUT_LABEL:
         return rows[name].to_numpy(float)
     kind = problem.kind
-    check_comparable(name, kind)
+    check_comparable(name, problem)
     if not kind.has_classes:
         return kind.each(name, pd.to_numeric(rows["label"]).to_numpy(float), Answers(None, rows["decision"].to_numpy(float)))
     read = str if isinstance(rows["decision"].iloc[0], str) else number_of  # numbers and truths, whatever their labels look like
     y_true, y_pred = (np.array([read(v) for v in rows[c]], dtype=object) for c in ("label", "decision"))
-    if name == "accuracy":
+    if name == "accuracy" and name in kind.stock():
         return (y_true == y_pred).astype(float)
     if kind.has_positive:
         y_true, y_pred = is_positive(y_true, problem.positive), is_positive(y_pred, problem.positive)
-        if name == "cost":
-            return np.where(y_true & ~y_pred, problem.costs.false_negative, np.where(y_pred & ~y_true, problem.costs.false_positive, 0.0))
-        return kind.each(name, y_true, Answers(rows["probability"].to_numpy(float), y_pred))
-    classes = list(rows["probabilities"].iloc[0])
-    proba = np.array([[p[c] for c in classes] for p in rows["probabilities"]])
-    return kind.each(name, y_true, Answers(proba, y_pred, [read(c) for c in classes]))
+        proba, classes = rows["probability"].to_numpy(float), [False, True]
+    else:
+        names = [*rows["probabilities"].iloc[0]]
+        proba, classes = np.array([[p[c] for c in names] for p in rows["probabilities"]]), [*map(read, names)]  # type: ignore
+    if name == "cost":
+        real, decided = ([classes.index(c) for c in labels] for labels in (y_true, y_pred))
+        return costs_of(real, decided, problem.costs, classes)
+    return kind.each(name, y_true, Answers(proba, y_pred, classes))
 
 # %% ../../nbs/stages/150_abtest.ipynb #15461b8d
 def units_of(
@@ -274,7 +277,7 @@ def conclude(
     "What follows from an experiment, as far as it has come."
     intent = test.plan
     names = [intent.metric, *(n for n in intent.guardrails if n != intent.metric)]
-    measures = [Measure(n, is_greater_better(n, problem.kind), margin=intent.guardrails.get(n)) for n in names]
+    measures = [Measure(n, is_greater_better(n, problem), margin=intent.guardrails.get(n)) for n in names]
     shares = {arm: test.shares[arm] for arm in test.arms}
     rows, counts = answers(test, logged, labels)
     once = intent.mode == "sequential"

@@ -29,7 +29,7 @@ from ..pipeline.stage import Figure, Input, Json, Model, Output, Table, log
 from ..model.problem import Problem
 from ..model.tasks.known import task_of
 from ..model.tasks.task import Answers
-from ..model.decision import cost_threshold
+from ..model.decision import cost_threshold, costs_of
 from ..model.rule import with_rule
 from mlops_nb.stages.train import (
     Fit,
@@ -218,10 +218,9 @@ def threshold_costs(
 ) -> pd.DataFrame:  # threshold, cost a row, cost saved a row against theory's threshold, its standard error
     "What each threshold around the theoretical one would have cost."
     usual = float(np.clip(cost_threshold(problem.costs), 1e-3, 1 - 1e-3))
-    costs = problem.costs
     rows = []
     for threshold in expit(logit(usual) + np.linspace(-2, 2, 81)):
-        loss = {t: np.where(y_true, costs.false_negative * (probability < t), costs.false_positive * (probability >= t)) for t in (threshold, usual)}
+        loss = {t: costs_of(y_true, probability >= t, problem.costs) for t in (threshold, usual)}
         saved = loss[usual] - loss[threshold]
         rows.append({"threshold": threshold, "cost": loss[threshold].mean(), "saved": saved.mean(), "noise": saved.std(ddof=1) / math.sqrt(len(saved))})
     return pd.DataFrame(rows)
@@ -391,7 +390,7 @@ def decision_of(
         "threshold": choice.threshold,
         "threshold_why": choice.threshold_why,
         "positive": problem.positive,
-        "costs": problem.costs.model_dump() if problem.kind.has_positive else None,
+        "costs": problem.costs.model_dump() if problem.has_costs else None,
         "calibration": {**choice.calibration._asdict(), "method": choice.method} if choice.calibration else None,
         "valid": choice.valid_scores,
     }

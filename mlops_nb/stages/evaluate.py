@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['positive_probability', 'roc_and_pr', 'calibration', 'bands', 'check_criteria', 'judge_bound', 'said_sample',
-           'evaluate_binary', 'evaluate_multiclass', 'evaluate_regression', 'evaluate', 'plot_curves', 'plot_confusion',
-           'plot_multiclass', 'plot_regression']
+           'mean_cost', 'evaluate_binary', 'evaluate_multiclass', 'evaluate_regression', 'evaluate', 'plot_curves',
+           'plot_confusion', 'plot_multiclass', 'plot_regression']
 
 # %% ../../nbs/stages/090_evaluate.ipynb #4cad08f4
 from typing import Annotated, Any
@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from annotated_types import Interval
 
-from ..model.decision import Decision, is_positive, name_of, position
+from ..model.decision import Decision, costs_of, is_positive, name_of, position
 from ..base.errors import MlopsError, nearest
 from ..model.intervals import hits, interval, resample_counts, with_intervals
 from ..model.conform import feature_rows
@@ -132,6 +132,21 @@ def said_sample(
     rows = np.random.default_rng(0).permutation(len(said))[: max(2, most // said.shape[1])]
     return said[np.sort(rows)].round(5).tolist()
 
+# %% ../../nbs/stages/090_evaluate.ipynb #fb2a4808
+def mean_cost(
+    problem: Problem,  # says the costs
+    y_true: np.ndarray,  # (n,) places in classes
+    picked: np.ndarray,  # (n,) likewise
+    classes: list,  # of two, the second is the positive one
+    resamples: int,
+    seed: int,
+) -> dict[str, float | None] | None:  # value, low, high, in the costs' unit; None where decisions have none
+    "The mean cost of a decision, by the charter's costs."
+    if not problem.has_costs:
+        return None
+    each = costs_of(y_true, picked, problem.costs, classes)
+    return with_intervals(lambda w: {"cost": w @ each / w.sum(axis=1)}, y_true, resamples, seed)["cost"]
+
 # %% ../../nbs/stages/090_evaluate.ipynb #45153434
 def evaluate_binary(
     problem: Problem,
@@ -154,6 +169,7 @@ def evaluate_binary(
         "threshold": threshold,
         "prevalence": round(float(y_true.mean()), 6),
         "metrics": metrics,
+        "cost": mean_cost(problem, y_true, picked, [False, True], resamples, seed),
         "interval": f"95%, percentile bootstrap of {resamples} resamples within each class",
         "confusion": {k: int(v.sum()) for k, v in counts.items()},
         "criteria": check_criteria(problem.success, metrics),
@@ -185,6 +201,7 @@ def evaluate_multiclass(
         "threshold": None,
         "prevalence": {name_of(c): round(float(s), 6) for c, s in zip(classes, shares, strict=True)},
         "metrics": metrics,
+        "cost": mean_cost(problem, y_true, picked, classes, resamples, seed),
         "interval": f"95%, percentile bootstrap of {resamples} resamples within each class",
         "confusion": {"classes": [name_of(c) for c in classes], "matrix": matrix.tolist()},
         "criteria": check_criteria(problem.success, metrics),
@@ -216,6 +233,7 @@ def evaluate_regression(
         "threshold": None,
         "prevalence": None,
         "metrics": metrics,
+        "cost": None,
         "interval": f"95%, percentile bootstrap of {resamples} resamples",
         "confusion": None,
         "criteria": check_criteria(problem.success, metrics),
@@ -260,6 +278,14 @@ def _square(axes: Any, title: str, x: str, y: str) -> None:
     axes.grid(color="0.92", zorder=0)
 
 
+def _titled(title: str, between: str, name: str, result: dict[str, Any], digits: str = ".3f") -> str:
+    "A title with the figure of that name, where the task has the table's own and it is defined."
+    found = result["metrics"][name] if name in task_of(result["task"]).stock() else {}
+    if found.get("value") is None:
+        return title
+    return f"{title}{between} {found['value']:{digits}} ({found['low']:{digits}} to {found['high']:{digits}})"
+
+
 def plot_curves(
     result: dict[str, Any],  # the `evaluation` artifact of a binary task
     band: dict[str, np.ndarray],  # from `bands`
@@ -271,9 +297,8 @@ def plot_curves(
     roc, pr, cal = figure.subplots(1, 3)
     hit, positive = result["confusion"], in_figure(result["positive"], 24)
     real, false, picked = hit["tp"] + hit["fn"], hit["fp"] + hit["tn"], hit["tp"] + hit["fp"]
-    named = {k: "{value:.3f} ({low:.3f} to {high:.3f})".format(**result["metrics"][k]) for k in ("roc_auc", "average_precision")}
-    _square(roc, f"ROC: area {named['roc_auc']}", f"false positive rate (n = {false:,} not {positive})", f"true positive rate (n = {real:,} {positive})")
-    _square(pr, f"Average precision: {named['average_precision']}", f"recall (n = {real:,} {positive})", "precision (of those picked)")
+    _square(roc, _titled("ROC", ": area", "roc_auc", result), f"false positive rate (n = {false:,} not {positive})", f"true positive rate (n = {real:,} {positive})")
+    _square(pr, _titled("Average precision", ":", "average_precision", result), f"recall (n = {real:,} {positive})", "precision (of those picked)")
     roc.plot([0, 1], [0, 1], "--", color="0.6", lw=1, label="guessing")
     pr.axhline(result["prevalence"], ls="--", color="0.6", lw=1, label=f"picking all: {result['prevalence']:.2f}")
     recall = hit["tp"] / max(real, 1)
@@ -333,8 +358,8 @@ def plot_multiclass(
 
     figure = matplotlib.figure.Figure(figsize=(8.6, 4.4), dpi=66, layout="constrained")
     roc, cal = figure.subplots(1, 2)
-    mean = "{value:.3f} ({low:.3f} to {high:.3f})".format(**result["metrics"]["roc_auc_ovr"])
-    _square(roc, f"Each class against the rest, n = {result['n']:,}\nmean area {mean}", "false positive rate", "true positive rate")
+    title = f"Each class against the rest, n = {result['n']:,}"
+    _square(roc, _titled(title, "\nmean area", "roc_auc_ovr", result), "false positive rate", "true positive rate")
     roc.plot([0, 1], [0, 1], "--", color="0.6", lw=1)
     for i, (name, line) in enumerate(result["curves"]["roc"].items()):
         roc.plot(*np.array(line).T, ls=("-", "--", "-.", ":")[i % 4], color=f"{0.1 + 0.12 * (i % 5):.2f}", label=in_figure(name, 24))
@@ -359,7 +384,6 @@ def plot_regression(
     reach = np.abs(points[["low", "high"]].to_numpy().T - points["mean_true"].to_numpy())
     axes.errorbar(points["mean_predicted"], points["mean_true"], yerr=reach, fmt="o", color="0", ms=5, capsize=3, lw=1.2, label="mean of a bin, 95% interval")
     target = in_figure(target)
-    title = "mean error {value:.4g} ({low:.4g} to {high:.4g})".format(**result["metrics"]["mae"])
-    axes.set(title=title, xlabel=f"{target} said", ylabel=f"{target} seen")
+    axes.set(title=_titled("said against seen", "\nmean error", "mae", result, ".4g"), xlabel=f"{target} said", ylabel=f"{target} seen")
     axes.legend(frameon=False)
     return figure

@@ -117,8 +117,9 @@ def visits(task: str, n: int = 500) -> list[dict]:
 
 
 def charter_of(task: str, text: str) -> str:
-    """The charter that init guessed, made one of this task."""
+    """The charter that init guessed, made one of this task; among several classes, errors have their prices."""
     mine = re.sub(r"^task: .*", f"task: {task}", text, flags=re.M)
+    mine += "costs: {matrix: {often: {never: 3.0}}}\n" if task == "multiclass" else ""
     if task == MADE_UP:  # guessed as another task
         mine = re.sub(r"^metric: .*", f"metric: {METRIC[task]}", mine, flags=re.M)
         mine = re.sub(r"^secondary: .*", 'secondary: ["mae"]', mine, flags=re.M)
@@ -165,6 +166,8 @@ def test_evaluate(gym):
     found = gym.evidence.evaluation
     assert found.n > 50 and set(found.metrics) == set(gym.kind.metrics)
     assert all(m.low <= m.value <= m.high for m in found.metrics.values())
+    assert found.cost.low <= found.cost.value <= found.cost.high if gym.kind.has_classes else found.cost is None
+    assert ("cost" in command(gym.root, "models", "show", "gym", "1")) == gym.kind.has_classes
 
 
 def test_fairness(gym):
@@ -236,8 +239,12 @@ def test_ab(gym):
     problem, known = gym.evidence.problem, gym.kind.y_true(gym.frame.comes, gym.evidence.problem.positive)
     said = gym.kind.answers(without_rule(gym.made.model), gym.known, problem, gym.evidence.rule.threshold)
     for name, value in gym.kind.scores(said, known, gym.kind.metrics).items():
-        assert is_greater_better(name, gym.kind) == gym.kind.metrics[name].greater_is_better
+        assert is_greater_better(name, problem) == gym.kind.metrics[name].greater_is_better
         assert contributed(answers, name, problem).mean() == pytest.approx(value, abs=1e-6), name
+    if gym.kind.has_classes:
+        price = {("often", "never"): 3.0} if gym.task == "multiclass" else {}
+        paid = [0.0 if t == d else price.get((t, d), 1.0) for t, d in zip(gym.frame.comes, answers["decision"], strict=True)]
+        assert contributed(answers, "cost", problem).tolist() == paid
     assert json.loads(command(gym.root, "runs", "show", "--json"))["stages"]["abtest"]["status"] == "done"
 
 
@@ -248,6 +255,7 @@ def test_retraining(gym):
     rows = Labelled(gym.known, gym.frame.comes.astype(str), time, pd.Series(range(len(gym.frame))).astype(str))
     same = compare(gym.made, gym.made, rows, 100, resamples=100)
     assert same.verdict == "not better" and same.champion == same.challenger is not None and same.low == same.high == 0
+    assert ("its decisions save 0 a row" in same.said) == gym.kind.has_classes
 
 
 def test_app(gym, monkeypatch):

@@ -1,18 +1,27 @@
 """One table of metrics: what is computed in two ways is equal, and a new entry alone is a metric everywhere."""
 
 import numpy as np
+import pandas as pd
 import pytest
-from sklearn.metrics import matthews_corrcoef
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import fbeta_score, matthews_corrcoef
 
 from mlops_nb.base.charter import Monitoring
+from mlops_nb.base.errors import MlopsError
 from mlops_nb.model.metrics import METRICS, Metric, metric_value
 from mlops_nb.model.problem import Problem, check_problem
 from mlops_nb.monitoring.quality import quality_of
 from mlops_nb.monitoring.shop import NOON, open_shop
+from mlops_nb.model.tasks import known as tasks
+from mlops_nb.model.tasks.binary import Binary
 from mlops_nb.model.tasks.known import task_of
-from mlops_nb.registry.evidence import as_evidence
+from mlops_nb.loop.retraining import Labelled, compare
+from mlops_nb.registry.evidence import Evaluation, as_evidence
+from mlops_nb.registry.loading import Loaded
+from mlops_nb.registry.versions import Version
 from mlops_nb.monitoring.windows import part_of, window_at, window_of
 from mlops_nb.model.intervals import binary_metrics, multiclass_metrics, regression_metrics
+from mlops_nb.stages.abtest import check_comparable, contributed, figures
 from mlops_nb.stages.evaluate import evaluate_binary
 from mlops_nb.stages.train import Answers, scores_of
 from mlops_nb.stats.quality import MEASURES, realised
@@ -99,3 +108,81 @@ def test_its_interval_covers(matthews):
 def test_a_metric_that_is_none_is_a_sentence():
     with pytest.raises(Exception, match="no metric 'roc_acu'; did you mean 'roc_auc'"):
         metric_value("roc_acu", np.array([True, False]), np.array([0.1, 0.2]))
+
+
+def gained(y_true, given, classes=None):
+    """What each decision is worth: finding one five times what leaving one alone is."""
+    return np.where(np.asarray(y_true, bool), 5.0 * np.asarray(given, bool), ~np.asarray(given, bool))
+
+
+class Gains(Binary):
+    """A task whose metrics have names of the table's and functions of their own, one of them by row."""
+
+    name, meaning = "gains", "whom to call"
+    metrics = {
+        "roc_auc": METRICS["binary"]["roc_auc"],
+        "f1": Metric(lambda y_true, given, classes=None: fbeta_score(y_true, given, beta=3), True, "decision", 0, 1, "recall counts more"),
+        "accuracy": Metric(lambda y_true, given, classes=None: float(gained(y_true, given).mean()), True, "decision", 0, 5, "mean gain", gained),
+    }
+
+
+@pytest.fixture
+def gains(monkeypatch):
+    monkeypatch.setattr(tasks, "TASKS", tasks.TASKS | {"gains": Gains()})
+    return lambda metric, **more: {"name": "shop", "goal": "g", "task": "gains", "target": "buys", "positive": "yes", "metric": metric, "data": {"source": "x.csv"}} | more
+
+
+def own(y_true, y_pred) -> dict[str, float]:
+    return {"f1": fbeta_score(y_true, y_pred, beta=3), "accuracy": gained(y_true, y_pred).mean()}
+
+
+def test_a_name_of_the_tables_is_not_its_definition(gains):
+    """Evaluation and experiments ask the task's own function, whatever it is called."""
+    stated = Problem.model_validate(gains("f1"))
+    y_true, proba, y_pred = answered("binary", 0)
+    found = evaluate_binary(stated, y_true, proba, 0.4, resamples=100, bins=5, seed=0)["metrics"]
+    assert {name: found[name]["value"] for name in ("f1", "accuracy")} == pytest.approx(own(y_true, y_pred), abs=1e-6)
+    assert all(found[name]["low"] < found[name]["value"] < found[name]["high"] for name in found)
+    rows = pd.DataFrame({"label": np.where(y_true, "yes", "no"), "decision": np.where(y_pred, "yes", "no"), "probability": proba})
+    assert contributed(rows, "accuracy", stated).mean() == pytest.approx(own(y_true, y_pred)["accuracy"])
+    with pytest.raises(MlopsError, match="can't be compared by f1: .* a gains task's can be compared by roc_auc, accuracy, cost"):
+        check_comparable("f1", stated)
+    planned = figures(Evaluation.model_validate({"n": ROWS, "metrics": found}), "accuracy", stated)
+    assert planned.value > 1 and not planned.share and planned.sd > 0.5 and planned.best == 5, "no share of rows"
+
+
+def test_monitoring_asks_the_tasks_own_function(gains, tmp_path):
+    shop = open_shop(tmp_path)
+    content = shop.evidence.content()
+    tested = {"metrics": {"f1": {"value": 0.99, "low": 0.98, "high": 1.0}}, "n": 1000, "threshold": 0.5, "said": [0.2, 0.5, 0.8]}
+    evidence = as_evidence(content | {"problem": gains("f1"), "evaluation": tested})
+    part = part_of(window_of(shop.place, "shop", *window_at(NOON, "hour")), 1, evidence)
+    quality = quality_of(part, evidence, Monitoring(min_rows=200, min_labels=100))
+    real, picked = part.y_true, part.y_pred[part.known]
+    for name, value in own(real, picked).items():
+        seen = quality["realised"][name]
+        assert seen["value"] == pytest.approx(value, abs=1e-6) and seen["low"] < value < seen["high"], name
+    spread = gained(real, picked).std(ddof=1) / np.sqrt(len(real))
+    assert quality["realised"]["accuracy"]["error"] == pytest.approx(spread, abs=1e-6), "by row, as the metric says it"
+    assert set(quality["estimated"]) == {"roc_auc"} and quality["p"]["estimated"] is None, "nothing is known of the others before labels come"
+    assert quality["p"]["quality"] < 1e-3, "0.99 was promised"
+
+
+@pytest.mark.parametrize("metric", ["f1", "accuracy"])
+def test_retraining_compares_by_the_tasks_own_function(gains, metric):
+    rng = np.random.default_rng(0)
+    rows = pd.DataFrame({"age": rng.normal(0, 1, 3000), "wage": rng.normal(0, 1, 3000)})
+    buys = np.where(rows.wage + rng.normal(0, 0.5, 3000) > 0.5, "yes", "no")
+
+    def version_of(number: int, column: str) -> Loaded:
+        form = {"fields": [{"name": column, "kind": "number", "nullable": False}], "target": "buys", "classes": ["no", "yes"]}
+        about = Version(name="shop", version=number, phase="staging", created="2026-11-25", model_digest="", evidence_digest="", mlflow_run="")
+        return Loaded(about, LogisticRegression().fit(rows[[column]][:1000], buys[:1000]), as_evidence({"problem": gains(metric), "schema": form, "decision": {"threshold": 0.3}}))
+
+    old, new = version_of(1, "age"), version_of(2, "wage")
+    held = rows[1000:].reset_index(drop=True)
+    told = Labelled(held, pd.Series(buys[1000:]), pd.Series([NOON] * 2000), pd.Series(["k"] * 2000))
+    found = compare(old, new, told, 100, 100)
+    picked = [v.model.predict_proba(held[[c]])[:, 1] >= 0.3 for v, c in ((old, "age"), (new, "wage"))]
+    assert [found.champion, found.challenger] == pytest.approx([own(buys[1000:] == "yes", p)[metric] for p in picked])
+    assert found.verdict == "better" and found.low < found.challenger - found.champion < found.high

@@ -24,7 +24,7 @@ class Binary(Task):
     metrics = METRICS["binary"]
     singles = ("a sure no", "a close call", "a sure yes")
     cells = {
-        "evaluate": "metrics of ranks, probabilities and decisions with intervals; ROC, precision-recall, calibration, confusion",
+        "evaluate": "metrics of ranks, probabilities and decisions with intervals; cost of a decision; ROC, precision-recall, calibration, confusion",
         "fairness": "rates by group (picked, found, picked by mistake), their differences and ratios; rules that gate",
         "explain": "what each column adds to the probability",
         "compiled serving": "probability and decision by the threshold, equal to the model",

@@ -11,7 +11,7 @@ from typing import Any
 
 from ...base.charter import Statement
 from ...base.errors import nearest
-from ..decision import Decision, name_of, positions
+from ..decision import Decision, cost_matrix, name_of, positions
 from ..metrics import METRICS
 from .task import Answers, Task
 
@@ -26,14 +26,14 @@ class Multiclass(Task):
     singles = ("the least sure", "a middling one", "the surest")
     group_note = "There is no positive class, so nobody is picked: demographic parity, equal opportunity and equalized odds do not apply. Accuracy is compared."
     cells = {
-        "evaluate": "metrics with intervals; confusion, each class against the rest, calibration of the decided class",
+        "evaluate": "metrics with intervals; cost of a decision by a matrix; confusion, each class against the rest, calibration of the decided class",
         "fairness": "accuracy by group; no rules, for no class is looked for",
         "explain": "what each column adds to the probability of the class that is decided",
         "compiled serving": "probabilities and the decided class, equal to the model",
         "batch": "decision and probability of each class",
         "drift": "columns, probabilities, share of each decision",
-        "A/B": "metrics, guardrails",
-        "retraining": "by the metric",
+        "A/B": "metrics, cost of decisions by a matrix, guardrails",
+        "retraining": "by the metric, and the cost by a matrix",
         "app": "a form, probability of each class, reasons",
     }
 
@@ -42,6 +42,8 @@ class Multiclass(Task):
         for name in dict.fromkeys(n for true, row in asked.costs.matrix.items() for n in (true, *row)):
             if not positions(classes, name):
                 yield f"costs: matrix names '{name}', and no row has {target.name} = {name!r}{nearest(name, map(name_of, classes[:50]))}"
+        if asked.costs.matrix and not any(map(any, cost_matrix(asked.costs, classes))):
+            yield "costs: the matrix makes every mistake free, so no decision is better than another; give at least one a cost"
 
     def y_true(self, target: Any, positive: Any) -> Any:
         return target.to_numpy()

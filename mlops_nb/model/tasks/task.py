@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Any, ClassVar, Literal, NamedTuple
 
 from ...base.charter import Statement
-from ..metrics import Metric, metric_value
+from ..metrics import Metric, metric_value, stock_names
 
 # %% ../../../nbs/model/tasks/10_task.ipynb #ebe35610
 class Answers(NamedTuple):
@@ -114,11 +114,14 @@ class Task:
         "Which estimator of a model type learns this task."
         return entry.own.get(self.name, entry.classifier if self.has_classes else entry.regressor)
 
+    def stock(self) -> list[str]:
+        "Its metrics that are the table's own, of which stats.quality knows each row's influence."
+        return stock_names(self.metrics, self.target_type)
+
     def comparable(self) -> list[str]:
         "Its metrics that are a mean over rows, so that versions can be compared by them in an experiment."
-        from mlops_nb.stats.quality import MEASURES
-
-        return [name for name, metric in self.metrics.items() if metric.each or name in MEASURES[self.target_type]]
+        stock = self.stock()
+        return [name for name, metric in self.metrics.items() if metric.each or name in stock]
 
     def each(
         self,
@@ -130,9 +133,10 @@ class Task:
         from mlops_nb.stats.quality import contributions
 
         metric = self.metrics[name]
-        if metric.each is None:
-            return contributions(name, y_true, said.proba, said.y_pred, self.target_type, said.classes)
-        return metric.each(y_true, said.proba if metric.needs == "probability" else said.y_pred, said.classes)
+        if metric.each is not None:
+            return metric.each(y_true, said.proba if metric.needs == "probability" else said.y_pred, said.classes)
+        assert name in self.stock(), f"{name} is not comparable"
+        return contributions(name, y_true, said.proba, said.y_pred, self.target_type, said.classes)
 
     def group_measures(
         self,
