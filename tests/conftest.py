@@ -1,5 +1,6 @@
 """A small made-up project: notebooks, their exported package, a charter and a CSV, all real, all in a temporary folder."""
 
+import csv
 import fcntl
 import json
 import os
@@ -74,6 +75,30 @@ def notebook(cells: list[str]) -> dict:
     return {"nbformat": 4, "nbformat_minor": 5, "metadata": {"kernelspec": spec}, "cells": made}
 
 
+def called(root: Path, *words: str, timeout: int = 1500, env: dict | None = None) -> subprocess.CompletedProcess:
+    """`mlops-nb` in a folder, as a user calls it: by that folder's settings alone."""
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("MLOPS_NB_") and k != "IN_TEST"}
+    tool = Path(sys.executable).with_name("mlops-nb")
+    return subprocess.run([tool, *words], cwd=root, capture_output=True, text=True, timeout=timeout, env=clean | (env or {}))
+
+
+def command(root: Path, *words: str, fails: bool = False) -> str:
+    """All that a command says, which ends well, or has to fail."""
+    done = called(root, *words)
+    assert (done.returncode != 0) == fails, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout + done.stderr
+
+
+def project_of(file: Path, rows: list[dict], target: str) -> Path:
+    """A table, and the project `gym` that `mlops-nb init` makes of it, beside it."""
+    with open(file, "w", newline="") as into:
+        writer = csv.DictWriter(into, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    command(file.parent, "init", "gym", "--data", file.name, "--target", target)
+    return file.parent / "gym"
+
+
 class Project:
     """A project in a folder, run as a user would: by the command line."""
 
@@ -115,9 +140,7 @@ class Project:
         subprocess.run([tool], cwd=self.root, check=True, capture_output=True, timeout=60)
 
     def call(self, *words: str, env: dict | None = None) -> subprocess.CompletedProcess:
-        clean = {k: v for k, v in os.environ.items() if not k.startswith("MLOPS_NB_") and k != "IN_TEST"}
-        command = [str(Path(sys.executable).with_name("mlops-nb")), *words]
-        return subprocess.run(command, cwd=self.root, capture_output=True, text=True, timeout=180, env=clean | (env or {}))
+        return called(self.root, *words, timeout=180, env=env)
 
     def run(self, *words: str, stages: tuple[str, ...] = ("total", "count"), fails: bool = False) -> dict[str, str]:
         """Status of every stage after `mlops-nb run`."""

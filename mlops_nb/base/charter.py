@@ -53,6 +53,11 @@ class Costs(_Part):
     false_negative: float = 1.0
     matrix: dict[str, dict[str, float]] = {}  # of several classes: what is true, what is decided, what that costs; an error that isn't named costs 1
 
+    @property
+    def classes(self) -> list[str]:
+        "That the matrix names, each once."
+        return list(dict.fromkeys(name for true, row in self.matrix.items() for name in (true, *row)))
+
 
 class Data(_Part):
     "Where the rows come from."

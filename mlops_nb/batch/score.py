@@ -26,7 +26,7 @@ from ..model.columns import Scored, Scorer, expected
 from ..base.errors import MlopsError, nearest
 from ..registry.released import released_file, target_of
 from ..base.settings import Settings
-from ..model.extensions import open_project
+from ..model.extensions import open_project, own_code
 from ..base.text import say, shown_url
 from ..serving.served import ServedModel
 from ..serving.version import ServedVersion
@@ -131,6 +131,7 @@ def score(
     *,
     keep: Sequence[str] = (),  # columns of the source that go with the answers
     part_rows: int = 1 << 17,  # rows scored and kept at a time, >= 1
+    code: str = "",  # what the project itself adds, see own_code
     threads: int | None = None,  # None: all cores
     progress: Callable[[int, float | None], Any] | None = None,  # is told rows and the share that is done
 ) -> Summary:
@@ -145,7 +146,10 @@ def score(
     _check_kept(keep, rows.names, scorer)
     with in_words(target, "written"):
         parts = parts_of(target)
-        facts = {"source": rows.stamp, "model": [served.label, served.engine, digest_of(Json.dump(served.evidence.content()))], "columns to keep": list(keep), "size of a part": part_rows}
+        facts = {
+            "source": rows.stamp, "model": [served.label, served.engine, digest_of(Json.dump(served.evidence.content()))],
+            "project's extensions": code, "columns to keep": list(keep), "size of a part": part_rows,
+        }  # fmt: skip
         resumed, said = parts.begin(facts)
     notes = [said] * bool(said)
     if others := [n for n in rows.names if n not in scorer.names and n not in keep]:
@@ -212,7 +216,8 @@ def run_score(
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-    served = served_by(open_project(), model)
+    settings = open_project()
+    served = served_by(settings, model)
     console = Console(stderr=True)
     bar = Progress(
         TextColumn(f"{served.label}", markup=False), BarColumn(), TaskProgressColumn(),
@@ -230,6 +235,6 @@ def run_score(
             speed = (rows - first) / max(time.perf_counter() - began, 1e-9)
             bar.update(task, completed=share, said=f"{rows:,} rows, {speed:,.0f}/s")
 
-        done = score(source, target, served, keep=keep, part_rows=part_rows, threads=threads, progress=progress)
+        done = score(source, target, served, keep=keep, part_rows=part_rows, code=own_code(settings), threads=threads, progress=progress)
     say(*headline(done, target))
     return done

@@ -29,7 +29,7 @@ from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 from ..base.artifacts import Model, trust
 from ..base.errors import MlopsError, nearest
 from .compilable import why_not_compilable
-from .tasks.known import TASKS, task_of
+from .tasks.known import task_of
 
 # %% ../../nbs/model/84_model_types.ipynb #00437524
 class Range(NamedTuple):
@@ -69,10 +69,6 @@ class ModelType:
     ) -> bool:
         "Whether the task brings an estimator of its own for this type."
         return all(self.estimator(task) is not one for one in (self.classifier, self.regressor))
-
-    def tasks(self) -> list[str]:
-        "The tasks that it can learn."
-        return [task for task in TASKS if self.estimator(task) is not None]
 
 # %% ../../nbs/model/84_model_types.ipynb #aed2e1c3
 def lacking(

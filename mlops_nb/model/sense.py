@@ -7,7 +7,7 @@ __all__ = ['check_sense', 'column_findings']
 
 # %% ../../nbs/model/25_sense.ipynb #ecc1b833
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ..base.charter import Bound, Statement
@@ -57,9 +57,16 @@ def _target_findings(c: Statement) -> Iterator[str]:
         yield f"a {c.task} task needs 'positive': the value of the target that is looked for, as it is in the data"
     if not looked_for and c.positive is not None:
         yield f"a {c.task} task has no positive class; take 'positive' out or say 'task: binary'"
-    allowed = c.rules[c.target].allowed if c.target in c.rules else None
-    if looked_for and c.positive is not None and allowed and not any(_may_be_same(c.positive, value) for value in allowed):
-        yield f"positive '{c.positive}' is not among the values allowed for '{c.target}'{nearest(c.positive, allowed)}"
+    if looked_for and c.positive is not None:
+        yield from _not_allowed(c, "positive", [c.positive])
+
+
+def _not_allowed(c: Statement, what: str, classes: Iterable[Any]) -> Iterator[str]:
+    "Classes that the charter names in one place and rules out in another."
+    allowed = (c.rules[c.target].allowed if c.target in c.rules else None) or ()
+    for name in classes:
+        if allowed and not any(_may_be_same(name, value) for value in allowed):
+            yield f"{what} '{name}' is not among the values allowed for '{c.target}'{nearest(name, allowed)}"
 
 
 def _may_be_same(one: Any, other: Any) -> bool:
@@ -79,6 +86,8 @@ def _cost_findings(c: Statement) -> Iterator[str]:
     if c.costs.matrix and (kind.has_positive or not kind.has_classes):
         way = "name the two errors: false_positive, false_negative" if kind.has_positive else "take it out"
         yield f"costs: a matrix is for several classes, and a {c.task} task has none to tell apart by it; {way}"
+    else:
+        yield from _not_allowed(c, "costs: the matrix's class", c.costs.classes)
     for true, decided, cost in ((t, d, cost) for t, row in c.costs.matrix.items() for d, cost in row.items()):
         if not (math.isfinite(cost) and cost >= 0) or (true == decided and cost):
             expected = "0: deciding what is true costs nothing" if true == decided else "a number of at least 0"

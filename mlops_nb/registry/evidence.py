@@ -21,9 +21,7 @@ from ..model.schema import Schema
 
 # %% ../../nbs/registry/25_evidence.ipynb #204b6bca
 FORMAT = 2  # that this program writes; 2: costs of several classes
-
-
-_AGAIN = "register a version by: mlops-nb run"
+_AGAIN = "register the version again: mlops-nb run --force register"
 
 
 class _Part(BaseModel):
@@ -134,11 +132,10 @@ def as_evidence(
     label: str = "this version",  # for messages: NAME/NUMBER
 ) -> Evidence:
     "Evidence by its content, when this program can read it."
-    again = "register the version again: mlops-nb run --force register"
     if isinstance(content, Evidence):
         return content
     if not isinstance(content, Mapping):
-        raise MlopsError(f"the evidence of {label} is no JSON object; {again}")
+        raise MlopsError(f"the evidence of {label} is no JSON object; {_AGAIN}")
     written = content.get("format", 0)
     if not isinstance(written, int) or written > FORMAT:
         raise MlopsError(
@@ -150,7 +147,7 @@ def as_evidence(
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
-        raise MlopsError(f"the evidence of {label} can't be read at {place}: {first['msg']}, given {first['input']!r:.60}; {again}") from None
+        raise MlopsError(f"the evidence of {label} can't be read at {place}: {first['msg']}, given {first['input']!r:.60}; {_AGAIN}") from None
 
 
 def load_evidence(
@@ -161,4 +158,4 @@ def load_evidence(
     try:
         return as_evidence(json.loads(data), label)
     except ValueError as error:
-        raise MlopsError(f"the evidence of {label} is no JSON ({error}); register the version again: mlops-nb run --force register") from None
+        raise MlopsError(f"the evidence of {label} is no JSON ({error}); {_AGAIN}") from None

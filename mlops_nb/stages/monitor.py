@@ -33,8 +33,8 @@ def table_of(
     for report in found:
         window = {"window": f"{report.start:%Y-%m-%d %H:%M}", "rows": report.rows, "alarms": len(report.every_alarm)}
         for part in report.parts:
-            primary = part.quality.get("metric", "")
-            figures = {f"{primary}, {how}": _figure((part.quality.get(how) or {}).get(primary)) for how in ("estimated", "realised")}
+            primary = part.quality.get("metric")
+            figures = {f"{primary}, {how}": _figure((part.quality.get(how) or {}).get(primary)) for how in ("estimated", "realised") if primary}
             lines.append(window | {"version": part.version, "rows": part.rows, "drifted": ", ".join(f["name"] for f in part.features if f["drifted"])} | figures)
         if not report.parts:
             lines.append(window)

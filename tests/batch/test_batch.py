@@ -481,6 +481,29 @@ def test_another_input_or_model_starts_anew(shop, rows, tmp_path, monkeypatch):
     assert done.resumed == 0 and any("the model changed since" in n for n in done.notes) and set(got(out).model) == {"plain"}
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("change", ["", "extensions", "steps"])
+def test_a_change_of_the_projects_own_code_starts_anew(shop, rows, tmp_path, change):
+    """A plain pipeline may run what a project adds, and whatever its extensions import."""
+    source, out, package = put(pd.concat([rows] * 3), tmp_path, "parquet"), tmp_path / "out.parquet", tmp_path / "dairy"
+    package.mkdir()
+    (tmp_path / "settings.ini").write_text("[mlops_nb]\npackage = dairy\n")
+    (package / "extensions.py").write_text("from dairy.steps import LITRE\n")
+    (package / "steps.py").write_text("LITRE = 1.0\n")
+    command = [sys.executable, "-m", "mlops_nb.cli.main", "score", source, str(out), "--model", "plain@staging", "--part-rows", "200"]
+    killed = subprocess.Popen(command, cwd=tmp_path, env=shop.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while killed.poll() is None and not list(tmp_path.glob("out.parquet.parts/*.parquet")):
+        time.sleep(0.002)
+    killed.kill()
+    assert killed.wait() == -signal.SIGKILL and not out.exists()
+    if change:
+        (package / f"{change}.py").write_text(f"{(package / f'{change}.py').read_text()}MORE = 2.0\n")
+    done = subprocess.run(command, cwd=tmp_path, env=shop.env, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and len(got(str(out))) == 3 * len(rows), done.stderr
+    assert ("the project's extensions changed since: started anew" in done.stdout) == bool(change), done.stdout
+    assert ("going on behind row" in done.stdout) == (not change), done.stdout
+
+
 def test_two_runs_on_one_target_dont_mix(shop, rows, tmp_path):
     source, out, refusals = put(rows, tmp_path, "parquet"), f"{tmp_path}/out.parquet", []
 

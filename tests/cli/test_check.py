@@ -208,6 +208,14 @@ def test_a_column_that_could_not_be_served(root, name):
     assert said(root) == ""  # a column that is no feature is never asked for
 
 
+def test_a_class_that_costs_and_cant_be(root):
+    charter, kinds = root / "tiny.yaml", "rules: {y: {allowed: [fine, ill]}}\ncosts: {matrix: {ill: {fnie: 9}}}\n"
+    charter.write_text(charter.read_text().replace("regression", "multiclass").replace("r2", "accuracy") + kinds)
+    assert "costs: the matrix's class 'fnie' is not among the values allowed for 'y'; did you mean 'fine'?" in said(root)
+    charter.write_text(charter.read_text().replace("fnie", "fine"))
+    assert said(root) == ""
+
+
 def no_ids(made: dict) -> None:
     made["nbformat_minor"] = 4
     for cell in made["cells"]:

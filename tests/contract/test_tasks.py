@@ -2,11 +2,8 @@
 
 One of the tasks is made up here, in this file alone: how often something happens, learnt by Poisson regressions."""
 
-import csv
 import json
-import os
 import re
-import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,6 +13,7 @@ import msgspec
 import numpy as np
 import pandas as pd
 import pytest
+from tests.conftest import command, project_of
 
 from mlops_nb.base.charter import load_charter
 from mlops_nb.log.feedback import Feedback
@@ -96,13 +94,6 @@ METRIC = {"binary": "roc_auc", "multiclass": "accuracy", "regression": "mae", MA
 pytestmark = pytest.mark.slow
 
 
-def command(root: Path, *words: str, fails: bool = False) -> str:
-    env = {k: v for k, v in os.environ.items() if not k.startswith("MLOPS_NB_") and k != "IN_TEST"}
-    done = subprocess.run([Path(sys.executable).with_name("mlops-nb"), *words], cwd=root, env=env, capture_output=True, text=True, timeout=1500)
-    assert (done.returncode != 0) == fails, done.stdout[-3000:] + done.stderr[-3000:]
-    return done.stdout + done.stderr
-
-
 def visits(task: str, n: int = 500) -> list[dict]:
     """How a gym's members come, in the words of each task."""
     rng = np.random.default_rng(0)
@@ -129,12 +120,7 @@ def charter_of(task: str, text: str) -> str:
 
 def begun(folder: Path, task: str) -> Path:
     """A project of this task; the made-up one lies in its package."""
-    root, rows = folder / "gym", visits(task)
-    with open(folder / "visits.csv", "w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    command(folder, "init", str(root), "--data", str(folder / "visits.csv"), "--target", "comes")
+    root = project_of(folder / "visits.csv", visits(task), "comes")
     charter = root / "nbs" / "charters" / "gym.yaml"
     charter.write_text(charter_of(task, charter.read_text()))
     if task == MADE_UP:
@@ -276,9 +262,8 @@ def test_app(gym, monkeypatch):
 
 def test_what_is_no_count_is_said(tmp_path):
     root = begun(tmp_path, MADE_UP)
-    for name in ("data/visits.csv",):
-        rows = pd.read_csv(root / name)
-        rows.assign(comes=rows.comes - 0.5).to_csv(root / name, index=False)
+    rows = pd.read_csv(root / "data" / "visits.csv")
+    rows.assign(comes=rows.comes - 0.5).to_csv(root / "data" / "visits.csv", index=False)
     assert "counts are whole numbers from 0 on, say task: regression" in command(root, "run", "ingest", fails=True)
 
 

@@ -241,3 +241,10 @@ def test_positive_among_the_allowed_ones():
     for allowed, fine in (("[0, 1]", True), ("[0.0, 1.0]", True), ("[true, false]", True), ("[yes, no]", True), ("[2, 3]", False), ("[a, b]", False)):
         found = check_sense(load(YAML.format(positive="1") + f"rules: {{buys: {{allowed: {allowed}}}}}\n"))
         assert bool(found) != fine and all("positive '1' is not among the values allowed for 'buys'" in f for f in found)
+
+
+def test_classes_of_the_costs_among_the_allowed_ones():
+    several = YAML.format(positive="1").replace("task: binary", "task: multiclass").replace("metric: roc_auc", "metric: accuracy").replace("positive: 1\n", "")
+    for allowed, fine in (("[0, 1]", True), ("[0.0, 1.0]", True), ("[true, false]", True), ("[0, 2]", False), ("[a, b]", False)):
+        found = check_sense(load(several + f"rules: {{buys: {{allowed: {allowed}}}}}\ncosts: {{matrix: {{1: {{0: 2}}}}}}\n"))
+        assert bool(found) != fine and all("is not among the values allowed for 'buys'; known: " in f for f in found)

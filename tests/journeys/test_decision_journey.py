@@ -1,17 +1,13 @@
 """From a file to monitored answers, where the target is written in a way that no place may stumble over."""
 
-import csv
 import json
-import os
-import subprocess
-import sys
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import msgspec
 import numpy as np
 import pandas as pd
 import pytest
+from tests.conftest import command, project_of
 
 from mlops_nb.base.charter import load_charter
 from mlops_nb.model.decision import is_positive
@@ -34,13 +30,6 @@ KNOBS = """knobs:
 monitoring: {min_rows: 50, min_labels: 30}"""
 
 
-def command(root: Path, *words: str) -> str:
-    env = {k: v for k, v in os.environ.items() if not k.startswith("MLOPS_NB_") and k != "IN_TEST"}
-    done = subprocess.run([Path(sys.executable).with_name("mlops-nb"), *words], cwd=root, env=env, capture_output=True, text=True, timeout=1500)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    return done.stdout
-
-
 def people(both: tuple[str, str], gap: str, n: int = 500) -> list[dict]:
     rng = np.random.default_rng(0)
     age, income = rng.integers(18, 80, n), rng.normal(50, 15, n).round(2)
@@ -57,12 +46,7 @@ def people(both: tuple[str, str], gap: str, n: int = 500) -> list[dict]:
     ids=["0.0/1.0 with gaps", "truths with gaps"],
 )
 def test_a_whole_journey(both, gap, positive, labels, tmp_path):
-    root, rows = tmp_path / "gym", people(both, gap)
-    with open(tmp_path / "people.csv", "w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    command(tmp_path, "init", str(root), "--data", str(tmp_path / "people.csv"), "--target", "lapsed")
+    root = project_of(tmp_path / "people.csv", people(both, gap), "lapsed")
     file = root / "nbs" / "charters" / "gym.yaml"
     text = file.read_text().replace("knobs: {}", KNOBS)
     guessed = "positive: 1\n" if both[1] == "1.0" else "positive: true\n"

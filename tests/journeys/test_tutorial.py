@@ -2,11 +2,15 @@
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import nbformat
 import pytest
 from nbclient import NotebookClient
+from tests.conftest import command, project_of
+from tests.contract.test_tasks import visits
 
 FOLDER = Path(__file__).parents[2] / "nbs" / "tutorials"
 BOTH_WAYS = pytest.mark.parametrize("now", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["committed", "run now"])
@@ -77,3 +81,24 @@ def test_what_a_project_adds(now, tmp_path):
     assert "no metric 'roc_auc' for a count task; known: mae, poisson_deviance" in said(own, "metric: roc_auc")
     refused = said(own, "add_model_type, ModelType")
     assert "gives no probabilities" in refused and "'gamma'" in refused and 'say serving="plain"' in refused
+
+
+@pytest.mark.slow
+def test_the_lines_of_the_readme_work_in_a_project(tmp_path):
+    """README's model type, its lines as they stand: a last cell of the notebook that `extend` begins, then what its comment says."""
+    (lines,) = re.findall(r"(?s)```python\n(#\| default_exp extensions\n.*?)```", (FOLDER.parents[1] / "README.md").read_text(encoding="utf-8"))
+    (knobs,) = re.findall(r"(?m)^\].* nbdev-export, .* charter: (knobs: \{.+\})$", lines)
+    root = project_of(tmp_path / "visits.csv", visits("regression", 200), "comes")
+    assert "exported to gym.extensions" in command(root, "extend")
+    notebook = nbformat.read(root / "nbs" / "extensions.ipynb", as_version=4)
+    notebook.cells.append(nbformat.v4.new_code_cell(lines))
+    nbformat.write(notebook, root / "nbs" / "extensions.ipynb")
+    assert "run nbdev-export" in command(root, "check", fails=True)
+    subprocess.run([Path(sys.executable).with_name("nbdev-export")], cwd=root, check=True, capture_output=True, timeout=60)
+    charter = root / "nbs" / "charters" / "gym.yaml"
+    charter.write_text(charter.read_text().replace("knobs: {}", knobs))
+    assert command(root, "check").startswith("sound: ")
+    assert re.search(r"(?m)^train +done ", command(root, "run", "train"))
+    trained = json.loads(next((root / "reports").glob("*/train.ipynb")).read_text())
+    compared = dict(re.findall(r"(?m)^(\w+) +(0\.\d+) ", said(trained, r'set_index\("candidate"')))
+    assert compared.keys() == {"linear", "robust"} and float(compared["robust"]) > 0.3, compared

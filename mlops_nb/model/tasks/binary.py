@@ -55,11 +55,6 @@ class Binary(Task):
 
         return binary_metrics(y_true, proba, y_pred, weights, self.metrics)
 
-    def dealer(self, count: int, seed: int) -> Any:
-        from sklearn.model_selection import StratifiedKFold
-
-        return StratifiedKFold(count, shuffle=True, random_state=seed)
-
     def decides(self, asked: Statement, threshold: float | None) -> str:
         return f"yes from a probability of {0.5 if threshold is None else threshold:.3g} on"
 

@@ -15,8 +15,8 @@ from .regression import Regression
 from .task import CELLS, Task
 
 # %% ../../../nbs/model/tasks/90_known.ipynb #bfb6fabd
-#: Every task, by the name that a charter gives.
 _STOCK = (Binary(), Multiclass(), Regression())
+#: Every task, by the name that a charter gives.
 TASKS: dict[str, Task] = {task.name: task for task in _STOCK}
 trust(*(name for task in TASKS.values() for name in task.trusted))
 

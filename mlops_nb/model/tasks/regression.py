@@ -41,9 +41,6 @@ class Regression(Task):
         if len(words) > len(target) / 2:  # fewer are for validation to hold back
             yield f"target '{target.name}' holds text (for example {words.iloc[0]!r}); a {self.name} needs numbers, a binary task a positive class"
 
-    def y_true(self, target: Any, positive: Any) -> Any:
-        return target.to_numpy()
-
     def answers(self, model: Any, rows: Any, asked: Statement, threshold: float | None = None) -> Answers:
         return self.decided(model.predict(rows), None, asked)
 
@@ -54,11 +51,6 @@ class Regression(Task):
         from mlops_nb.model.intervals import regression_metrics
 
         return regression_metrics(y_true, y_pred, weights, self.metrics)
-
-    def dealer(self, count: int, seed: int) -> Any:
-        from sklearn.model_selection import KFold
-
-        return KFold(count, shuffle=True, random_state=seed)
 
     def group_measures(self, y_true: Any, y_pred: Any) -> dict[str, Any]:
         return {"mean_error": y_pred - y_true, "mean_absolute_error": abs(y_pred - y_true)}
