@@ -7,10 +7,12 @@ __all__ = ['charter_text']
 
 # %% ../../nbs/cli/17_draft.ipynb #a2ff8158
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from .guess import Column, Guess, TargetTask, nameless_note
+from .suggest import Suggestion
 from ..model.tasks.known import TASKS
 from ..pipeline.graph import Graph
 
@@ -64,7 +66,7 @@ def charter_text(
     lines += ["", "# Columns that no model may read, each with the reason. GUESS. No program can see which ones are known only after the fact: add those.", f"exclude:{'' if guess.left_out else ' {}'}"]
     lines += [f"  {_text(column)}: {_text(why)}" for column, why in guess.left_out.items()]
     lines += [f"id: {_text(guess.row_id)}  # GUESS: identifies a row{nameless_note(guess.row_id)}" if guess.row_id else "# id: the column that identifies a row", "# weight: the column of survey weights", ""]
-    return "\n".join([*lines, *_rules(guess.columns), "", *_knobs(graph, len(guess.columns))]) + "\n"
+    return "\n".join([*lines, *_rules(guess.columns), "", *_knobs(graph, len(guess.columns), guess.suggested)]) + "\n"
 
 # %% ../../nbs/cli/17_draft.ipynb #3b4627f2
 def _costs_and_fairness(task: TargetTask, sensitive: list[dict[str, Any]]) -> list[str]:
@@ -94,12 +96,14 @@ def _rules(columns: list[Column]) -> list[str]:
     return lines
 
 
-def _knobs(graph: Graph, width: int) -> list[str]:
-    "Every knob with its default and its help; what a wide table (of `width` columns) and --sample turn down."
+def _knobs(graph: Graph, width: int, suggested: Iterable[Suggestion] = ()) -> list[str]:
+    "Every knob with its default and its help; what the rows ask for, what a wide table (of `width` columns) and --sample turn down."
     share = min(1.0, _WIDE / width)
     wide, sample = {"explain": {"rows": int(300 * share)}}, _SAMPLE | {"explain": {"rows": int(60 * share)}}
     lines = ["# What the stages let you turn; each line shows the default. For one trial: mlops-nb run -p split.test_size=0.25"]
-    lines += [f"# The table is wide ({width:,} columns): fewer rows are explained, else that would take most of the time.", *_turned("knobs", wide, graph)] if share < 1 else ["knobs: {}"]
+    lines += [f"# The table is wide ({width:,} columns): fewer rows are explained, else that would take most of the time."] if share < 1 else []
+    lines += [f"# {'GUESS: ' if s.knobs else ''}{_text(s.why)[1:-1]}." for s in suggested]
+    lines += _turned("knobs", {s.stage: s.knobs for s in suggested if s.knobs} | (wide if share < 1 else {}), graph)
     for stage in graph.stages.values():
         lines += [f"#  {stage.name}:"] if stage.knobs else []
         lines += [f"#    {k.name}: {_text(k.default)}  # {k.help} ({k.annotation})" for k in stage.knobs.values()]

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..base.errors import MlopsError, nearest
+from .suggest import Suggestion, named_as_id, suggestions, tokens
 from ..sources.tables import NAMELESS, read_table
 
 # %% ../../nbs/cli/15_guess.ipynb #efd243d5
@@ -75,26 +76,37 @@ def _look(name: str, values: Any) -> Column:
     return Column(name, kind, len(counts), int(values.isna().sum()), low, high, few)
 
 # %% ../../nbs/cli/15_guess.ipynb #32041c9e
-_TARGETS = {"target", "label", "class", "y", "outcome", "response", "churn", "churned", "survived", "default", "diagnosis", "species", "price", "fraud", "bought", "converted", "quality"}
+_TARGETS = {
+    "target", "label", "class", "y", "outcome", "response", "churn", "churned", "survived", "default", "defaulted", "diagnosis", "species", "price", "fraud", "bought",
+    "converted", "quality", "attrition", "approved", "subscribed", "saved", "ziel", "objetivo", "cible", "목표", "라벨", "정답", "目标", "标签", "目的変数",
+}  # fmt: skip
 _POSITIVE = {"yes", "y", "true", "t", "1", "positive", "pos", "malignant", "churned", "fraud", "died"}
 
 
-def _tokens(name: str) -> list[str]:
-    "The words of a column's name: native-country, nativeCountry and native_country are the same."
-    return re.findall(r"[a-z]+|\d+", re.sub(r"([a-z])([A-Z])", r"\1 \2", name).lower())
+_MANY_CLASSES = 50
+
+
+def _learnable(column: Column) -> bool:
+    "Numbers or classes; no identifier, no date, no free text, no constant."
+    kinds = ("number", "integer", "boolean", "category")
+    too_many = column.kind == "category" and column.distinct > _MANY_CLASSES
+    return column.name != NAMELESS and column.distinct >= 2 and column.kind in kinds and not too_many and not named_as_id(column.name)
 
 
 def guess_target(columns: list[Column]) -> tuple[str, str]:  # name, why
     "The column that is most likely what should be learnt."
-    could_be = [c for c in columns if c.name != NAMELESS and c.distinct >= 2 and c.kind in ("number", "integer", "boolean", "category")]
+    could_be = [c for c in columns if _learnable(c)]
     if not could_be:
         raise MlopsError(
-            "no column could be a target: each has one value only, free text or dates; expected one with classes or numbers"
+            "no column could be a target: each has one value only, free text, dates or identifiers; expected one with classes or numbers"
         )
-    named = [c for c in could_be if _TARGETS & set(_tokens(c.name))]
+    named = [c for c in could_be if _TARGETS & set(tokens(c.name))]
     if named:
         return named[-1].name, "its name is one that targets have"
-    return could_be[-1].name, "the last column" if could_be[-1] is columns[-1] else "the last column with classes or numbers"
+    if could_be[-1] is columns[-1]:
+        return could_be[-1].name, "the last column"
+    both = [c for c in could_be if c.distinct == 2]
+    return (both[-1].name, "the last column with two values") if both else (could_be[-1].name, "the last column with classes or numbers")
 
 # %% ../../nbs/cli/15_guess.ipynb #6a37205e
 @dataclass(frozen=True)
@@ -117,15 +129,16 @@ def guess_task(values: Any) -> TargetTask:  # values: pandas.Series of the targe
     if column.distinct < 2:
         only = f"only {counts.index[0]!r}" if column.distinct else "no value"
         raise MlopsError(f"target '{values.name}' has {only} in {len(values):,} rows; nothing can be learnt from that, name another with --target")
-    note = f"{counts.index[-1]!r} has {counts.iloc[-1]} rows only; expect wide intervals" if counts.iloc[-1] < 30 else ""
+    too_few = f", and a model needs 4: bring more, or leave the class out under rules: {{{values.name}: {{allowed: ...}}}}"
+    note = f"{counts.index[-1]!r} has {counts.iloc[-1]} rows only" + (too_few if counts.iloc[-1] < 4 else "; expect wide intervals") if counts.iloc[-1] < 30 else ""
     if column.distinct == 2:
         return _guess_binary(counts, note)
     if column.kind == "integer" and column.distinct <= 10:
         return TargetTask("multiclass", f"{column.distinct} different whole numbers; if they are amounts, it is a regression", classes=column.distinct, note=note)
     if column.numeric:
         return TargetTask("regression", f"{column.distinct:,} different numbers")
-    if column.kind not in ("category", "boolean") or column.distinct > 50:
-        raise MlopsError(f"target '{values.name}' has {column.distinct:,} different values that are no numbers; expected 2 to 50 classes, or numbers; name another with --target")
+    if column.kind not in ("category", "boolean") or column.distinct > _MANY_CLASSES:
+        raise MlopsError(f"target '{values.name}' has {column.distinct:,} different values that are no numbers; expected 2 to {_MANY_CLASSES} classes, or numbers; name another with --target")
     return TargetTask("multiclass", f"{column.distinct} classes", classes=column.distinct, note=note)
 
 
@@ -147,7 +160,16 @@ def _guess_binary(counts: Any, note: str) -> TargetTask:
 _SENSITIVE = {
     "sex", "gender", "race", "racial", "ethnic", "ethnicity", "religion", "religious", "faith", "disability", "disabled", "handicap", "nationality",
     "citizenship", "citizen", "immigrant", "immigration", "marital", "pregnant", "pregnancy", "orientation", "caste", "skin", "veteran", "origin", "birth", "dob",
+    "woman", "women", "female", "male", "geschlecht", "rasse", "herkunft", "behinderung", "staatsangehörigkeit", "nationalität", "familienstand", "schwanger", "geburtsdatum", "konfession",
+    "sexo", "género", "genero", "raza", "etnia", "religión", "discapacidad", "nacionalidad", "civil", "embarazada", "nacimiento", "origen",
+    "sexe", "ethnie", "nationalité", "nationalite", "enceinte", "naissance", "origine",
 }  # fmt: skip
+#: Chinese, Japanese and Korean write words together: a name that holds one of these.
+_SENSITIVE_IN = (
+    "성별", "인종", "민족", "종교", "장애", "국적", "결혼", "혼인", "임신", "출신", "생년월일",
+    "性別", "性别", "人種", "种族", "民族", "宗教", "障害", "残疾", "国籍", "婚姻", "妊娠", "怀孕", "出身", "生年月日", "出生",
+)  # fmt: skip
+_AGE = {"age", "alter", "edad", "âge", "나이", "연령", "年齢", "年龄"}
 _WITH_AGE = {"age", "years", "year", "group", "band", "range", "class", "person", "patient", "customer", "client", "applicant", "user", "employee", "in", "at", "of", "the", "cat"}
 
 
@@ -159,8 +181,8 @@ def sensitive_columns(
     "Columns that look like sex, age, origin, religion, disability and the like."
     found: list[dict[str, Any]] = []
     for c in columns:
-        words = set(_tokens(c.name))
-        about_people = words & _SENSITIVE or ("age" in words and words <= _WITH_AGE) or ("country" in words and words & {"native", "home"})
+        words = set(tokens(c.name))
+        about_people = words & _SENSITIVE or any(w in c.name for w in _SENSITIVE_IN) or (words & _AGE and words <= _WITH_AGE | _AGE) or ("country" in words and words & {"native", "home"})
         if not about_people or c.name == target or not 2 <= c.distinct or c.kind in ("text", "date in text", "datetime"):
             continue
         bins = _bins(c, frame[c.name].dropna()) if c.numeric and c.distinct > 10 else None
@@ -174,7 +196,7 @@ def sensitive_columns(
 def _bins(column: Column, values: Any) -> list[float]:
     "Cut points: the usual ages where they divide the rows, else thirds."
     low, high = values.quantile(0.05), values.quantile(0.95)
-    ages: list[float] = [a for a in (25, 45, 65) if low < a < high] if "age" in _tokens(column.name) else []
+    ages: list[float] = [a for a in (25, 45, 65) if low < a < high] if _AGE & set(tokens(column.name)) else []
     thirds = sorted({float(f"{values.quantile(q):.3g}") for q in (1 / 3, 2 / 3)})
     return ages or [t for t in thirds if values.min() < t <= values.max()]
 
@@ -189,7 +211,7 @@ def columns_to_leave_out(
     for c in columns:
         if c.name == target:
             continue
-        words = set(_tokens(c.name))
+        words = set(tokens(c.name))
         counted = c.kind == "integer" and len(columns) > 2 and c.high is not None and c.low is not None and c.high - c.low == rows - 1  # one after the other, and not all there is
         named = words & {"id", "uuid", "guid", "index", "key", "nr", "no"} or c.name.lower().endswith(("id", "number", "nummer"))
         identifies = c.distinct == rows and (counted or c.name == NAMELESS or (named and c.kind in ("integer", "text")))
@@ -223,6 +245,7 @@ class Guess:
     sensitive: list[dict[str, Any]]  # as in a charter
     row_id: str | None
     left_out: dict[str, str]  # column: why; without row_id
+    suggested: tuple[Suggestion, ...] = ()  # knobs that the rows ask for
 
 
 def guess_from(
@@ -238,7 +261,9 @@ def guess_from(
         raise MlopsError(f"{data.name} has no column '{target}'{nearest(target, list(frame.columns))}")
     task = guess_task(frame[target])
     row_id, left_out = columns_to_leave_out(columns, len(frame), target)
+    suggested = tuple(suggestions(frame, columns, target, bool(task.classes)))
+    left_out |= {s.column: "It says whom a row is about, and several rows are about one." for s in suggested if s.column not in (None, row_id)}
     if not set(frame.columns) - {target, row_id, *left_out}:
         raise MlopsError(f"{data.name}: no column is left to learn '{target}' from: {'; '.join(f'{c}: {w}' for c, w in left_out.items()) or f'{row_id} identifies a row'}")
     sensitive = [s for s in sensitive_columns(columns, frame, target) if s["column"] not in left_out]
-    return Guess(len(frame), columns, target, why, task, sensitive, row_id, left_out)
+    return Guess(len(frame), columns, target, why, task, sensitive, row_id, left_out, suggested)

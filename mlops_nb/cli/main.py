@@ -29,7 +29,7 @@ from typer.core import TyperGroup
 
 from ..base.errors import MlopsError, nearest
 from ..base.text import in_terminal, lines_of, say
-from .lines import aligned, number
+from .lines import aligned, in_parts, number
 
 if TYPE_CHECKING:
     from mlops_nb.base.settings import Settings
@@ -290,7 +290,10 @@ def _plain_text(text: Any) -> str:
 
 # %% ../../nbs/cli/10_main.ipynb #635e9b62
 @app.command()
-def check(charter: CharterOption = None) -> None:
+def check(
+    charter: CharterOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object: sound, findings (each where, what, way_out), notes. Exit code 1 as without it.")] = False,
+) -> None:
     "Prove that the pipeline, the charter and the notebooks are sound; no kernel is started."
     import gc
 
@@ -298,11 +301,27 @@ def check(charter: CharterOption = None) -> None:
     from mlops_nb.pipeline.graph import override_notes
 
     gc.set_threshold(50_000)  # many objects are made and few let go: a tenth of the time
-    plan = prepare(_settings(), charter=charter)
+    try:
+        plan = prepare(_settings(), charter=charter)
+    except MlopsError as error:
+        if not as_json:
+            raise
+        _say_json(sound=False, findings=[in_parts(line) for line in str(error).split("\n")], notes=[])
+        raise typer.Exit(1) from None
+    notes = override_notes(plan.graph, plan.settings)
+    if as_json:
+        return _say_json(sound=True, findings=[], notes=list(notes))
     knobs = sum(len(s) for s in plan.knobs.values())
     say(f"sound: {len(plan.graph.stages)} stages, {len(plan.graph.producer)} artifacts, {knobs} knobs, charter {plan.charter.name}")
-    for note in override_notes(plan.graph, plan.settings):
+    for note in notes:
         say(f"note: {note}")
+
+
+def _say_json(**facts: Any) -> None:
+    "One object for programs, without any secret."
+    from mlops_nb.base.secrets import masker, secrets_of
+
+    say(masker(secrets_of(os.environ))(json.dumps(facts, ensure_ascii=False)))
 
 
 @app.command()

@@ -23,7 +23,7 @@ from ..model.decision import costs_of, number_of, is_positive
 from ..base.errors import MlopsError, nearest
 from ..model.tasks.task import Answers
 from ..base.settings import find_root
-from ..pipeline.stage import Figure, Input, Json, Output, log
+from ..pipeline.stage import Figure, Input, Json, Output, picture_of, log
 from ..sources.tables import read_table
 from ..base.text import in_figure, in_markdown
 from ..model.problem import Problem

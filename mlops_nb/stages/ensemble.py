@@ -25,26 +25,14 @@ from sklearn.preprocessing import FunctionTransformer
 
 from ..base.errors import MlopsError
 from ..model.compilable import why_not_compilable
-from ..pipeline.stage import Figure, Input, Json, Model, Output, Table, log
+from ..pipeline.stage import Figure, Input, Json, Model, Output, Table, picture_of, log
 from ..model.problem import Problem
 from ..model.tasks.known import task_of
 from ..model.tasks.task import Answers
 from ..model.decision import cost_threshold, costs_of
 from ..model.rule import with_rule
-from mlops_nb.stages.train import (
-    Fit,
-    answers_of,
-    bounds_of,
-    changed_params,
-    cross_validate,
-    features_of,
-    fold_interval,
-    scores_of,
-    make_folds,
-    make_model,
-    side_by_side,
-    truth_of,
-)
+from .train import Fit, answers_of, bounds_of, changed_params, cross_validate, features_of, fold_interval
+from .train import inner_folds, make_folds, make_model, scores_of, side_by_side, truth_of
 
 # %% ../../nbs/stages/080_ensemble.ipynb #629dd8df
 def single_models(
@@ -73,13 +61,14 @@ def make_ensemble(
     name: str,  # "voting" or "stacking"
     members: dict[str, Any],  # unfitted pipelines
     task: str,
+    cv: int = 5,  # folds by which stacking learns
 ) -> Any:  # unfitted
     "Voting or stacking over pipelines that each take raw rows."
     parts = [(n, clone(m)) for n, m in members.items()]
     if name == "voting":
         return VotingClassifier(parts, voting="soft") if task_of(task).has_classes else VotingRegressor(parts)
     stack = StackingClassifier if task_of(task).has_classes else StackingRegressor
-    return stack(parts, final_estimator=final_estimator(task), cv=5)
+    return stack(parts, final_estimator=final_estimator(task), cv=cv)
 
 # %% ../../nbs/stages/080_ensemble.ipynb #581b9e61
 def matrix_of(
@@ -204,11 +193,12 @@ def needs_calibration(
 def calibrated(
     made: Any,  # unfitted pipeline or ensemble
     method: str,  # "sigmoid" or "isotonic"
+    cv: int = 5,  # folds
 ) -> Any:  # unfitted
     "The same model with its probabilities put right by cross-fitting (Platt, 1999; Zadrozny and Elkan, 2002)."
     if isinstance(made, Pipeline):
-        return Pipeline([*made.steps[:-1], ("estimator", CalibratedClassifierCV(made.steps[-1][1], method=method, cv=5, ensemble=False))])
-    return CalibratedClassifierCV(made, method=method, cv=5, ensemble=False)
+        return Pipeline([*made.steps[:-1], ("estimator", CalibratedClassifierCV(made.steps[-1][1], method=method, cv=cv, ensemble=False))])
+    return CalibratedClassifierCV(made, method=method, cv=cv, ensemble=False)
 
 # %% ../../nbs/stages/080_ensemble.ipynb #a7f065fe
 def threshold_costs(
@@ -269,7 +259,7 @@ def settle_calibration(
     if calibrate == "never" or (calibrate == "auto" and not needs_calibration(before)):
         return chosen, answers, "none"
     method = "sigmoid" if calibrate == "auto" else calibrate
-    better = calibrated(chosen, method)
+    better = calibrated(chosen, method, inner_folds(frame, problem))
     after = fit_and_answer({"calibrated": better}, frame, others, problem)["calibrated"]
     if calibrate == "auto" and check_calibration(y_true, after.proba).log_loss >= before.log_loss:
         return chosen, answers, "none"
@@ -319,7 +309,7 @@ def hold_contest(
     scores = {n: [f.scores[problem.metric] for f in done] for n, done in fits.items()}
     scores |= {n: ensemble_scores(n, inner, frame, problem, fold_of) for n in ("voting", "stacking")}
     name, why, rows = compare(scores, list(singles), problem, min_gain)
-    models = singles | {n: make_ensemble(n, members, problem.task) for n in ("voting", "stacking")}
+    models = singles | {n: make_ensemble(n, members, problem.task, inner_folds(frame, problem)) for n in ("voting", "stacking")}
     for row in rows:
         row["serving"] = why_not_compilable(models[row["name"]]) or "compiled"
         if row["name"] == name and row["serving"] != "compiled":
@@ -439,9 +429,9 @@ def _cost_panel(ax: Any, choice: Choice, others: pd.DataFrame, problem: Problem)
 
 
 def _calibration_panel(ax: Any, choice: Choice, others: pd.DataFrame, problem: Problem) -> None:
-    "Observed share of positives by predicted probability, in ten groups of equal size, with Wilson intervals."
+    "Observed share of positives by predicted probability, in ten groups of equal size at most, with Wilson intervals."
     y_true, chance = truth_of(others, problem), np.asarray(choice.said.proba)
-    for group in np.array_split(np.argsort(chance, kind="stable"), 10):
+    for group in np.array_split(np.argsort(chance, kind="stable"), min(10, len(chance))):
         n, share = len(group), y_true[group].mean()
         centre, reach = (share + 1.92 / n) / (1 + 3.84 / n), 1.96 * math.sqrt(share * (1 - share) / n + 0.96 / n**2) / (1 + 3.84 / n)
         ax.plot([chance[group].mean()] * 2, [centre - reach, centre + reach], color="0.55", linewidth=3, solid_capstyle="butt")

@@ -18,7 +18,7 @@ from ..model.decision import Decision, costs_of, is_positive, name_of, position
 from ..base.errors import MlopsError, nearest
 from ..model.intervals import hits, interval, resample_counts, with_intervals
 from ..model.conform import feature_rows
-from ..pipeline.stage import Figure, Input, Json, Model, Output, Table, log
+from ..pipeline.stage import Figure, Input, Json, Model, Output, Table, picture_of, log
 from ..base.text import in_figure, in_markdown
 from ..model.problem import Problem
 from ..model.tasks.known import task_of
@@ -283,7 +283,8 @@ def _titled(title: str, between: str, name: str, result: dict[str, Any], digits:
     found = result["metrics"][name] if name in task_of(result["task"]).stock() else {}
     if found.get("value") is None:
         return title
-    return f"{title}{between} {found['value']:{digits}} ({found['low']:{digits}} to {found['high']:{digits}})"
+    value, low, high = ("undefined" if found[k] is None else f"{found[k]:{digits}}" for k in ("value", "low", "high"))
+    return f"{title}{between} {value} ({low} to {high})"
 
 
 def plot_curves(

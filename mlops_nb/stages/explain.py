@@ -16,7 +16,7 @@ from annotated_types import Interval
 
 from ..model.explanation import Contributions, background_rows, contributions, explain_rows, plain
 from ..base.errors import MlopsError
-from ..pipeline.stage import Figure, Input, Json, Model, Output, Table, log
+from ..pipeline.stage import Figure, Input, Json, Model, Output, Table, picture_of, log
 from ..base.text import in_figure
 from ..model.conform import feature_rows
 from ..model.intervals import interval, resample_counts

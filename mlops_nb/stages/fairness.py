@@ -16,7 +16,7 @@ from annotated_types import Interval
 from ..model.decision import is_positive
 from ..base.errors import MlopsError, nearest
 from ..model.metrics import FAIRNESS_METRICS
-from ..pipeline.stage import Figure, Input, Json, Model, Output, Table, log
+from ..pipeline.stage import Figure, Input, Json, Model, Output, Table, picture_of, log
 from ..base.text import in_figure, in_markdown
 from ..model.conform import feature_rows
 from ..model.intervals import interval, resample_counts

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['feature_groups', 'as_float', 'number_steps', 'linear_recipe', 'tree_recipe', 'make_recipe', 'recipe_effects',
-           'project_rows', 'projection_plot']
+           'project_rows', 'projection_plot', 'lay_out']
 
 # %% ../../nbs/stages/050_features.ipynb #5e1aebfa
 from typing import Annotated, Any, Literal
@@ -30,7 +30,7 @@ from sklearn.preprocessing import (
 from threadpoolctl import threadpool_limits
 
 from ..base.errors import MlopsError
-from ..pipeline.stage import Figure, Input, Json, Model, Output, Table, log
+from ..pipeline.stage import Figure, Input, Json, Model, Output, Table, picture_of, log
 from ..base.text import in_figure
 from ..model.problem import Problem
 from ..model.tasks.known import task_of
@@ -216,3 +216,8 @@ def _scatter(ax: Any, at: np.ndarray, target: pd.Series, problem: Problem) -> An
         mark, shade = looks[i % len(looks)]
         ax.scatter(*at[here].T, marker=mark, color=shade, s=9, linewidths=0.5 if mark == "x" else 0, label=f"{in_figure(name, 24)} ({here.sum():,})")
     return None
+
+
+def lay_out(made: dict[str, Any], frame: pd.DataFrame, problem: Problem, points: int, seed: int) -> Any:  # matplotlib Figure
+    "Rows as points, straight from the recipe."
+    return projection_plot(project_rows(made, frame, frame[problem.target], points=points, seed=seed), problem)

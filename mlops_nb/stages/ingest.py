@@ -48,11 +48,23 @@ def draw(
     frame: pd.DataFrame,  # all rows
     most: int | None,  # rows wanted at most; None for all
     salt: int = 0,  # another seed draws other rows
+    target: str | None = None,  # a target with classes
+    few: int = 10,  # rows that each class keeps, if it has so many
 ) -> pd.DataFrame:  # in the file's order
-    "At most `most` rows, drawn at random and always the same."
+    "At most `most` rows, drawn at random and always the same; where chance leaves a class with too few, some of its rows take the place of frequent ones."
     if most is None or len(frame) <= most:
         return frame
-    return frame.sample(most, random_state=salt % 2**32).sort_index().reset_index(drop=True)
+    drawn = frame.sample(most, random_state=salt % 2**32)
+    if target is not None:
+        labels = frame[target].dropna()
+        few = max(1, min(few, most // max(labels.nunique(), 1)))
+        wanted = labels.value_counts().clip(upper=few).sub(drawn[target].value_counts(), fill_value=0)
+        others = labels.drop(drawn.index, errors="ignore").sample(frac=1, random_state=salt % 2**32)
+        rare = others[others.groupby(others.to_numpy()).cumcount() < others.map(wanted)].index
+        spare = drawn.index[drawn.groupby(target, dropna=False).cumcount() >= few]
+        rare = rare[: len(spare)]
+        drawn = frame.loc[drawn.index.drop(spare[len(spare) - len(rare) :]).append(rare)]
+    return drawn.sort_index().reset_index(drop=True)
 
 # %% ../../nbs/stages/020_ingest.ipynb #94348d07
 def check_packaged(

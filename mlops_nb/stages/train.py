@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['able_candidates', 'make_estimator', 'make_model', 'features_of', 'truth_of', 'answers_of', 'scores_of', 'make_folds',
-           'side_by_side', 'Fit', 'fit_fold', 'cross_validate', 'fold_interval', 'bounds_of', 'changed_params',
-           'rank_candidates', 'spread_order', 'learning_curve', 'leaderboard_figure']
+           'inner_folds', 'side_by_side', 'Fit', 'fit_fold', 'cross_validate', 'fold_interval', 'bounds_of',
+           'changed_params', 'rank_candidates', 'spread_order', 'learning_curve', 'leaderboard_figure']
 
 # %% ../../nbs/stages/060_train.ipynb #5c8536ad
 import math
@@ -24,12 +24,13 @@ from sklearn.pipeline import Pipeline
 from threadpoolctl import threadpool_limits
 
 from ..base.errors import MlopsError, nearest
+from ..model.decision import as_said
 from ..model.model_types import MODEL_TYPES, STOCK, prove
-from ..pipeline.stage import Figure, Input, Json, Model, Output, Table, log
+from ..pipeline.stage import Figure, Input, Json, Model, Output, Table, picture_of, log
 from ..model.problem import Problem
 from ..model.tasks.known import task_of
 from ..model.tasks.task import Answers
-from .split import row_position
+from .split import identifies, row_position
 
 # %% ../../nbs/stages/060_train.ipynb #16b96cfc
 def able_candidates(
@@ -120,21 +121,40 @@ def make_folds(
     problem: Problem,  # the checked problem
     count: int = 5,  # number of folds, >= 2
     seed: int = 0,  # random state of the dealing
-) -> np.ndarray:  # n, the fold in which each row is tested: 0..count-1
-    "Deal out the distinct rows by class; equal rows share a fold."
-    twins = pd.factorize(row_position(frame, problem.feature_names(frame.columns)))[0]
+) -> np.ndarray:  # n, the fold in which each row is tested: 0..count-1, or fewer where the rarest class has fewer rows
+    "Deal out the distinct rows by class; equal rows share a fold, unless they are different people (`stages.split`)."
+    features = problem.feature_names(frame.columns)
+    twins = pd.factorize(row_position(frame, features))[0] if identifies(frame, features) else np.arange(len(frame))
     first = np.unique(twins, return_index=True)[1]
     labels = frame[problem.target].iloc[first]
-    if problem.kind.has_classes and labels.value_counts().min() < count:
-        label, rows = labels.value_counts().idxmin(), labels.value_counts().min()
-        raise MlopsError(f"class '{label}' has {rows} distinct training rows, too few for {count} folds; use fewer folds or more rows")
-    if len(first) < count:
-        raise MlopsError(f"{len(first)} distinct training rows are too few for {count} folds; use fewer folds or more rows")
-    dealer = problem.kind.dealer(count, seed)
+    fewest = int(labels.value_counts().min()) if problem.kind.has_classes else len(first) // 2
+    if len(first) < 4:
+        raise MlopsError(f"{len(first)} distinct training rows are too few to compare models; bring more rows, or lower split.test_size and split.valid_size")
     fold = np.empty(len(first), dtype=int)
-    for number, (_, tested) in enumerate(dealer.split(first, labels)):
+    for number, (_, tested) in enumerate(problem.kind.dealer(max(min(count, fewest), 2), seed).split(first, labels)):
         fold[tested] = number
+    _prove_folds(fold[twins], frame[problem.target], problem)
     return fold[twins]
+
+
+def inner_folds(
+    frame: pd.DataFrame,  # rows to fit on
+    problem: Problem,  # the checked problem
+    most: int = 5,
+) -> int:  # 2..most
+    "Folds inside a fit (stacking, calibration): as many as the rarest class has rows."
+    fewest = frame[problem.target].value_counts().min() if problem.kind.has_classes else len(frame) // 2
+    return max(2, min(most, int(fewest)))
+
+
+def _prove_folds(fold_of: np.ndarray, target: pd.Series, problem: Problem) -> None:
+    "Every class is in two folds: one can judge what the other has taught."
+    if not problem.kind.has_classes:
+        return
+    spread = pd.Series(fold_of).groupby(target.to_numpy()).nunique()
+    if spread.min() < 2:
+        label, others = spread.idxmin(), ", ".join(str(as_said(c)) for c in spread.index[spread > 1][:12])
+        raise MlopsError(f"class '{label}' has too few training rows that differ from others; bring more, or leave the class out in the charter, rules: {{{problem.target}: {{allowed: [{others}]}}}}")
 
 # %% ../../nbs/stages/060_train.ipynb #98a40360
 def side_by_side(
@@ -269,21 +289,29 @@ def learning_curve(
     shares: Iterable[float] = (0.1, 0.25, 0.5, 1.0),  # of the rows that each fold leaves for training
     seed: int = 0,
 ) -> list[dict[str, float]]:  # n, train_mean, valid_mean, valid_low, valid_high
-    "The primary metric by number of training rows, on seen and on unseen rows."
+    "The primary metric by number of training rows, on seen and on unseen rows; without the shares that are too few rows to learn from."
     order = spread_order(frame[problem.target], problem.task, seed)
     jobs = [(share, fold) for share in sorted(shares, reverse=True) for fold in range(fold_of.max() + 1)]
 
-    def one(share: float, fold: int) -> tuple[int, float, float]:
+    def one(share: float, fold: int) -> tuple[int, float, float] | None:
         inside = order[fold_of[order] != fold]
         some, outside = frame.iloc[np.sort(inside[: max(round(share * len(inside)), 2)])], frame[fold_of == fold]
-        fitted = clone(model).fit(features_of(some, problem), some[problem.target])
+        if problem.kind.has_classes and some[problem.target].nunique() < frame[problem.target].nunique():
+            return None
+        try:
+            fitted = clone(model).fit(features_of(some, problem), some[problem.target])
+        except ValueError:
+            return None
         seen, unseen = (scores_of(answers_of(fitted, features_of(r, problem), problem), truth_of(r, problem), problem)[problem.metric] for r in (some, outside))
         return len(some), seen, unseen
 
     done = dict(zip(jobs, side_by_side(one, jobs), strict=True))
     points = []
     for share in sorted(shares):
-        n, seen, unseen = zip(*(done[share, fold] for fold in range(fold_of.max() + 1)), strict=True)
+        learnt = [found for fold in range(fold_of.max() + 1) if (found := done[share, fold]) is not None]
+        if len(learnt) <= fold_of.max():
+            continue
+        n, seen, unseen = zip(*learnt, strict=True)
         mean, low, high = fold_interval(unseen, bounds_of(problem))
         points.append({"n": round(float(np.mean(n))), "train_mean": float(np.mean(seen)), "valid_mean": mean, "valid_low": low, "valid_high": high})
     return points

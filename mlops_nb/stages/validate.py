@@ -16,12 +16,13 @@ from annotated_types import Interval
 
 from ..model.decision import is_one_of
 from ..base.errors import MlopsError
-from ..pipeline.stage import Figure, Input, Json, Output, Table, log
+from ..pipeline.stage import Figure, Input, Json, Output, Table, picture_of, log
 from ..base.text import in_figure
 from ..model.problem import Problem
 
 # %% ../../nbs/stages/030_validate.ipynb #ca7cc2af
 _FAULT = ["row", "column", "value", "fault"]  # what a fault says: position in raw, and why
+_COPY = "exact copy of an earlier row"
 
 
 class Reading(NamedTuple):
@@ -100,7 +101,7 @@ def rule_faults(
         if cases["index"].isna().any():
             raise MlopsError(f"the rules can't be applied: {cases.loc[cases['index'].isna(), 'check'].iloc[0]}; does a rule for numbers stand for a column of text?") from error
         copied = cases["check"] == "multiple_fields_uniqueness"
-        words = cases["check"].replace({"multiple_fields_uniqueness": "exact copy of an earlier row", "not_nullable": "is missing"})
+        words = cases["check"].replace({"multiple_fields_uniqueness": _COPY, "not_nullable": "is missing"})
         faults = pd.DataFrame({"row": cases["index"].astype(int), "column": cases["column"].astype("str").where(~copied, ""),
                                "value": cases["failure_case"].where(~copied, None), "fault": words})  # fmt: skip
         return faults.drop_duplicates(["row", "column", "fault"]).sort_values(["row", "column"], ignore_index=True)
@@ -190,7 +191,9 @@ def check_left(
     n = len(judged.rows) + len(judged.quarantine)
     if len(judged.quarantine) > most * n:
         worst = ", ".join(f"{r['rows']:,} rows: {r['reason']}" for r in reason_counts(judged.faults)[:3])
-        raise MlopsError(f"{len(judged.quarantine):,} of {n:,} rows break a rule ({worst}), more than max_quarantine {most:g} lets through; mend the file or the charter's rules")
+        copies = (judged.faults["fault"] == _COPY).sum() > len(judged.quarantine) / 2
+        way = "if they are different ones that look alike: validate.duplicates=keep" if copies else "mend the file or the charter's rules, or raise validate.max_quarantine"
+        raise MlopsError(f"{len(judged.quarantine):,} of {n:,} rows break a rule ({worst}), more than max_quarantine {most:g} lets through; {way}")
     classes = [] if not problem.kind.has_classes else sorted(judged.rows[problem.target].unique(), key=str)
     if problem.kind.has_classes and len(classes) < 2:
         raise MlopsError(f"after validation target '{problem.target}' has only {classes[0] if classes else 'no value'!r}; see the quarantine's reasons and mend the rules")
