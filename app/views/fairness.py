@@ -83,6 +83,8 @@ if not audit.get("by"):
 if audit.get("note"):
     st.info(in_markdown(audit["note"]), icon=":material/info:")
 st.subheader("The charter's rules")
+if problem.policy:
+    st.markdown(f"**Policy.** {in_markdown(problem.policy)}")
 failed = [r for r in audit["rules"] if r["gate"] and r["passed"] is False]
 warned = [r for r in audit["rules"] if not r["gate"] and r["passed"] is False]
 if failed:

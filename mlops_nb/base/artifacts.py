@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from .drawing import drawn
 from .errors import MlopsError
 
 # %% ../../nbs/base/20_artifacts.ipynb #7d3d685d
@@ -284,22 +285,13 @@ def _nodes(tree: Any) -> Iterator[dict]:
 
 # %% ../../nbs/base/20_artifacts.ipynb #80e46a23
 class Figure:
-    "A matplotlib Figure, as PNG bytes of at most 256 colours (a third of the size); reading gives the bytes."
+    "A matplotlib Figure, as PNG bytes; reading gives the bytes."
 
     suffix = ".png"
 
     @staticmethod
     def dump(value: Any) -> bytes:
-        if isinstance(value, bytes):
-            return value
-        sink = io.BytesIO()
-        from PIL import Image
-
-        value.savefig(sink, format="png", bbox_inches="tight")
-        small = Image.open(sink).convert("RGB").quantize(256, dither=Image.Dither.NONE)
-        sink = io.BytesIO()
-        small.save(sink, format="png", optimize=True)
-        return sink.getvalue()
+        return value if isinstance(value, bytes) else drawn(value)
 
     @staticmethod
     def load(data: bytes) -> bytes:

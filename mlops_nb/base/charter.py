@@ -115,6 +115,7 @@ class Statement(_Part):
     costs: Costs = Costs()
     sensitive: list[Sensitive] = []
     fairness: list[FairnessRule] = []
+    policy: str = ""  # what is demanded of the model towards people, and why; or an address where that stands
     exclude: dict[str, str] = {}  # column: why it is no feature
     weight: str | None = None  # column of survey weights
     id: str | None = None  # column that identifies a row

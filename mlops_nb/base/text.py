@@ -10,6 +10,9 @@ __all__ = ['FORMULA', 'NUMBER', 'UNSERVABLE', 'in_terminal', 'say', 'lines_of', 
 import html
 import re
 import sys
+import unicodedata
+from bisect import bisect
+from itertools import accumulate
 from typing import Any
 
 # %% ../../nbs/base/07_text.ipynb #8439e226
@@ -71,11 +74,12 @@ def in_markdown(text: Any) -> str:
 # %% ../../nbs/base/07_text.ipynb #bd0d5d27
 def in_figure(
     text: Any,
-    most: int = 60,  # characters; the end of longer text is left out
+    most: int = 60,  # letters, a wide one (Han, kana, Hangul) counted as two; the end of longer text is left out
 ) -> str:
-    "Text in a figure: no formula, one line, not too long."
+    "Text in a figure: one line, not too long. That dollars are no formulas is base.drawing's doing."
     line = in_terminal(text)
-    return (line if len(line) <= most else line[: most - 1] + "…").replace("$", r"\$")
+    ends = list(accumulate(1 + (unicodedata.east_asian_width(c) in "WF") for c in line))
+    return line if not ends or ends[-1] <= most else line[: bisect(ends, most - 1)] + "…"
 
 # %% ../../nbs/base/07_text.ipynb #656f73d6
 _CALLS = re.compile(r"@(?=\w)|<(?=[!@#/\w])|\](?=[(\[])|:(?=//)|www(?=\.)", re.IGNORECASE)

@@ -48,9 +48,9 @@ class Problem(Statement):
         return [c for c in columns if c not in self.not_features]
 
     def without_texts(self) -> "Problem":
-        "What is computed on: no title, goal, reason, licence or attribution."
+        "What is computed on: no title, goal, policy, reason, licence or attribution."
         bare: dict[str, Any] = {place: [b.model_copy(update={"reason": ""}) for b in getattr(self, place)] for place in ("success", "fairness")}
-        return self.model_copy(update={**bare, "title": "", "goal": "", "data": Data(source=self.data.source), "exclude": dict.fromkeys(self.exclude, "")})
+        return self.model_copy(update={**bare, "title": "", "goal": "", "policy": "", "data": Data(source=self.data.source), "exclude": dict.fromkeys(self.exclude, "")})
 
 # %% ../../nbs/model/27_problem.ipynb #d8b682ab
 def check_problem(

@@ -16,19 +16,10 @@ from urllib.parse import quote
 from ..base.artifacts import write_atomic
 from ..base.text import in_html
 from ..model.metrics import METRICS
-from .page import LINKS, notebook_html, text_html, whole_page
+from .page import LINKS, notebook_html, number, tables, text_html, whole_page
 from .picture import SIGNS, graph_svg
 
 # %% ../../nbs/pipeline/65_report.ipynb #a8db7460
-def _number(value: Any) -> str:
-    "A figure for people: thousands separated, about three decimals."
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return {True: "yes", False: "no", None: "–"}.get(value, str(value)) if isinstance(value, bool | None) else str(value)
-    if isinstance(value, int) or abs(value) >= 1000:
-        return f"{value:,.0f}"
-    return f"{value:.3f}" if abs(value) >= 0.01 or value == 0 else f"{value:.2g}"
-
-
 def _seconds(value: Any) -> str:
     "A duration for people."
     if not isinstance(value, int | float):
@@ -42,7 +33,7 @@ def _utc(stamp: Any) -> str:
 
 
 def _words(name: Any) -> str:
-    "A name as words: roc_auc -> roc auc."
+    "A name that is no metric's as words: a metric has one spelling everywhere, the charter's."
     return in_html(str(name).replace("_", " "))
 
 
@@ -56,7 +47,7 @@ def _tile(name: str, value: Any) -> str:
     facts: dict[str, Any] = value if isinstance(value, dict) else {"value": value}
     low, high = facts.get("low"), facts.get("high")
     at: Any = facts.get("value")
-    shown, extra = [in_html(_number(v)) for v in (at, low, high)], ""
+    shown, extra = [in_html(number(v)) for v in (at, low, high)], ""
     if low is not None and high is not None:
         extra = f'<div class="soft">95% interval {shown[1]} to {shown[2]}</div>'
         endless = any(name in metrics and math.isinf(metrics[name].high) for metrics in METRICS.values())  # such as log loss
@@ -67,7 +58,9 @@ def _tile(name: str, value: Any) -> str:
                 f'<text x="173" y="11.5">1</text><rect x="{x:.1f}" y="2" width="{w:.1f}" height="12"/><path d="M{12 + 156 * min(max(at, 0), 1):.1f} 1v14" class="at"/></svg>'
             )
     passed = "" if facts.get("passed") is None else f'<div class="soft">{"✓ meets" if facts["passed"] else "✗ misses"} the criterion</div>'
-    return f'<div class="tile"><div class="soft">{_words(name)}</div><div class="big">{shown[0]}</div>{extra}{passed}</div>'
+    beside = " · ".join(f"{in_html(k)} {in_html(number(v))}" for k, v in (facts.get("beside") or {}).items())
+    others = f'<div class="soft">{beside}*</div>' if beside else ""
+    return f'<div class="tile"><div>{in_html(name)}</div><div class="big">{shown[0]}</div>{extra}{passed}{others}</div>'
 
 
 def _gates(gates: Any) -> str:
@@ -78,11 +71,45 @@ def _gates(gates: Any) -> str:
     if not rows:
         return ""
     columns = sorted(dict.fromkeys(k for row in rows for k in row), key=lambda k: (k == "reason", k == "passed"))  # long text last
-    signs = {True: "✓ passed", False: "✗ failed"}
-    cells = [[signs.get(r[c], "–") if c == "passed" and isinstance(r.get(c), bool) else _number(r.get(c)) for c in columns] for r in rows]
+    signs = {True: "✓ passed", False: "✗ failed", None: "not judged"}
+
+    def told(name: str, value: Any) -> str:
+        return signs[value] if name == "passed" and isinstance(value, bool | None) else number(value)
+
+    cells = [[told(c, r.get(c)) for c in columns] for r in rows]
     head = "".join(f"<th>{_words(c)}</th>" for c in columns)
     body = "".join(f"<tr>{''.join(f'<td>{in_html(c)}</td>' for c in row)}</tr>" for row in cells)
-    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    return tables(f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")
+
+# %% ../../nbs/pipeline/65_report.ipynb #b40b5762
+_BESIDE = "* the dummy and the linear model, cross-validated on the training rows; the large figure is of the test rows."
+_NEXT = {  # a version's phase: who must decide now
+    "staging": "a person must decide now whether it goes into production",
+    "production": "it is in production, so nobody needs to decide",
+    "rejected": "a gate is missed, so it can't go into production, and nobody needs to decide",
+    "archived": "it was replaced, so nobody needs to decide",
+}
+
+
+def _count(n: int, word: str) -> str:
+    return f"{n} {word}{'' if n == 1 else 's'}"
+
+
+def _verdict(summary: dict) -> str:
+    "One sentence for who reads no further."
+    model, warnings = summary.get("model"), len(summary.get("warnings") or ())
+    told = f"; {_count(warnings, 'warning')} below" if warnings else ""
+    if failed := [name for name, stage in summary.get("stages", {}).items() if stage.get("status") == "failed"]:
+        return f"The run failed at {', '.join(failed)}: what stands there says why{told}."
+    if not model:
+        return f"No model version came of this run, so nobody needs to decide{told}."
+    gates = [g for g in model.get("gates") or () if isinstance(g, dict)]
+    names = {p: [str(g.get("name")) for g in gates if g.get("passed") is p] for p in (True, False, None)}
+    met = f"meets {len(names[True])} of {_count(len(gates), 'gate')}" if gates else "has no gates to meet"
+    words = {False: "misses", None: "could not be judged by"}
+    missed = "".join(f", {word} {', '.join(names[p])}" for p, word in words.items() if names[p])
+    what = f"{model.get('name')} version {model.get('version')} ({model.get('phase')})"
+    return f"{what} {met}{missed}; {_NEXT.get(str(model.get('phase')), 'nobody needs to decide yet')}{told}."
 
 # %% ../../nbs/pipeline/65_report.ipynb #8c380fb4
 def _error_card(error: dict) -> str:
@@ -102,7 +129,7 @@ def _stage_rows(stages: dict[str, dict], pages: set[str]) -> str:
     for name, stage in stages.items():
         label = f'<a href="{quote(name)}.html">{in_html(name)}</a>' if name in pages else in_html(name)
         key, value = next(iter((stage.get("metrics") or {}).items()), ("", None))
-        figure = f'<span class="soft">{_words(key)}</span> {in_html(_number(value))}' if key else ""
+        figure = f'<span class="soft">{_words(key)}</span> {in_html(number(value))}' if key else ""
         took = "" if stage.get("status") in ("skipped", "waiting") else _seconds(stage.get("seconds"))
         made = ", ".join(f'<code title="{in_html(str(d))}">{in_html(o)}</code>' for o, d in (stage.get("outputs") or {}).items())
         rows.append(
@@ -110,7 +137,8 @@ def _stage_rows(stages: dict[str, dict], pages: set[str]) -> str:
             f"<td>{figure}</td><td>{made}</td></tr>"
         )
     head = '<th scope="col">stage</th><th scope="col">status</th><th scope="col" class="num">took</th><th scope="col">key figure</th><th scope="col">wrote</th>'
-    return f'<div class="wide"><table class="stages"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+    return f'<div class="wide" tabindex="0" role="group" aria-label="stages"><table class="stages"><thead><tr>{head}</tr></thead>' + (
+        f'<tbody>{"".join(rows)}</tbody></table></div>')
 
 # %% ../../nbs/pipeline/65_report.ipynb #5b3f723b
 _INDEX_STYLE = """
@@ -122,8 +150,10 @@ main{padding-top:2rem}.eyebrow{color:var(--soft);font-size:.875rem;margin:0}
 .tiles{display:grid;grid-template-columns:repeat(auto-fill,minmax(12.5rem,1fr));gap:.9rem}
 .tile{border:1px solid var(--line);border-radius:10px;padding:.8rem 1rem;background:var(--wash);font-size:.8125rem}.tile .big{font-size:1.85rem;font-weight:680;line-height:1.3;letter-spacing:-.01em}
 .tile svg{margin-top:.3rem;max-width:100%}.tile .axis{stroke:var(--soft);fill:none}.tile rect{fill:var(--soft);opacity:.45}.tile .at{stroke:var(--ink);stroke-width:2}.tile text{font-size:10px;fill:var(--soft)}
-.figures{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(26rem,100%),1fr));gap:1.3rem}
-figure{margin:0}figure img{width:100%;max-height:24rem;object-fit:contain;background:#fff;border:1px solid var(--line);border-radius:10px;padding:.5rem}
+.verdict{font-size:1.15rem;border-left:4px solid var(--ink);padding:.1rem 1rem;margin:1rem 0}
+.figures{display:grid;gap:1.6rem}
+figure{margin:0}
+figure img{display:block;max-width:100%;height:auto;background:#fff;border:1px solid var(--line);border-radius:10px;padding:.5rem}
 figcaption{font-size:.8125rem;color:var(--soft);margin-top:.3rem}figure a{text-decoration:none}
 .graph{overflow-x:auto;margin:0 -1rem}.stages td,.stages th{vertical-align:middle}.stages{width:100%}
 """
@@ -138,18 +168,22 @@ def _index(summary: dict, nodes: dict, figures: list[dict], headline: dict, page
     line = [f"run {summary.get('run', '')}", f"started {_utc(summary['started'])}" if summary.get("started") else "", took, f"code {git}" if git else ""]
     parts = [
         f'<p class="eyebrow">Run report</p><h1>{in_html(str(summary.get("title") or summary.get("charter") or "run"))}</h1>',
+        f'<p class="verdict">{in_html(_verdict(summary))}</p>',
         f'<p>{in_html(str(summary["goal"]))}</p>' if summary.get("goal") else "",
         f'<div class="runline">{_status(summary.get("status"))}{"".join(f"<span>{in_html(t)}</span>" for t in line if t)}</div>',
         *(_error_card({"stage": name, **stage["error"]}) for name, stage in stages.items() if stage.get("error")),
     ]
     if headline:
         parts.append(f'<h2>Headline figures</h2><div class="tiles">{"".join(_tile(k, v) for k, v in headline.items())}</div>')
+        beside = any(isinstance(v, dict) and v.get("beside") for v in headline.values())
+        parts.append(f'<p class="note">{_BESIDE}</p>' if beside else "")
     if warnings := summary.get("warnings"):
         parts.append(f'<h2>Warnings</h2><ul>{"".join(f"<li>{in_html(str(w))}</li>" for w in warnings)}</ul>')
     if model:
         facts = [(k, model[k]) for k in model if k != "gates" and not isinstance(model[k], dict | list)]
         rows = "".join(f"<dt>{_words(k)}</dt><dd>{in_html(str(v))}</dd>" for k, v in facts)
-        parts.append(f'<h2>The model</h2><dl class="facts">{rows}</dl>{_gates(model.get("gates"))}')
+        policy = f"<p>Policy: {in_html(str(summary['policy']))}</p>" if summary.get("policy") else ""
+        parts.append(f'<h2>The model</h2><dl class="facts">{rows}</dl>{_gates(model.get("gates"))}{policy}')
     if nodes:
         parts.append(f'<h2>The pipeline</h2><div class="graph">{graph_svg(nodes)}</div>')
     if cards := [_figure_card(f, pages) for f in figures]:
@@ -158,7 +192,7 @@ def _index(summary: dict, nodes: dict, figures: list[dict], headline: dict, page
 
 
 def _figure_card(figure: dict, pages: set[str]) -> str:
-    "A figure, small, with a link to its stage's page."
+    "A figure as wide as it was drawn, with a link to its stage's page."
     stage, name = figure["stage"], figure["name"]
     image = f'<img loading="lazy" alt="{_words(name)} of {in_html(stage)}" src="data:image/png;base64,{base64.b64encode(figure["png"]).decode()}">'
     link = (f'<a href="{quote(stage)}.html">', "</a>") if stage in pages else ("", "")

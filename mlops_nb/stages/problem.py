@@ -33,6 +33,7 @@ def statement(
     lines += [f"| costs | {in_markdown(t)}, decided {in_markdown(d)}: {cost:g} |" for t, row in p.costs.matrix.items() for d, cost in row.items()]
     lines += [f"| sensitive | {in_markdown(s.name)}{_bands(s)} |" for s in p.sensitive]
     lines += [f"| fairness, {'gate' if f.gate else 'warning'} | {f.metric} by {in_markdown(f.by)} {_bound(f)}. {in_markdown(f.reason)} |" for f in p.fairness]
+    lines += [f"| policy | {in_markdown(p.policy)} |"] if p.policy else []
     lines += [f"| no feature | {in_markdown(c)}: {in_markdown(why)} |" for c, why in p.exclude.items()]
     return "\n".join(lines)
 

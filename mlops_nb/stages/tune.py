@@ -235,7 +235,8 @@ def tuning_figure(
         right.barh(shares.index, shares.to_numpy(), color="0.55")
         if shares.empty:
             right.set_yticks([])
-            right.text(0.5, 0.5, "too few different trials to tell", ha="center", va="center", color="0.4")
+            nothing = {"transform": right.transAxes, "ha": "center", "va": "center", "color": "0.4"}
+            right.text(0.5, 0.5, "too few different trials to tell", **nothing)
         right.set(xlim=(0, 1), title=f"Importance, {len(history)} trials", xlabel="share of the variance explained")
         for ax in (left, right):
             ax.spines[["top", "right"]].set_visible(False)

@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import re
+import unicodedata
 from datetime import UTC, datetime, timedelta
 from email import message_from_bytes, policy
 from html.parser import HTMLParser
@@ -21,6 +22,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
+from mlops_nb.base.drawing import _fit
 from mlops_nb.base.text import as_table, in_csv, in_figure, in_html, in_markdown, in_message, in_terminal, say
 
 ROOT = Path(__file__).parents[2]
@@ -117,9 +119,13 @@ def test_a_table_in_a_notebook():
 def test_a_figure_draws_text(text):
     from matplotlib.figure import Figure
 
-    label = Figure().text(0, 0, in_figure(text))
+    label = Figure().text(0, 0, said := in_figure(text))
+    _fit([label])
     told, formula = label._preprocess_math(label.get_text())
-    assert not formula and told == (t if len(t := in_terminal(text)) <= 60 else t[:59] + "…")
+    whole = in_terminal(text)
+    assert not formula and told == said and (told == whole or told[-1] == "…" and whole.startswith(told[:-1]))
+    wide = [1 + (unicodedata.east_asian_width(c) in "WF") for c in whole]
+    assert sum(wide) <= 60 if told == whole else sum(wide[: len(told)]) > 59 >= sum(wide[: len(told) - 1]) > 57
 
 
 @CALM

@@ -225,5 +225,27 @@ def test_a_failing_binding_cell_is_shown_and_prose_is_kept():
         md("## Method"), md("## Hashes\n\nBecause."), md("## The run\n\nNow."), code("run()", [shown("<b>result</b>")]), md("## After\n\nDone."),
     ]}, "split").partition("<main>")[2]  # fmt: skip
     assert "ImportError" in page and "bind()" not in page and "<strong>1</strong> (set)" in page
-    order = [page.index(t) for t in ("Why.", "ImportError", "(set)", "how it works", "Because.", "Now.", "result", "Done.")]
+    order = [page.index(t) for t in ("ImportError", "Now.", "result", "Done.", "Why.", "(set)", "how it works", "Because.")]
     assert order == sorted(order) and "Method" not in page and page.count("<details class") == 1
+
+
+def test_tables_are_for_people():
+    import pandas as pd
+
+    frame = pd.DataFrame({"n": [13.0, 4200.0], "roc_auc": [0.911021, float("nan")], "class": ["예", "$5"]}, index=["train", "test"])
+    page = notebook_html({"cells": [code("frame", [shown(frame.to_html())])]}, "t")
+    assert '<th scope="col" class="num">roc_auc</th>' in page and '<th scope="row">train</th>' in page
+    assert all(f'<td class="num">{cell}</td>' in page for cell in ("13", "4200", "0.911", "–")) and "<td>예</td>" in page
+    assert "scrolls sideways" not in page
+    assert "scrolls sideways" in notebook_html({"cells": [code("wide", [shown(pd.DataFrame([range(1000, 1040)]).to_html())])]}, "t")
+
+
+def test_the_verdict_comes_first(tmp_path):
+    gates = [{"name": "roc_auc", "passed": True}, {"name": "brier", "passed": False}]
+    done = record("split") | {"goal": "Whom to call.", "policy": "Nobody is <refused>.", "warnings": ["parity"],
+        "model": {"name": "shop", "version": 2, "phase": "rejected", "gates": gates}}  # fmt: skip
+    headline = {"roc_auc": {"value": 0.91, "low": 0.9, "high": 0.92, "passed": True, "beside": {"dummy": 0.5, "linear": 0.887}}}
+    page = write_report(tmp_path, done, {}, [], headline).read_text()
+    order = [page.index(t) for t in ("</h1>", "shop version 2 (rejected) meets 1 of 2 gates, misses brier; ", "1 warning below.", "Whom to call.", "Headline figures")]
+    assert order == sorted(order) and "dummy 0.500 · linear 0.887" in page and "Policy: Nobody is &lt;refused&gt;." in page
+    assert "<div>roc_auc</div>" in page and "roc auc" not in page
