@@ -8,7 +8,7 @@ export PYTHONDONTWRITEBYTECODE =
 export OMP_WAIT_POLICY ?= PASSIVE
 export OPENBLAS_THREAD_TIMEOUT ?= 12
 
-.PHONY: help setup run test sample test-slow test-deep bench bench-serve bench-monitor app lab prepare notebooks readme lock lint clean
+.PHONY: help setup run test sample test-notebooks test-quick test-slow test-deep bench bench-serve bench-monitor app lab prepare notebooks readme lock lint clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -33,7 +33,12 @@ run: $(DONE) ## the main job: raw data -> a registered model and a report
 
 test: $(DONE) ## lint, nbdev-test and the quick part of pytest
 	@$(MAKE) --no-print-directory -j2 lint sample
+	@$(MAKE) --no-print-directory test-notebooks test-quick
+
+test-notebooks: $(DONE) # the notebooks' own tests, on what `sample` made
 	@$(BIN)/nbdev-test --n-workers 2
+
+test-quick: $(DONE) # the quick part of pytest
 	@$(PYTEST) -m "not slow and not deep"
 
 sample: $(DONE) # the run on few rows that the notebooks' own tests read

@@ -6,24 +6,21 @@
 __all__ = ['drill_command']
 
 # %% ../../nbs/cli/95_drill.ipynb #eb66d4cd
+import shlex
 import shutil
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
-import msgspec
 import typer
 
-from ..base.charter import load_charter
-from ..model.extensions import open_project
 from ..base.text import say
-from ..loop.drill import Setting, drill, verdict
-from ..loop.faults import FAULTS, fault
+from ..loop.setting import WHAT, Setting
 
 # %% ../../nbs/cli/95_drill.ipynb #1ece4cc3
 def drill_command(
-    names: Annotated[list[str] | None, typer.Argument(metavar="[FAULT]...", help=f"Of: {', '.join(FAULTS)}. Default: concept_change.")] = None,
+    names: Annotated[list[str] | None, typer.Argument(metavar="[FAULT]...", help=f"Of: {', '.join(WHAT)}. Default: concept_change.")] = None,
     charter: Annotated[Path | None, typer.Option(help="Charter file; default: the one in settings.ini.")] = None,
     windows: Annotated[int, typer.Option(min=2, max=400, help="Days that are replayed.")] = Setting().windows,
     onset: Annotated[int, typer.Option(min=1, help="The first day that is struck, from 0.")] = Setting().onset,
@@ -34,6 +31,13 @@ def drill_command(
     as_json: Annotated[bool, typer.Option("--json", help="Scores as JSON, on standard output.")] = False,
 ) -> None:
     "A fire drill: replay rows through the real service, let something go wrong, score the loop."
+    import msgspec
+
+    from mlops_nb.base.charter import load_charter
+    from mlops_nb.loop.drill import drill, verdict
+    from mlops_nb.loop.faults import fault
+    from mlops_nb.model.extensions import open_project
+
     settings = open_project()
     aim = load_charter((charter or settings.charter).resolve())
     for name in names or []:
@@ -48,7 +52,10 @@ def drill_command(
             if not keep:
                 shutil.rmtree(folder, ignore_errors=True)
         if not as_json:
-            say(verdict(scores[-1]) + (f"; kept in {folder}" if keep else ""), flush=True)
+            say(verdict(scores[-1]), flush=True)
+        if keep:
+            look = f"cd {shlex.quote(str(folder))}    mlops-nb app    mlops-nb alerts list    mlops-nb models list"
+            say(f"kept; to look at it: {look}", error=as_json)
     if as_json:
         say(msgspec.json.encode(scores).decode())
     if any(score.lost for score in scores):

@@ -17,6 +17,7 @@ import typer
 from ..base.errors import MlopsError, nearest
 from ..model.extensions import open_project
 from ..base.text import say
+from .store import SampleFlag
 from ..log.assignment import Experiment, check_assignment
 from ..log.history import History
 from ..loop.experiments import Wish, act, begin, look, running, stop
@@ -55,15 +56,16 @@ def experiment_start(
     once: Annotated[bool, typer.Option("--once", help="Look once, at the end: fewer units, no verdict before.")] = False,
     guard: Annotated[list[str] | None, typer.Option(metavar="METRIC=MARGIN", help="What may worsen by at most the margin; repeatable.")] = None,
     by_row: Annotated[bool, typer.Option("--by-row", help="Assign each row by itself, not its subject.")] = False,
+    sample: SampleFlag = False,
 ) -> None:
     "Share a model's requests between versions."
     wish = Wish(name, metric, effect, alpha, power, not once, margins_of(guard or []), by_row)
     made = begin(open_project(), model, numbers_of(arm, "arm", int), wish, numbers_of(share or [], "share") or None)
     say(_about(made))
 
-
+# %% ../../nbs/cli/85_experiments.ipynb #b741a923
 @experiment_app.command("status")
-def experiment_status(model: str) -> None:
+def experiment_status(model: str, sample: SampleFlag = False) -> None:
     "What runs, in which shares, and how assignment has come out."
     settings = open_project()
     test = running(settings, model)
@@ -78,7 +80,11 @@ def experiment_status(model: str) -> None:
 
 
 @experiment_app.command("stop")
-def experiment_stop(model: str, reason: Annotated[str, typer.Option(help="Why, for the record.")] = "stopped by hand") -> None:
+def experiment_stop(
+    model: str,
+    reason: Annotated[str, typer.Option(help="Why, for the record.")] = "stopped by hand",
+    sample: SampleFlag = False,
+) -> None:
     "End an experiment: the released version answers alone."
     say(_about(stop(open_project(), model, reason)))
 
@@ -89,6 +95,7 @@ def experiment_verdict(
     do: Annotated[bool, typer.Option("--act", help="Promote or stop, as the verdict says.")] = False,
     by: Annotated[str, typer.Option(help="Who decides; default: the experiment.")] = "",
     labels: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="CSV or Parquet with the columns id and label; default: what feedback holds.")] = None,
+    sample: SampleFlag = False,
 ) -> None:
     "What follows from what was answered so far; exit code 1 where the arms can't be compared."
     settings = open_project()

@@ -16,7 +16,9 @@ import typer
 from ..base.errors import MlopsError
 from ..base.settings import load_settings
 from ..base.text import say
-from ..log.history import History
+from .store import SampleFlag
+from ..log.database import COLUMNS
+from ..log.history import FEEDBACK, History
 
 # %% ../../nbs/cli/70_log.ipynb #4f35b5f9
 log_app = typer.Typer(
@@ -44,13 +46,18 @@ def rows_as_text(
 
 
 @log_app.command("roll")
-def log_roll(before: Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Days before this one, UTC; default: today.")] = None) -> None:
+def log_roll(
+    before: Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Days before this one, UTC; default: today.")] = None,
+    sample: SampleFlag = False,
+) -> None:
     "Move old days into Parquet."
     say(f"{_history().roll((before or datetime.now(UTC)).date()):,} rows rolled")
 
 
 @log_app.command("retain")
-def log_retain(days: Annotated[int, typer.Argument(min=0, help="Full days to keep, beside today.")]) -> None:
+def log_retain(
+    days: Annotated[int, typer.Argument(min=0, help="Full days to keep, beside today.")], sample: SampleFlag = False,
+) -> None:
     "Delete what is older, and the feedback on it."
     say(f"{_history().retain(days):,} rows deleted")
 
@@ -59,21 +66,27 @@ def log_retain(days: Annotated[int, typer.Argument(min=0, help="Full days to kee
 def log_erase(
     subject: Annotated[str, typer.Argument(help="As it was given with the predictions.")],
     yes: Annotated[bool, typer.Option("--yes", help="Nobody can bring it back; do it.")] = False,
+    sample: SampleFlag = False,
 ) -> None:
     "Remove every row about a subject, and the feedback on it, for good."
     if not yes:
         raise MlopsError(f"all that is known about '{subject}' would be removed for good; if that is meant, add --yes")
     say(f"{_history().erase(subject):,} rows erased")
 
-
+# %% ../../nbs/cli/70_log.ipynb #0a77f011
 @log_app.command("query")
-def log_query(sql: Annotated[str, typer.Argument(metavar="SQL", help="Over the view `predictions`.")], as_json: _AsJson = False) -> None:
-    "Ask the log by DuckDB's SQL."
+def log_query(
+    sql: Annotated[str, typer.Argument(
+        metavar="SQL", help=f"Over predictions (seq, {COLUMNS}) and feedback ({FEEDBACK}).",
+    )],
+    as_json: _AsJson = False, sample: SampleFlag = False,
+) -> None:
+    "Ask the log and its feedback by DuckDB's SQL; inputs, output and flags are JSON: json_extract(inputs, '$.age')."
     say(*rows_as_text(_history().query(sql).to_pylist(), as_json).split("\n"))
 
 
 @log_app.command("events")
-def log_events(as_json: _AsJson = False) -> None:
+def log_events(as_json: _AsJson = False, sample: SampleFlag = False) -> None:
     "What happened to the log itself, oldest first."
     say(*rows_as_text([{**event, "time": datetime.fromtimestamp(event["time"] / 1e6, UTC).isoformat(timespec="seconds")} for event in _history().events()], as_json).split("\n"))
 
@@ -82,6 +95,7 @@ def feedback_command(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="CSV, TSV, Parquet or JSON lines with the columns id and label, or id, rating and comment; at may be added.")],
     model: Annotated[str, typer.Option(help="The model that the predictions are of.")],
     log_url: Annotated[str, typer.Option(help="postgresql://... of a log in a database server; default: settings.ini.")] = "",
+    sample: SampleFlag = False,
 ) -> None:
     "Import labels or ratings of logged predictions."
     from mlops_nb.log.feedback import Feedback

@@ -18,6 +18,7 @@ import typer
 from ..base.errors import MlopsError, nearest
 from ..model.extensions import open_project
 from ..base.text import say
+from .store import SampleFlag
 
 if TYPE_CHECKING:
     from mlops_nb.loop.schedule import Program
@@ -66,6 +67,7 @@ def watch_command(
     list_: Annotated[bool, typer.Option("--list", help="Say what is scheduled, when it fired last and what came of it.")] = False,
     print_: Annotated[str, typer.Option("--print", metavar="cron|systemd", help="Write the lines for a scheduler of the machine.")] = "",
     timeout: Annotated[float, typer.Option(min=0.01, help="Hours that a job may take.")] = 6.0,
+    sample: SampleFlag = False,
 ) -> None:
     "Monitoring, scoring and retraining on schedule: the section [watch] of settings.ini."
     from mlops_nb.loop.schedule import lines_for, listed, watch

@@ -17,9 +17,12 @@ import typer
 from ..base.errors import MlopsError
 from ..model.extensions import open_project
 from ..base.text import say
+from .store import SampleFlag, sample_word
 from ..log.events import Alerts
 
 if TYPE_CHECKING:
+    from mlops_nb.base.charter import Charter
+    from mlops_nb.base.settings import Settings
     from mlops_nb.monitoring.reports import Report
 
 # %% ../../nbs/cli/80_monitoring.ipynb #467b0214
@@ -27,7 +30,7 @@ def window_lines(
     report: "Report",
 ) -> list[str]:
     "A window in a few lines."
-    said = [f"{report.start:%Y-%m-%d %H:%M} to {report.end:%Y-%m-%d %H:%M}  {report.rows:,} predictions, {len(report.every_alarm) or 'no'} alarm{'s' * (len(report.every_alarm) != 1)}"]
+    said = [f"{report.start:%Y-%m-%d %H:%M} to {report.end:%Y-%m-%d %H:%M}  {report.rows:,} predictions, {len(report.every_alarm) or 'no'} alarm{'s' * (len(report.every_alarm) != 1)}{', preliminary: the window is not over' if report.preliminary else ''}"]
     for part in report.parts:
         found = part.quality.get("realised") or part.quality.get("estimated") or {}
         value = found.get(part.quality.get("metric"), {}).get("value")
@@ -41,37 +44,62 @@ def window_lines(
 def monitor_command(
     charter: Annotated[Path | None, typer.Option(help="Charter file; default: the one in settings.ini.")] = None,
     last: Annotated[int, typer.Option(min=0, help="Kept windows to show, when none is new.")] = 1,
-    sample: Annotated[bool, typer.Option("--sample", help="The sample store.")] = False,
+    now: Annotated[bool, typer.Option(
+        "--now", help="Look at the window that isn't over yet: preliminary, nothing is kept and no alert is opened.",
+    )] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Everything, a window a line.")] = False,
+    sample: SampleFlag = False,
 ) -> None:
     "Look at each window of the prediction log that is over and wasn't looked at yet."
     from mlops_nb.base.charter import load_charter
     from mlops_nb.loop.alerts import Courier
-    from mlops_nb.pipeline.plan import sample_settings
     from mlops_nb.pipeline.tracking import mirror_figures
-    from mlops_nb.monitoring.due import monitor_due
+    from mlops_nb.monitoring.due import look_now, monitor_due
     from mlops_nb.monitoring.reports import reports
 
-    settings = open_project()
-    about, settings = load_charter(charter or settings.charter), sample_settings(settings) if sample else settings
-    found = monitor_due(settings, about, about.name, datetime.now(UTC), mirror_figures)
-    _say(found or (reports(settings.home, about.name)[-last:] if last else []), bool(found), about.name, about.monitoring.window)
+    settings, moment = open_project(), datetime.now(UTC)
+    about = load_charter(charter or settings.charter)
+    if now:
+        running = look_now(settings, about, about.name, moment)
+        return _say([running] if running else [], settings, about, moment, as_json)
+    found = monitor_due(settings, about, about.name, moment, mirror_figures)
+    shown = found or (reports(settings.home, about.name)[-last:] if last else [])
+    if shown and not found and not as_json:
+        say(f"no {about.monitoring.window} is over that wasn't looked at")
+    _say(shown, settings, about, moment, as_json)
     if settings.alerts:
         done = Courier(settings.home, settings.log_url, settings.alerts).deliver()
-        say(f"{done.sent} messages sent" + (f", {done.failed} will be tried again" if done.failed else ""))
+        said = f"{done.sent} messages sent" + (f", {done.failed} will be tried again" if done.failed else "")
+        say(said, error=as_json)
 
+# %% ../../nbs/cli/80_monitoring.ipynb #049494e3
+def _say(shown: Sequence["Report"], settings: "Settings", about: "Charter", now: datetime, as_json: bool) -> None:
+    "Windows, and what waits for the end of the one that runs."
+    import msgspec
 
-def _say(shown: Sequence["Report"], new: bool, name: str, size: str) -> None:
-    if not new:
-        say(f"no {size} is over that wasn't looked at" if shown else f"nothing to look at: no {size} with predictions of '{name}' is over; to serve it: mlops-nb serve {name}")
+    from mlops_nb.monitoring.due import waiting
+
+    if as_json:
+        return say(*(msgspec.json.encode(report).decode() for report in shown))
     for report in shown:
         say(*window_lines(report))
+    (rows, end), word, size = waiting(settings, about, about.name, now), sample_word(settings), about.monitoring.window
+    preliminary = any(report.preliminary for report in shown)
+    if rows:
+        then = f"mlops-nb monitor{word} judges them then" if preliminary else f"to look before: mlops-nb monitor --now{word}"
+        say(f"{rows:,} predictions of '{about.name}' wait for the end of the {size}, {end:%Y-%m-%d %H:%M} UTC; {then}")
+    elif not shown:
+        none = f"no {size} with predictions of '{about.name}' is over, and none waits for its end"
+        say(f"nothing to look at: {none}; to serve it: mlops-nb serve {about.name}{word}")
 
 # %% ../../nbs/cli/80_monitoring.ipynb #5803179b
 alerts_app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, help="What a person should look at.")
 
 
 @alerts_app.command("list")
-def alerts_list(every: Annotated[bool, typer.Option("--all", help="The resolved ones too.")] = False) -> None:
+def alerts_list(
+    every: Annotated[bool, typer.Option("--all", help="The resolved ones too.")] = False, sample: SampleFlag = False,
+) -> None:
     "Alerts that aren't resolved, oldest first."
     settings = open_project()
     found = Alerts(settings.home, settings.log_url).list(1000, unresolved=not every)
@@ -90,6 +118,7 @@ def alerts_ack(
     number: Annotated[int, typer.Argument(metavar="ID", help="Of the alert, see: mlops-nb alerts list.")],
     note: Annotated[str, typer.Option(help="What is known, or being done about it.")],
     by: Annotated[str, typer.Option(help="Who; default: the user's name.")] = "",
+    sample: SampleFlag = False,
 ) -> None:
     "Say that you have seen an alert."
     settings = open_project()
@@ -98,7 +127,7 @@ def alerts_ack(
 
 
 @alerts_app.command("send")
-def alerts_send() -> None:
+def alerts_send(sample: SampleFlag = False) -> None:
     "Send what is due to the receivers in settings.ini (alerts) or MLOPS_NB_ALERTS."
     from mlops_nb.loop.alerts import Courier
 

@@ -109,7 +109,7 @@ dist/
 set -euo pipefail
 cd "$(dirname "$0")/.."
 mlops-nb check
-mlops-nb run --junit reports/junit.xml "$@"
+mlops-nb run --strict --junit reports/junit.xml "$@"
 """,
     "README.md": """\
 # {name}

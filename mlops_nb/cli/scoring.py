@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from ..base.text import say
+from .store import SampleFlag
 
 # %% ../../nbs/cli/60_scoring.ipynb #5fc6c116
 def score_command(
@@ -20,6 +21,7 @@ def score_command(
     keep: Annotated[str, typer.Option(help="Columns of the source that go with the answers, separated by commas.")] = "",
     threads: Annotated[int | None, typer.Option(min=1, help="Default: all cores.")] = None,
     part_rows: Annotated[int, typer.Option(min=1, help="Rows scored and kept at a time.")] = 1 << 17,
+    sample: SampleFlag = False,
 ) -> None:
     "Score a table with a released model; the same command goes on where a crash left it."
     from mlops_nb.batch.score import run_score

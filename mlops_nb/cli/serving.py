@@ -15,6 +15,7 @@ import typer
 from ..base.settings import load_settings
 from ..model.extensions import open_project
 from ..base.text import say
+from .store import SampleFlag
 from ..log.predictions import Durability
 from ..serving.keys import Scope, add_key, read_keys, remove_key
 
@@ -37,6 +38,7 @@ def serve_command(
     cors: Annotated[list[str] | None, typer.Option(metavar="ORIGIN", help="Pages of this origin may ask, e.g. https://shop.example.com.")] = None,
     limit: Annotated[list[str] | None, typer.Option(metavar="NAME=NUMBER", help="body, rows, in_flight, arriving, receive, keep_alive or inline.")] = None,
     check: Annotated[bool, typer.Option("--check", help="Load and prove the model, and end; an image that did this starts quickly.")] = False,
+    sample: SampleFlag = False,
 ) -> None:
     "Answer predictions by REST (and gRPC)."
     from mlops_nb.serving.serve import limits_of, serve
@@ -71,6 +73,7 @@ def keys_add(
     name: Annotated[str, typer.Argument(help="Of whoever will hold it.")],
     scope: Annotated[list[str] | None, typer.Option(help="predict, feedback or admin; repeatable.")] = None,
     file: _FileOption = None,
+    sample: SampleFlag = False,
 ) -> None:
     "Make a key; it is shown this once."
     key = add_key(_file(file), name, cast("list[Scope]", scope or ["predict"]))
@@ -78,13 +81,16 @@ def keys_add(
 
 
 @keys_app.command("list")
-def keys_list(file: _FileOption = None) -> None:
+def keys_list(file: _FileOption = None, sample: SampleFlag = False) -> None:
     "Who holds a key, for what, and since when."
-    for key in read_keys(_file(file)):
+    found = read_keys(_file(file))
+    if not found:
+        say("nobody holds a key; make one: mlops-nb keys add NAME")
+    for key in found:
         say(f"{key.name:<24} {', '.join(key.scopes):<24} {key.created}")
 
 
 @keys_app.command("remove")
-def keys_remove(name: str, file: _FileOption = None) -> None:
+def keys_remove(name: str, file: _FileOption = None, sample: SampleFlag = False) -> None:
     "Forget a key."
     remove_key(_file(file), name)

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from fastcore.basics import patch
 
-from ..base.errors import MlopsError
+from ..base.errors import MlopsError, disk_full
 from .database import Sqlite, database
 
 Made = TypeVar("Made")
@@ -72,7 +72,8 @@ class Tables:
                     if fresh and self.database.is_bad(error):  # trying again would not help
                         raise MlopsError(f"the database of {self._where} can't hold this ({type(error).__name__}: {error}); nothing of it was kept") from error
                     if fresh:
-                        raise Away(f"the database of {self._where} can't be used at present ({type(error).__name__}: {error}); nothing of this was kept, try again later") from error
+                        way_out = "make room there, then try again" if disk_full(error) else "try again later"
+                        raise Away(f"the database of {self._where} can't be used at present ({type(error).__name__}: {error}); nothing of this was kept, {way_out}") from error
 
 # %% ../../nbs/log/20_tables.ipynb #bdcf0126
 @patch

@@ -9,13 +9,14 @@ __all__ = ['Drawn', 'Draw', 'Report', 'FAULTS', 'World', 'world_of', 'strongest'
 
 # %% ../../nbs/loop/60_faults.ipynb #fdfe098a
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from ..base.charter import Rule
 from ..base.errors import MlopsError, nearest
+from .setting import WHAT
 from ..registry.evidence import Evidence
 
 # %% ../../nbs/loop/60_faults.ipynb #7052c929
@@ -187,23 +188,16 @@ class Fault(NamedTuple):
     out: bool = False  # the service is away for one window
 
 
-FAULTS: dict[str, Fault] = {
-    "nothing": Fault("nothing happens: every alarm is a false one"),
-    "covariate_shift": Fault("other people come than those the model has learnt from", covariate_shift),
-    "label_shift": Fault("the rare class becomes frequent", label_shift),
-    "concept_change": Fault("what was true of some people isn't any more", concept_change),
-    "unit_changed": Fault("a number arrives in another unit", unit_changed),
-    "category_renamed": Fault("a value is written in another way", category_renamed),
-    "missing_burst": Fault("a column stops arriving", missing_burst),
-    "delayed_labels": Fault("what was true of some people isn't any more, and labels come four windows late", concept_change, delay=4),
-    "biased_labels": Fault("only one outcome is reported", report=biased),
-    "outage": Fault("the service is away for a window", out=True),
-    "poisoned_feedback": Fault("somebody sends false labels", report=poisoned),
-}
+_DRAWN = [covariate_shift, label_shift, concept_change, unit_changed, category_renamed, missing_burst]
+_HOW: dict[str, dict[str, Any]] = {draw.__name__: {"draw": draw} for draw in _DRAWN} | {
+    "delayed_labels": {"draw": concept_change, "delay": 4}, "biased_labels": {"report": biased},
+    "outage": {"out": True}, "poisoned_feedback": {"report": poisoned},
+}  # fmt: skip
+FAULTS = {name: Fault(what, **_HOW.get(name, {})) for name, what in WHAT.items()}
 
 
 def fault(name: str) -> Fault:
     "One of the list, or an error that says which there are."
     if name not in FAULTS:
-        raise MlopsError(f"no fault '{name}'{nearest(name, FAULTS)}; there are: {', '.join(FAULTS)}")
+        raise MlopsError(f"no fault '{name}'{nearest(name, FAULTS)}")
     return FAULTS[name]

@@ -64,6 +64,7 @@ class Report(msgspec.Struct):
     alarms: list[dict[str, Any]] = []  # of the system
     channels: list[str] = []  # what could be judged
     notes: list[str] = []
+    preliminary: bool = False  # the window isn't over: this is no judgement of it, and is kept nowhere
 
     @property
     def every_alarm(self) -> list[dict[str, Any]]:

@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..base.artifacts import Figure, Html, Json, Model, Store, Table, unzip, write_atomic
-from ..sources.files import SourceFile, source_file
-from ..base.charter import load_charter
+from ..sources.files import SourceFile, source_file, source_path
+from ..base.charter import Charter, load_charter
 from ..base.errors import MlopsError, nearest
 from .graph import Graph, load_graph
 from ..base.text import in_figure
@@ -70,10 +70,24 @@ def view_file(home: Path, charter: str) -> Path:
     return Path(home) / "view" / f"{charter}.json"
 
 
+_HASHED: dict[tuple[str, int, int, int], SourceFile] = {}
+
+
+def _source_of(charter: Charter, root: Path) -> SourceFile:
+    "The charter's data source; hashed once, and again when the file has changed: a notebook asks at every read."
+    path = source_path(charter, root)
+    facts = path.stat()
+    key = str(path), facts.st_size, facts.st_mtime_ns, facts.st_ino
+    if key not in _HASHED:
+        _HASHED.clear()
+        _HASHED[key] = source_file(charter, root)
+    return _HASHED[key]
+
+
 def roots(settings: Settings, store: Store) -> dict[str, str]:
     "Digests of the root artifacts of the active charter, put into the store."
     charter = load_charter(settings.charter)
-    source = source_file(charter, settings.root).model_dump(exclude={"path"})
+    source = _source_of(charter, settings.root).model_dump(exclude={"path"})
     position = log_state(settings.home, settings.log_url)
     values = {"charter": charter.statement(), "source": source, "log_position": position}
     return {name: store.put(Json.dump(value)) for name, value in values.items()}
@@ -237,7 +251,7 @@ class Input:
         if self.kind is Source:
             if context.source:
                 return SourceFile(**value, path=context.source)
-            return source_file(context.charter, context.settings.root)
+            return _source_of(context.charter, context.settings.root)
         if self.kind is Position:
             return Log(*context.log_place, **value)
         return model.model_validate(value) if model else value

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from ..base.errors import MlopsError
+from ..base.errors import MlopsError, disk_full
 from ..base.text import shown_url
 
 # %% ../../nbs/registry/10_client.ipynb #858ef1c4
@@ -48,6 +48,7 @@ def mlflow_client(uri: str) -> Any:  # mlflow.MlflowClient
 
         for logger in ("mlflow", "alembic"):  # mlflow sets its own level on import
             logging.getLogger(logger).setLevel(logging.ERROR)
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # `asking` says it, in a sentence
         return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 # %% ../../nbs/registry/10_client.ipynb #ec537580
@@ -63,6 +64,8 @@ def asking(uri: str) -> Iterator[None]:
     except Exception as error:  # sqlalchemy, requests and mlflow share no base class
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         advice = "is it running, and is registry_uri in settings.ini right?" if uri.startswith("http") else "an older file is mended by: mlflow db upgrade URI"
+        if disk_full(error):
+            advice = f"make room{f' in {file.parent}' if (file := registry_file(uri)) else ''}, then give the same command again"
         raise MlopsError(f"the registry {shown_url(uri)} can't be used: {shown_url(first)[:300]}; {advice}") from error
 
 # %% ../../nbs/registry/10_client.ipynb #6ced5a80

@@ -31,9 +31,9 @@ def _about_server(app: Any, service: Service) -> None:
     async def live() -> dict:
         return {"live": True}
 
-    @app.get("/v2/health/ready", summary="Whether it predicts; `problem` says why it may not be what is released")
+    @app.get("/v2/health/ready", summary="Whether it predicts; `problem` says what is wrong: another version, or a log that can't be written")
     async def ready() -> JSONResponse:
-        current, problem = service.model.current, service.model.problem
+        current, problem = service.model.current, service.problem
         try:
             service.admit()
         except Refused as refusal:  # as whoever asks for a prediction now is told
@@ -76,7 +76,7 @@ def _about_models(app: Any, service: Service) -> None:
         about = {"model": current.name, "version": current.version, "phase": current.phase, "engine": current.engine, "why": current.why, "threshold": current.threshold, "fields": fields}
         arms = service.model.arms
         running = None if arms is None else {"name": arms.experiment.name, "arms": arms.experiment.arms, "shares": arms.experiment.shares}
-        return {"models": [about | {"versions": service.model.versions, "problem": service.model.problem, "experiment": running}]}
+        return {"models": [about | {"versions": service.model.versions, "problem": service.problem, "experiment": running}]}
 
 # %% ../../nbs/serving/59_cold.ipynb #5fd3383a
 def _for_reading(app: Any, service: Service) -> None:

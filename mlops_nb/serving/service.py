@@ -105,6 +105,13 @@ class Service:
         "Requests being answered."
         return len(self.tasks) - len(self.stalled) - self.refused + self.calls
 
+    @property
+    def problem(self) -> str:
+        "Why what is served may not be what is released, or isn't written down; empty: all is well."
+        log = self.log.state() if self.log is not None else None
+        stuck = log and log.error and f"the prediction log can't be written, {log.waiting:,} answers wait: {log.error}"
+        return "; ".join(filter(None, [self.model.problem, stuck]))
+
     def admit(self) -> None:
         "Refuse at once what would only wait."
         if self.in_flight > self.limits.in_flight:

@@ -196,7 +196,7 @@ def _in_words(
     low, high = (f"{groups[g][rate]['value']:.1%}" for g in ends)
     said = _WORDS[rate].format(low=low, high=high, lowest=ends[0], highest=ends[1], positive=positive)
     size = {g: groups[g][RATES[rate][0]] for g in groups}
-    few = [f"{g} has only {size[g]} such people" for g in ends if rate in groups[g]["small"]] + [f"{g} has none and takes no part" for g in groups if not size[g]]
+    few = [f"{g} has only {size[g]} such {'person' if size[g] == 1 else 'people'}" for g in ends if rate in groups[g]["small"]] + [f"{g} has none and takes no part" for g in groups if not size[g]]
     rest = f", without small groups it is {found['without_small']:.3g}" if few and found["without_small"] is not None else ""
     return said + (f" ({' and '.join(few)}{rest})" if few else "")
 

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import zipfile
@@ -314,9 +315,12 @@ def test_lab_and_app_start_in_the_project(changed, monkeypatch):
         monkeypatch.delenv(name)
     monkeypatch.chdir(changed.folder / "nbs")
     cli.lab()
-    cli.app_command(port=8599)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    cli.app_command(port=port)
     assert started[0][:2] == ("jupyter", "lab") and str(changed.folder) in started[0] and "--LabApp.default_url=/lab/tree/nbs/stages" in started[0]
-    assert started[1][:3] == ("streamlit", "run", str(ROOT / "app" / "main.py")) and "8599" in started[1]
+    assert started[1][:3] == ("streamlit", "run", str(ROOT / "app" / "main.py")) and str(port) in started[1]
     assert os.environ["PYTHONPATH"].split(os.pathsep)[0] == str(changed.folder)
 
 

@@ -1,6 +1,7 @@
 """What the repository promises about itself."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -94,4 +95,36 @@ def test_readme_is_the_index_notebook():
 
     text, _ = MarkdownExporter().from_notebook_node(nbformat.read(ROOT / "nbs" / "index.ipynb", as_version=4))
     assert (ROOT / "README.md").read_text().strip() == text.replace("](images/", "](nbs/images/").strip()
-    assert "make test" in text and {"make test", "make test-slow"} <= set((ROOT / ".ci" / "run").read_text().splitlines())
+    assert "make test" in text
+
+
+TOOLS = {
+    "make": 'echo "$*" >> {calls}\nfor word in "$@"; do [[ " $WRONG " == *" $word "* ]] && { echo "FAILED tests/x.py::of_$word"; exit 2; }; done\nexit 0\n',
+    "git": 'exit 0\n', "nbdev-export": 'exit 0\n', "nbdev-clean": 'exit 0\n',
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("wrong", [(), ("lint",), ("test-notebooks", "test-quick"), ("setup",)])
+def test_ci_runs_everything_and_says_at_its_end_what_failed(tmp_path, wrong):
+    """`.ci/run` itself, with tools that only note that they were called."""
+    for folder in (".ci", ".venv/bin"):
+        (tmp_path / folder).mkdir(parents=True)
+    calls, tools = tmp_path / "calls", tmp_path / ".venv" / "bin"
+    for name, body in TOOLS.items():
+        (tools / name).write_text("#!/usr/bin/env bash\n" + body.replace("{calls}", str(calls)))
+        (tools / name).chmod(0o755)
+    (tmp_path / ".ci" / "run").write_text((ROOT / ".ci" / "run").read_text())
+    env = {**os.environ, "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}", "WRONG": " ".join(wrong)}
+    done = subprocess.run(["bash", tmp_path / ".ci" / "run"], env=env, capture_output=True, text=True, timeout=60)
+    called = calls.read_text().split()
+    if wrong == ("setup",):
+        assert done.returncode == 1 and called == ["setup"]
+        return
+    recipe = re.search(r"^test: .*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), re.MULTILINE)[1]
+    parts = {word for line in recipe.splitlines() for word in line.split()[1:] if not word.startswith("-")}
+    assert {"lint", "sample", "test-notebooks", "test-quick"} == parts
+    assert parts | {"test-slow"} <= set(called), "every part of make test, and the slow ones"
+    end = done.stdout.splitlines()[-2 * len(wrong):] if wrong else []
+    assert done.returncode == bool(wrong)
+    assert [line for line in end if line.startswith("failed: ")] == [f"failed: make {line}" for line in calls.read_text().splitlines() if set(line.split()) & set(wrong)]
+    assert sorted(line for line in end if line.startswith("FAILED")) == sorted(f"FAILED tests/x.py::of_{word}" for word in wrong)

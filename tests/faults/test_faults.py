@@ -385,7 +385,9 @@ def flooded(project: Project, size: int) -> None:
     peak = 0
     while run.poll() is None:
         with suppress(OSError, StopIteration):
-            peak = max(peak, int(next(w for w in Path(f"/proc/{run.pid}/status").read_text().splitlines() if w.startswith("VmHWM")).split()[1]) // 1024)
+            facts = Path(f"/proc/{run.pid}/status").read_text().splitlines()
+            kilobytes = next(line for line in facts if line.startswith("VmHWM")).split()[1]
+            peak = max(peak, int(kilobytes) // 1024)
         time.sleep(0.05)
     said, _ = run.communicate()
     assert run.returncode == 0, said

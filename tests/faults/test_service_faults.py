@@ -207,6 +207,7 @@ def test_full_disk_under_the_log_and_the_lines(project, sample, durability):
             server.until(lambda: written() == set(before))
             filler, many = full(disk), sample.rows * 12
             answers = [server.predict(many) for _ in range(110 if durability == "batched" else 10)]
+            server.until(lambda: "the prediction log can't be written" in ready(server)["problem"])
             if durability == "strict":
                 assert 503 in {code for code, _, _ in answers} and "prediction log can't be written" in answers[-1][1]["error"]
             else:
@@ -216,7 +217,7 @@ def test_full_disk_under_the_log_and_the_lines(project, sample, durability):
             assert metric("resident_bytes") < 5e8
             filler.unlink()
             subprocess.run(["mount", "-o", "remount,size=300m", disk], check=True)  # what waits is more than the small disk holds
-            server.until(lambda: metric("log_waiting") == 0)
+            server.until(lambda: metric("log_waiting") == 0 and not ready(server)["problem"])
             dropped, ids = metric("log_dropped"), {p["id"] for p in server.predict(sample.rows[:5])[1]["predictions"]}
             server.until(lambda: ids <= set(logged(home)))
             answered = {p["id"] for code, said, _ in answers if code == 200 for p in said["predictions"]} | ids | set(before)
@@ -283,7 +284,9 @@ def test_the_page_itself_answers_and_refuses_as_the_service_does(made, sample, m
 
     monkeypatch.setenv("MLOPS_NB_ROOT", str(made))
     monkeypatch.setenv("MLOPS_NB_CHARTER", str(stock("charters") / "income.yaml"))
-    at = AppTest.from_file(str(Path(__file__).parents[2] / "app" / "main.py"), default_timeout=120).run().switch_page("views/predictions.py").run()
+    main = Path(__file__).parents[2] / "app" / "main.py"
+    at = AppTest.from_file(str(main), default_timeout=120).run()
+    at.switch_page("views/predictions.py").run()
     with serving(made, "income@production", "--log", "off") as server:
         shown = {widget.key: widget.value for widget in (*at.number_input, *at.selectbox, *at.text_input)}  # the page starts from a real row
         row = {c["name"]: shown[f"income/1:{c['name']}"] for c in server.get("/v1/models")[1]["models"][0]["fields"]}

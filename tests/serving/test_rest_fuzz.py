@@ -32,7 +32,8 @@ def server(made):
 
 def memory(server: test_rest.Server) -> float:
     """MB in use."""
-    return int(Path(f"/proc/{server.process.pid}/statm").read_text().split()[1]) * 4096 / 1e6
+    pages = Path(f"/proc/{server.process.pid}/statm").read_text().split()[1]
+    return int(pages) * 4096 / 1e6
 
 
 def well(server: test_rest.Server, sample: dict) -> None:
