@@ -1,5 +1,6 @@
 # Everything a newcomer needs: `make run`, then `make test`. `make help` lists the rest.
 PYTHON ?= python3
+PYTHONS ?= 3.11 3.12 3.13
 BIN := .venv/bin
 DONE := .venv/.installed
 PYTEST := $(BIN)/pytest -n 2 --dist loadfile
@@ -8,7 +9,7 @@ export PYTHONDONTWRITEBYTECODE =
 export OMP_WAIT_POLICY ?= PASSIVE
 export OPENBLAS_THREAD_TIMEOUT ?= 12
 
-.PHONY: help setup run test sample test-notebooks test-quick test-slow test-deep bench bench-serve bench-monitor app lab prepare notebooks readme lock lint clean
+.PHONY: help setup run test sample test-notebooks test-quick test-slow test-deep test-pythons bench bench-serve bench-monitor app lab prepare notebooks readme lock lint clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -51,6 +52,9 @@ test-deep: $(DONE) ## everything, with full counts and the longest journeys
 	@$(MAKE) --no-print-directory test
 	@$(PYTEST) -m "slow or deep"
 
+test-pythons: $(DONE) ## a sample run and the contracts with other Pythons (PYTHONS="3.12 3.13"); installs them under .bench/
+	@for python in $(PYTHONS); do scripts/test_python $$python || exit 1; done
+
 bench: $(DONE) ## the benchmarks; each figure ends as: bench NAME VALUE GOAL holds|short
 	@for bench in tests/bench/[a-z]*.py; do $(BIN)/python $$bench || exit 1; done
 
@@ -75,7 +79,7 @@ notebooks: $(DONE) ## run the notebooks (stages on the sample store) and keep th
 	@$(BIN)/nbdev-test --save --n-workers 2
 	@$(BIN)/nbdev-clean
 
-lock: $(DONE) ## renew requirements.lock from pyproject.toml
+lock: $(DONE) ## renew requirements.lock from pyproject.toml; pip takes it as constraints, too
 	@$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --upgrade --no-header --no-annotate --quiet -o requirements.lock
 
 readme: $(DONE) ## README.md from nbs/index.ipynb, the table of tasks from the tasks

@@ -9,6 +9,7 @@ __all__ = ['app', 'EXITS', 'CharterOption', 'KnobOption', 'SampleOption', 'LATER
 
 # %% ../../nbs/cli/10_main.ipynb #815edb86
 import importlib
+import json
 import os
 import re
 import shlex
@@ -231,7 +232,8 @@ def run_stage(stage: str, charter: CharterOption = None, p: KnobOption = None, s
 # %% ../../nbs/cli/10_main.ipynb #780ba004
 def _closing(settings: "Settings", summary: dict[str, Any]) -> None:
     "The end of a run: headline figures, where the report is, what to do next; exits 1 when the run failed."
-    from mlops_nb.cli.runs import say_report, summaries
+    from mlops_nb.cli.earlier import summaries
+    from mlops_nb.cli.runs import say_report
 
     folder = settings.reports / summary["run"]
     place = Path(os.path.relpath(folder, Path.cwd()))
@@ -381,7 +383,7 @@ def graph(svg: Annotated[Path | None, typer.Option(help="Write the picture here 
 @app.command()
 def status(charter: CharterOption = None, sample: SampleFlag = False) -> None:
     "What the newest run left, and what the same run would do now."
-    from mlops_nb.cli.runs import rows_of, summaries, took
+    from mlops_nb.cli.earlier import rows_of, summaries, took
     from mlops_nb.pipeline import cache, place
     from mlops_nb.pipeline.plan import prepare
 
@@ -473,6 +475,7 @@ LATER = {
     "experiment": Later("experiments", "Experiments between versions of a served model: start, status, stop, verdict."),
     "retrain": Later("loop", "Make a challenger from labelled predictions and compare it with the champion."),
     "watch": Later("loop", "Monitoring, scoring and retraining on schedule."),
+    "restore": Later("restore", "Bring back an earlier run in a folder of its own: restore RUN --to DIR."),
     "drill": Later("drill", "A fire drill: replay rows through the real service, let something go wrong, score the loop.", ("prometheus_client", "serve")),
 }
 for _name, _later in LATER.items():
@@ -501,16 +504,23 @@ def init_command(
     data: Annotated[Path | None, typer.Option(help="CSV or Parquet file; without one the example project is made.")] = None,
     target: Annotated[str | None, typer.Option(help="Column to be learnt; default: a guess, which is said.")] = None,
     example: Annotated[str, typer.Option(help="Without a file: income, or flights, whose table is made from the extra flights.")] = "income",
+    git: Annotated[bool, typer.Option("--git", help="Git, and notebooks that merge; in a project that is there, only that.")] = False,
 ) -> None:
     "Make a project: charter, settings, CI script; the stages ship with mlops_nb."
-    from mlops_nb.cli import project
+    from mlops_nb.cli import project, team
 
+    if git and data is None and (folder / "settings.ini").is_file():
+        say(*team.share(folder))
+        return
     if data is None:
         if target:
             raise MlopsError("--target needs --data FILE, the table that it is a column of")
-        say(f"the example project {example} is in {project.init_example(folder, example)}", f"next: cd {shlex.quote(str(folder))}    mlops-nb run --sample 2000")
-        return
-    say(*project.report(project.init(folder, data, target)).split("\n"))
+        where = project.init_example(folder, example)
+        said = [f"the example project {example} is in {where}"]
+        said += [f"next: cd {shlex.quote(str(folder))}    mlops-nb run --sample 2000"]
+    else:
+        said = project.report(project.init(folder, data, target)).split("\n")
+    say(*(team.share(folder) if git else ()), *said)
 
 # %% ../../nbs/cli/10_main.ipynb #7b4a71ad
 @app.command("new-stage")

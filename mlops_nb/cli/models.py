@@ -35,7 +35,7 @@ def _registry() -> tuple[Settings, str]:
 @models_app.command("list")
 def models_list(name: Annotated[str | None, typer.Option(help="Of this model only.")] = None, sample: SampleFlag = False) -> None:
     "Registered versions with their phase."
-    from mlops_nb.cli.runs import first_run
+    from mlops_nb.cli.earlier import first_run
     from mlops_nb.registry import versions
 
     settings, uri = _registry()

@@ -92,7 +92,7 @@ test_setup = "mlops_nb.pipeline.runner:sample_store"
     ".gitignore": """\
 # rows about people don't belong into a repository; take the line away if yours may be there
 /data/
-.mlops/
+.mlops
 reports/
 wandb/
 __pycache__/

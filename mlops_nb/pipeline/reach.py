@@ -30,7 +30,7 @@ FRAME = (
     "mlops_nb.base.errors",  # messages
     "mlops_nb.base.settings",  # where a project is; a stage that loads its settings has them in its key
     "mlops_nb.pipeline.stage",  # reads inputs, which are in the key, and writes outputs
-    *("mlops_nb.pipeline.records", "mlops_nb.pipeline.tracking"),  # what a run leaves beside its artifacts
+    *("mlops_nb.pipeline.records", "mlops_nb.pipeline.tracking", "mlops_nb.pipeline.mlflow_runs"),  # what a run leaves beside its artifacts
 )
 
 

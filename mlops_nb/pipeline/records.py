@@ -182,7 +182,8 @@ def _track(self: Records, name: str) -> None:
     "Send a stage's figures to W&B; the first executed stage opens it, and MLflow's database."
     plan, late = self.run.plan, []
     if self.tracker is None:
-        from mlops_nb.pipeline.tracking import Tracker, open_mlflow
+        from mlops_nb.pipeline.mlflow_runs import open_mlflow
+        from mlops_nb.pipeline.tracking import Tracker
 
         self.beside.submit(open_mlflow, plan.settings)
         self.tracker = Tracker.open(plan.settings, self.run.id, self.run.mask(plan.charter.statement()), self.run.mask(plan.knobs))
@@ -231,7 +232,7 @@ def _mirror(self: Records, summary: dict[str, Any]) -> list[str]:
     plan = self.run.plan
     if plan.settings.tracking == "disabled":
         return []
-    from mlops_nb.pipeline.tracking import record_mlflow
+    from mlops_nb.pipeline.mlflow_runs import record_mlflow
 
     model = summary["model"]
     if model and any(summary["stages"][n]["status"] == "done" for n, s in plan.graph.stages.items() if s.targets and n in summary["stages"]):

@@ -27,6 +27,7 @@ from ..sources.files import SourceFile, source_file, source_path
 from ..base.charter import Charter, load_charter
 from ..base.errors import MlopsError, nearest
 from .graph import Graph, load_graph
+from .knobs import check_session
 from ..base.text import in_figure
 from ..base.secrets import masker, secrets_of, whose
 from ..base.settings import Settings
@@ -171,6 +172,7 @@ class _Lab:
         return view(self.graph, roots(self.settings, self.writes), by_hand, run)
 
     def digest(self, artifact: str) -> str:
+        _check_knobs(self.graph)
         seen, missing = self._view()
         if artifact not in seen:
             raise MlopsError(missing.get(artifact) or f"no stage writes '{artifact}'{nearest(artifact, [*seen, *missing])}")
@@ -187,6 +189,7 @@ class _Lab:
         if artifact not in self.graph.producer:
             raise MlopsError(f"no notebook's signature has the output '{artifact}'{nearest(artifact, self.graph.producer)}; save the notebook first")
         stage = self.graph.stages[self.graph.producer[artifact]]
+        _check_knobs(self.graph)
         seen = self._view()[0]
         record = {"inputs": {p.artifact: seen[p.artifact] for p in stage.inputs if p.artifact in seen}, "outputs": {}}
         file = self.folder / f"{stage.name}.json"
@@ -203,6 +206,15 @@ class _Lab:
 def _shell() -> Any:
     "The IPython session that this code runs in, None outside one."
     return sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+
+
+def _check_knobs(graph: Graph) -> None:
+    "Hold a session's knobs against the signature of the stage whose outputs it has, where it is one stage's notebook."
+    names = getattr(_shell(), "user_ns", {})
+    outputs = {value.artifact for value in names.values() if isinstance(value, Output)} & graph.producer.keys()
+    stages = {graph.producer[artifact] for artifact in outputs}
+    if len(stages) == 1:
+        check_session(graph.stages[stages.pop()], names)
 
 
 @functools.cache

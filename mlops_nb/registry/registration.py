@@ -16,7 +16,7 @@ from typing import Any
 
 from ..base.artifacts import Json, Model, digest_of, trusted_types
 from .changes import changing, now, point_staging, record
-from .client import asking, experiment_id, mlflow_client
+from .client import asking, begin_run, mlflow_client
 from .evidence import Evidence, Span, as_evidence
 from .files import whole
 from .sample import sample_frame, verify
@@ -59,8 +59,7 @@ def register(
 # %% ../../nbs/registry/70_registration.ipynb #1f383f82
 def _write_files(client: Any, uri: str, name: str, model: Any, evidence: Evidence, files: dict[str, bytes], run: str) -> str:
     "The MLflow run with the files of a version that is still to come: a kill before it leaves a run, never half a version."
-    made = client.create_run(experiment_id(client, uri, name), run_name="register", tags={"mlops_nb.run": run} if run else {})
-    key = made.info.run_id
+    key = begin_run(client, uri, name, run).info.run_id
     _log_figures(client, key, evidence)
     with tempfile.TemporaryDirectory(prefix="mlops_nb_") as folder:
         _save_flavour(Path(folder, "model"), model, evidence)

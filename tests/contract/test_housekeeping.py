@@ -25,11 +25,23 @@ def test_environment_yml_has_the_same_pins():
 
 def test_lock_names_versions_only():
     lines = (ROOT / "requirements.lock").read_text().splitlines()
-    assert all(re.match(r"^[A-Za-z0-9_.\-]+(\[[\w,]+\])?==[\w.+!]+( ; .+)?$", line) for line in lines)
+    assert all(re.match(r"^[A-Za-z0-9_.\-]+==[\w.+!]+( ; .+)?$", line) for line in lines), "pip takes no extras in constraints"
     locked = {re.split(r"[=\[ ]", line)[0].lower() for line in lines}
     needed = PROJECT["dependencies"] + [d for e in ("lab", "app", "serve", "dev") for d in PROJECT["optional-dependencies"][e]]
     names = {re.split(r"[<>=\[ ]", d)[0].lower() for d in needed if not d.startswith("mlops-nb")}
     assert names <= locked, names - locked
+
+
+def test_every_ci_does_what_ci_run_does():
+    """Two servers, one script; and every Python that pyproject.toml lets in, from its oldest on, is tested."""
+    github = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())["jobs"]
+    gitlab = yaml.safe_load((ROOT / ".gitlab-ci.yml").read_text())
+    oldest = PROJECT["requires-python"].removeprefix(">=")
+    assert github["all"]["steps"][-1]["run"] == gitlab["all"]["script"][0] == ".ci/run"
+    assert github["all"]["steps"][1]["with"]["python-version"] == gitlab["default"]["image"].removeprefix("python:") == oldest
+    others = github["python"]["strategy"]["matrix"]["python"]
+    assert others == gitlab["python"]["parallel"]["matrix"][0]["PYTHON"]
+    assert f"PYTHONS ?= {' '.join([oldest, *others])}\n" in (ROOT / "Makefile").read_text()
 
 
 def test_the_card():

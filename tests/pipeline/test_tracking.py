@@ -2,9 +2,11 @@
 
 import getpass
 import gzip
+import hashlib
 import io
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -19,7 +21,8 @@ import pytest
 
 from mlops_nb.base.errors import MlopsError
 from mlops_nb.base.settings import Settings
-from mlops_nb.pipeline.tracking import Tracker, record_mlflow, sync, tracking_mode
+from mlops_nb.pipeline.mlflow_runs import record_mlflow
+from mlops_nb.pipeline.tracking import Tracker, sync, tracking_mode
 
 CHARTER = {"name": "income", "data": {"source": "/home/ada/private/adult.csv"}, "metric": "roc_auc"}
 KNOBS = {"split": {"seed": 0, "test_size": 0.2}}
@@ -335,6 +338,38 @@ def test_a_run_that_registered_uses_its_mlflow_run(database):
     assert record_mlflow(settings, summary, {"name": "registered"}, KNOBS) is None
     (run,) = client.search_runs([made.info.experiment_id])
     assert run.data.metrics["split.n_train"] == 5 and run.data.params == {"split.seed": "7", "split.test_size": "0.2"}
+
+
+def test_what_a_run_says_of_itself_in_mlflow(finished, tables, tmp_path_factory):
+    """Its name, how long it took, what it read, what it was for and where its report is, on a page of MLflow's for runs and models."""
+    from mlops_nb.registry.client import mlflow_client
+
+    summary, place = finished.summary(), tmp_path_factory.mktemp("told")
+    shutil.copy(tables, place / "mlflow.db")
+    settings = Settings(root=finished.root, registry_uri=f"sqlite:///{place}/mlflow.db")
+    assert record_mlflow(settings, summary, {"name": "tiny", "goal": "Learn whether runs behave"}, {}) is None
+    client = mlflow_client(settings.registry_uri)
+    experiment = client.get_experiment_by_name("tiny")
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert experiment.tags["mlflow.experimentKind"] == "custom_model_development", "no page for language models"
+    assert run.info.run_name == summary["run"] and run.info.end_time - run.info.start_time == round(1000 * summary["seconds"])
+    (read,) = run.inputs.dataset_inputs
+    rows = hashlib.sha256((finished.root / "rows.csv").read_bytes()).hexdigest()
+    assert (read.dataset.name, read.dataset.digest) == ("rows.csv", rows[:36]) and str(finished.root) not in read.dataset.source
+    assert "Learn whether runs behave" in run.data.tags["mlflow.note.content"]
+    assert run.data.tags["mlops_nb.report"] == (finished.root / "reports" / summary["run"] / "index.html").as_uri()
+
+
+def test_a_run_that_registered_has_its_whole_duration(database):
+    from mlops_nb.registry.client import begin_run
+
+    settings, client = database
+    made = begin_run(client, settings.registry_uri, "lasting", "20261122-190501-ab12")
+    client.set_terminated(made.info.run_id)
+    summary = {**SUMMARY, "run": "20261122-190501-ab12", "status": "done", "model": {"name": "lasting", "mlflow_run": made.info.run_id}}
+    assert record_mlflow(settings, summary, {"name": "lasting"}, KNOBS) is None
+    about = client.get_run(made.info.run_id).info
+    assert about.run_name == "20261122-190501-ab12" and (about.start_time, about.end_time) == (1795374301000, 1795374304000)
 
 
 def test_a_run_in_which_nothing_executed_is_left_out(database):

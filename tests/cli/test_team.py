@@ -1,0 +1,124 @@
+"""A project that several people change, in git: notebooks merge, and an earlier run comes back with its code, knobs, data and results."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Project
+
+IGNORED = ".mlops\n/rows.csv\nreports/\n__pycache__/\n"
+
+
+@pytest.fixture(autouse=True)
+def people(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody whom git knows, whatever this machine's user has set up."""
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")
+    for who in ("AUTHOR", "COMMITTER"):
+        monkeypatch.setenv(f"GIT_{who}_NAME", "Ada")
+        monkeypatch.setenv(f"GIT_{who}_EMAIL", "ada@example.org")
+
+
+def git(project: Project, *words: str) -> str:
+    done = subprocess.run(["git", *words], cwd=project.root, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout.strip()
+
+
+def shared(project: Project) -> str:
+    (project.root / ".gitignore").write_text(IGNORED)
+    done = project.call("init", ".", "--git")
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def as_executed(project: Project, name: str, count: int) -> None:
+    """The notebook as it is after somebody ran it: counts, and what cells showed."""
+    file = project.root / "nbs" / name
+    book = json.loads(file.read_text())
+    for place, cell in enumerate(c for c in book["cells"] if c["cell_type"] == "code"):
+        cell["execution_count"] = count + place
+        cell["outputs"] = [{"name": "stdout", "output_type": "stream", "text": [f"seen at {count + place}\n"]}]
+    file.write_text(json.dumps(book, indent=1))
+
+
+def test_two_branches_of_a_notebook_merge(project):
+    as_executed(project, "stages/20_scale.ipynb", 1)
+    said = shared(project)
+    assert "a new repository" in said and "first commit" in said
+    assert git(project, "status", "--porcelain") == "" and ".mlops" not in git(project, "ls-files")
+    changes = {"ada": ("scale([1], 2) == [3]  # LESSON", "scale([2], 2) == [5]  # LESSON"), "bo": ("log(factor=factor)", "log(times=factor)")}
+    for count, (branch, change) in enumerate(changes.items(), 1):
+        git(project, "switch", "--create", branch, "main")
+        project.edit("stages/20_scale.ipynb", *change)
+        as_executed(project, "stages/20_scale.ipynb", 100 * count)
+        project.export()
+        git(project, "commit", "--all", "--message", branch)
+    shown = git(project, "diff", "main", "--", "nbs")
+    assert "modified cell5" in shown and "{+times+}" in shown and "execution_count" not in shown, "a change is shown as cells"
+    git(project, "merge", "--no-edit", "ada")
+    text = (project.root / "nbs" / "stages" / "20_scale.ipynb").read_text()
+    assert all(new in text for _, new in changes.values()) and "<<<<<<<" not in text
+    checked = project.call("check")
+    assert checked.returncode == 0 and "sound: 4 stages" in checked.stdout, checked.stderr
+
+
+def test_a_clone_and_a_repository_that_is_there(project, tmp_path_factory):
+    shared(project)
+    clone = tmp_path_factory.mktemp("team") / "clone"
+    subprocess.run(["git", "clone", "--quiet", str(project.root), str(clone)], check=True, timeout=60)
+    done = project.call("init", str(clone), "--git")
+    assert done.returncode == 0 and "the repository clone" in done.stdout and "commit" not in done.stdout
+    assert "nbdev-merge" in subprocess.check_output(["git", "config", "merge.jupyternotebook.driver"], cwd=clone, text=True)
+
+
+def restored(project: Project, run: str, *words: str) -> tuple[Project, str]:
+    """An earlier run in a folder of its own, and what was said."""
+    folder = project.root.with_name(f"{project.root.name}-back")
+    done = project.call("restore", run, "--to", str(folder), *words)
+    assert done.returncode == 0, done.stderr
+    back = Project.__new__(Project)
+    back.root = folder
+    return back, done.stdout
+
+
+def digests(project: Project) -> dict[str, dict[str, str]]:
+    return {name: stage["outputs"] for name, stage in project.summary()["stages"].items()}
+
+
+def test_a_run_comes_back(project):
+    shared(project)
+    project.run("-p", "scale.factor=3")
+    first, made = project.summary()["run"], digests(project)
+    project.edit("services/deep.ipynb", "return 1", "return 5")
+    project.export()
+    git(project, "commit", "--all", "--message", "another offset")
+    project.run()
+    assert digests(project) != made
+    back, said = restored(project, first)
+    assert "beware" not in said and "proof: all 4 stages" in said and "scale.factor=3" in said and "rows.csv, the same as then" in said
+    assert set(back.run().values()) == {"cached"} and digests(back) == made
+    assert set(back.run("--force", "scale").values()) == {"cached", "done"} and digests(back) == made, "made anew, the same"
+    told = project.call("runs", "compare", first, project.summary()["run"]).stdout
+    assert [line.split()[0] for line in told.splitlines()[1:]] == ["code", "scale.factor", "scale.factor", "total.total"], told
+
+
+def test_what_cannot_be_brought_back_is_said(project):
+    shared(project)
+    project.edit("services/deep.ipynb", "return 1", "return 7")
+    project.export()
+    project.run()
+    (project.root / "rows.csv").write_text("y\n4\n")
+    _, said = restored(project, "latest")
+    assert "never committed" in said and "rows.csv has changed since" in said
+    assert "ingest" in said.partition("would run again")[0].rpartition("beware")[2]
+    again = project.call("restore", "latest", "--to", str(project.root))
+    assert again.returncode == 1 and "is there already" in again.stderr
+
+
+def test_without_git_there_is_nothing_to_restore(finished):
+    done = finished.call("restore", "latest", env={"GIT_CEILING_DIRECTORIES": str(finished.root.parent)})
+    assert done.returncode == 1 and "mlops-nb init . --git" in done.stderr
+    assert not Path(os.path.dirname(finished.root), f"{finished.root.name}-{finished.summary()['run']}").exists()
