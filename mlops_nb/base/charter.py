@@ -7,19 +7,26 @@ __all__ = ['Bound', 'FairnessRule', 'Sensitive', 'Costs', 'Data', 'Rule', 'Monit
            'load_charter']
 
 # %% ../../nbs/base/30_charter.ipynb #4e8101e5
+import codecs
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from .errors import MlopsError, expected, nearest, refuse_unmerged
+from .reading import Reading
 from .scalars import NULLS, Null, read_as
 
 # %% ../../nbs/base/30_charter.ipynb #78446fbc
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+def _silent(default: Any, **bounds: Any) -> Any:
+    "A field that is not written down where it says nothing: older digests stay."
+    return Field(default=default, exclude_if=lambda value: value == default, **bounds)
 
 
 class Bound(_Part):
@@ -63,10 +70,27 @@ class Data(_Part):
     "Where the rows come from."
 
     source: str  # a path from the project's folder, package:FILE for a data set that ships with mlops_nb, or made:NAME for one that is made at need
+    encoding: str | None = _silent(None)  # of a text file; what is not said here is found from the file
+    separator: str | None = _silent(None, min_length=1, max_length=1)
+    header: bool | None = _silent(None)  # whether the first line names the columns
+    columns: dict[str, Reading] = _silent({})  # how a column's texts are read, where that isn't plain
     licence: str = ""
     attribution: str = ""
 
+    @field_validator("columns", mode="before")
+    @classmethod
+    def _commented_out(cls, columns: Any) -> Any:
+        return {} if columns is None else columns
 
+    @field_validator("encoding")
+    @classmethod
+    def _known(cls, encoding: str | None) -> str | None:
+        try:
+            return encoding and codecs.lookup(encoding).name
+        except LookupError:
+            raise ValueError("expected an encoding that Python knows, such as utf-8, cp949, cp1252 or utf-16") from None
+
+# %% ../../nbs/base/30_charter.ipynb #2fbd43bd
 class Rule(_Part):
     "What a column's values may be."
 
@@ -120,6 +144,11 @@ class Statement(_Part):
     weight: str | None = None  # column of survey weights
     id: str | None = None  # column that identifies a row
     rules: dict[str, Rule] = {}
+
+    @property
+    def unread(self) -> set[str | None]:
+        "Columns whose values nobody reads."
+        return {*self.exclude, self.id}
 
     @property
     def metric_names(self) -> list[str]:
@@ -231,4 +260,4 @@ def _complaint(name: str, item: Any) -> str:
 def _known(loc: tuple) -> list[str]:
     "The keys that exist at a place in the charter."
     parts: dict[str, type[BaseModel]] = {"success": Bound, "fairness": FairnessRule, "sensitive": Sensitive, "costs": Costs, "data": Data, "rules": Rule, "monitoring": Monitoring, "retraining": Retraining}
-    return list((parts.get(str(loc[0]), Charter) if loc else Charter).model_fields)
+    return list((Reading if "columns" in loc[1:2] else parts.get(str(loc[0]), Charter) if loc else Charter).model_fields)

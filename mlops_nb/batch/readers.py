@@ -8,7 +8,6 @@ __all__ = ['Rows', 'Chunk', 'stamp_of', 'parquet_rows', 'csv_head', 'Utf8', 'csv
 
 # %% ../../nbs/batch/10_readers.ipynb #72502166
 import codecs
-import csv
 import io
 import itertools
 import json
@@ -30,7 +29,9 @@ from .places import format_of, place_of, sql_of
 from ..model.columns import Scorer, brief
 from ..base.errors import MlopsError
 from ..base.text import shown_url
-from ..sources.tables import MISSING, named
+from ..base.charter import Data
+from ..base.reading import MISSING
+from ..sources.forms import SNIFFED, Form, form_of
 from ..model.rows import RowSchema, Refused
 
 # %% ../../nbs/batch/10_readers.ipynb #e6425cf3
@@ -92,37 +93,42 @@ def parquet_rows(
 def csv_head(
     head: bytes,  # the first bytes of the file
     source: str,  # what to call it in messages
-) -> tuple[list[str], str, int]:  # column names; separator; lines above the first row
-    "What a CSV file's header line says; the separator (, ; tab |) is the one that it uses most."
-    if b"\0" in head:
-        raise MlopsError(f"{source} is no table: it holds binary data, not text; expected comma-separated values with a header line")
-    text = head.decode("utf-8-sig", "replace")
-    blank = len(text) - len(text.lstrip("\r\n"))
-    line = text.lstrip("\r\n").splitlines()[0] if text.strip() else ""
-    if not line:
-        raise MlopsError(f"{source} is empty; expected a header line and rows")
-    separator = max(",;\t|", key=line.count)
-    names = named(next(csv.reader([line], delimiter=separator, skipinitialspace=True)))
-    if "" in names:
-        raise MlopsError(f"{source}: column {names.index('') + 1} of {len(names)} has no name; give it one in the header")
-    return names, separator, 1 + text[:blank].count("\n")
+    said: Data | None = None,  # what the model's charter says of such files
+) -> Form:
+    "What form a CSV file has. Its own text says first; the charter's encoding is for what is no UTF-8."
+    told = None
+    if said is not None:
+        try:
+            head.decode("utf-8")
+        except UnicodeDecodeError as error:
+            told = said.encoding if error.end < len(head) and not head.startswith((b"\xff\xfe", b"\xfe\xff")) else None
+    try:
+        return form_of(head, source, Data(source="", encoding=told, header=said.header if said else None))
+    except MlopsError:
+        if b"\0" in head or (said is not None and told is not None):
+            raise
+        told = "utf-8"  # rows with broken text are set aside
+    return form_of(head, source, Data(source="", encoding=told, header=said.header if said else None))
 
 # %% ../../nbs/batch/10_readers.ipynb #d43fb65a
 class Utf8:
-    "A file as UTF-8: a byte that isn't becomes SUBSTITUTE."
+    "A file as UTF-8 with lines that end as usual: a byte that is no text becomes SUBSTITUTE."
 
     closed = False
     odd = False  # a quote or a SUBSTITUTE was read: values need a closer look
 
-    def __init__(self, file: Any):  # of bytes
+    def __init__(self, file: Any, form: Form):  # a file of bytes
         codecs.register_error("substitute", lambda error: (_SUBSTITUTE, error.end))  # type: ignore[attr-defined]
-        self._file, self._decoder = file, codecs.getincrementaldecoder("utf-8")("substitute")
+        self._file, self._decoder = file, codecs.getincrementaldecoder(form.encoding)("substitute")
+        self._old_ends = form.line_end == "\r"
+        self._wider = 1 if form.encoding.startswith("utf-8") else 3  # bytes that one may become
 
     def read(self, size: int) -> bytes:  # size at most
         said = ""
-        while not said and (data := self._file.read(max(1, size - 3))):  # three bytes may have waited for their fourth
+        while not said and (data := self._file.read(max(1, (size - 3) // self._wider))):  # three bytes may have waited for their fourth
             said = self._decoder.decode(data)
         said = said or self._decoder.decode(b"", True)
+        said = said.replace("\r", "\n") if self._old_ends else said
         self.odd = self.odd or '"' in said or _SUBSTITUTE in said
         return said.encode()
 
@@ -131,10 +137,13 @@ def csv_rows(
     system: pa.fs.FileSystem,
     path: str,
     source: str,  # what to call it in messages
+    said: Data | None = None,  # what the model's charter says of such files
 ) -> Rows:
     "A CSV file; rows with too few or too many values, and those with broken text, are lost."
     with system.open_input_file(path) as file:
-        names, separator, above = csv_head(file.read(1 << 16), source)
+        form = csv_head(file.read(SNIFFED), source, said)
+    names, separator, above = form.names, form.separator, form.above
+    read_as = [*names, *[_NO_COLUMN] * form.trailing]
 
     def read(start: int, columns: Sequence[str]) -> Iterator[Chunk]:
         skipped: dict[int, dict] = {}  # rows of another number of values, by their number; not yet among the others
@@ -148,15 +157,15 @@ def csv_rows(
         with system.open_input_file(path) as file:
             size, done = file.size(), 0
             try:
-                text = Utf8(file)
+                text = Utf8(file, form)
                 reader = pa.csv.open_csv(
-                    text, pa.csv.ReadOptions(column_names=names, skip_rows=above, block_size=_BLOCK, use_threads=False),
+                    text, pa.csv.ReadOptions(column_names=read_as, skip_rows=above, block_size=_BLOCK, use_threads=False),
                     pa.csv.ParseOptions(delimiter=separator, newlines_in_values=True, invalid_row_handler=skip),
-                    pa.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), null_values=list(MISSING), strings_can_be_null=True),
+                    pa.csv.ConvertOptions(column_types=dict.fromkeys(read_as, pa.string()), null_values=list(MISSING), strings_can_be_null=True),
                 )  # fmt: skip
                 for batch in itertools.chain(reader, [None]):  # after the last one, rows may have been skipped
-                    chunk = _with_gaps(pa.table(batch or {n: pa.array([], pa.string()) for n in names}), done, skipped)
-                    chunk = _swallowed(chunk, separator) if text.odd else chunk
+                    chunk = _with_gaps(pa.table(batch or {n: pa.array([], pa.string()) for n in read_as}), done, skipped)
+                    chunk = _header_again(_swallowed(chunk, separator) if text.odd else chunk, names)
                     done += len(chunk.table)
                     if len(chunk.table) and done > start:
                         yield _from(chunk, max(0, start - (done - len(chunk.table))), columns)._replace(share=min(1.0, file.tell() / size))
@@ -170,6 +179,7 @@ def csv_rows(
 
 _BLOCK = 8 << 20  # bytes of text read at a time
 _MOST_SKIPPED = 100_000
+_NO_COLUMN = "\0"  # what a separator at each line's end makes
 _SUBSTITUTE = "\x1a"  # ASCII's sign for what can't be represented
 
 # %% ../../nbs/batch/10_readers.ipynb #6a4744ab
@@ -202,10 +212,20 @@ def _swallowed(chunk: Chunk, separator: str) -> Chunk:
             value = table[name][row].as_py()
             lines = value.count("\n")
             if _SUBSTITUTE in value:
-                lost[row] = {"field": name, "value": brief(value.replace(_SUBSTITUTE, "\ufffd")), "reason": "expected text in UTF-8"}
+                shown = brief(value.replace(_SUBSTITUTE, "\ufffd"))
+                lost[row] = {"field": name, "value": shown, "reason": "expected text in the file's encoding"}
             elif value.count(separator) == lines * (table.num_columns - 1) > 0:  # as many as whole lines have
                 lost[row] = {"field": name, "value": brief(value), "reason": f"{lines + 1:,} lines were read as one value: a quote isn't closed"}
     return Chunk(table, lost)
+
+
+def _header_again(chunk: Chunk, names: Sequence[str]) -> Chunk:
+    "A chunk where the header that stands among its rows is none."
+    maybe = pc.fill_null(pc.equal(chunk.table[names[0]], names[0]), False)
+    rows = np.flatnonzero(maybe.to_numpy()).tolist()
+    found = [row for row in rows if [chunk.table[n][row].as_py() for n in names] == list(names)]
+    why = {"field": None, "value": None, "reason": "the header stands here again"}
+    return Chunk(chunk.table, chunk.lost | dict.fromkeys(found, why)) if found else chunk
 
 
 def _from(chunk: Chunk, start: int, columns: Sequence[str]) -> Chunk:
@@ -360,6 +380,7 @@ def open_rows(
     source: str,  # see format_of
     scorer: Scorer,  # says which columns are read
     row_schema: RowSchema,  # of the same model
+    said: Data | None = None,  # what its charter says of text files
 ) -> Rows:
     "A table, whatever its format."
     kind = format_of(source)
@@ -373,4 +394,4 @@ def open_rows(
         raise MlopsError(f"{source} is empty; expected a table")
     if kind == "parquet":
         return parquet_rows(system, path, scorer.form.of_kind("category"))
-    return csv_rows(system, path, source) if kind == "csv" else jsonl_rows(system, path, source, row_schema)
+    return csv_rows(system, path, source, said) if kind == "csv" else jsonl_rows(system, path, source, row_schema)

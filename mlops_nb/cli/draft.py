@@ -15,6 +15,7 @@ from .guess import Column, Guess, TargetTask, nameless_note
 from .suggest import Suggestion
 from ..model.tasks.known import TASKS
 from ..pipeline.graph import Graph
+from ..sources.tables import as_line
 
 # %% ../../nbs/cli/17_draft.ipynb #3f626b12
 _SAMPLE: dict[str, dict[str, Any]] = {"train": {"folds": 3}, "tune": {"trials": 3}, "explain": {"rows": 60}}
@@ -56,7 +57,7 @@ def charter_text(
     ]  # fmt: skip
     if TASKS[task.name].has_positive:
         lines += [f"# GUESS: {task.positive_why}. The class that is looked for.", f"positive: {_text(task.positive)}"]
-    lines += ["", "data:", f"  source: {_text(source)}", '  licence: ""', '  attribution: ""', ""]
+    lines += ["", "data:", f"  source: {_text(source)}", '  licence: ""', '  attribution: ""', *_readings(guess), ""]
     lines += ["# What models are compared by, and what is reported beside it."]
     lines += [f"metric: {metrics[0]}", f"secondary: {_text(metrics[1:])}", ""]
     lines += ["# Gates: a model that misses one is registered as rejected and can't go to production.", "success:"]
@@ -82,6 +83,26 @@ def _costs_and_fairness(task: TargetTask, sensitive: list[dict[str, Any]]) -> li
         lines += ["# Demands on how groups are treated; with gate: true a model that misses one is rejected. None to begin with, for example:", "fairness: []",
                   "#  - metric: equal_opportunity_ratio  # of those who are positive, the share found, smallest group against largest",
                   f"#    by: {by}", "#    at_least: 0.8", "#    gate: true", "#    reason: The four-fifths rule."]  # fmt: skip
+    return lines
+
+# %% ../../nbs/cli/17_draft.ipynb #1b6cc8b9
+def _readings(guess: Guess) -> list[str]:
+    "What the file was taken for, and how columns are read that aren't plain."
+    form, lines = guess.seen.form if guess.seen else None, [f"  # {_text(note)[1:-1]}" for note in guess.warnings]
+    if form is not None and not form.encoding.startswith("utf-8"):
+        lines += [f"  encoding: {form.encoding}  # GUESS"]
+    if form is not None and not form.has_header:
+        lines += ["  header: false  # GUESS"]
+    odd = [c for c in guess.columns if c.ways]
+    about = "  # How columns are read whose texts aren't plain; all others are read as a program writes them."
+    lines += [about, "  columns:"] if odd else []
+    for c in odd:
+        note = _text(c.why)[1:-1]
+        lines += [f"    {_text(c.name)}: {as_line(c.ways[0])}  # GUESS: {note}"] if len(c.ways) == 1 else [
+            f"    # TO BE DECIDED: {note}",
+            "    # Take the # away from the line that is right; until then mlops-nb run refuses the column.",
+            *(f"    # {_text(c.name)}: {as_line(way)}" for way in c.ways),
+        ]  # fmt: skip
     return lines
 
 

@@ -20,7 +20,7 @@ from ..base.charter import load_charter
 from ..base.errors import MlopsError, nearest
 from ..base.settings import find_root, stock
 from .draft import charter_text
-from .guess import Guess, guess_from, nameless_note
+from .guess import Column, Guess, guess_from, nameless_note
 from ..pipeline.graph import build_graph, stock_stages
 
 # %% ../../nbs/cli/20_project.ipynb #879d113b
@@ -164,15 +164,24 @@ def init(
 _SHOWN = 40  # columns that the report lists at most, when nothing is to be said about the others
 
 
+def _column_line(c: Column, role: str) -> str:
+    "A column in the report's table."
+    why = "; ".join(filter(None, (c.why, role)))
+    return f"{' '.join(c.name.split())[:32]:<32} {c.kind:<12} {c.distinct:>9,} {c.missing:>8,}  {why}"
+
+
 def report(made: Made) -> str:
     "What was guessed, for the terminal, and how to go on."
     g = made.guess
     roles = {g.target: "target"} | {s["column"]: "sensitive?" for s in g.sensitive} | {c: f"left out: {why}" for c, why in g.left_out.items()}
     roles |= {g.row_id: f"left out: it identifies a row{nameless_note(g.row_id)}"} if g.row_id else {}
-    listed = [c for i, c in enumerate(g.columns) if i < _SHOWN or c.name in roles]
-    lines = [f"{'column':<32} {'type':<12} {'different':>9} {'missing':>8}"]
-    lines += [f"{c.name[:32]:<32} {c.kind:<12} {c.distinct:>9,} {c.missing:>8,}  {roles.get(c.name, '')}".rstrip() for c in listed]
+    listed = [c for i, c in enumerate(g.columns) if i < _SHOWN or c.name in roles or c.ways]
+    lines = [f"{'column':<32} {'type':<12} {'different':>9} {'missing':>8}  why"]
+    lines += [_column_line(c, roles.get(c.name, "")) for c in listed]
     lines += [f"... and {len(g.columns) - len(listed):,} more, all features"] if len(listed) < len(g.columns) else []
+    lines += ["", *(f"note: {one}" for one in g.warnings)] if g.warnings else []
+    for n, question in (g.seen.asked if g.seen else {}).items():
+        lines += ["", f"TO BE DECIDED by you, before the first run (in the charter, under data: columns:): column {n}:", f"  {question}"]
     positive = f", looking for {g.task.positive!r} ({g.task.positive_why})" if g.task.positive is not None else ""
     lines += ["", f"target: {g.target}" + (f" (a guess: {g.target_why}; another: --target COLUMN)" if g.target_why else "")]
     lines += [f"task: {g.task.name} ({g.task.why}){positive}"] + ([f"beware: {g.task.note}"] if g.task.note else [])

@@ -394,7 +394,8 @@ def drill(
     which = fault(name)
     if not 1 <= setting.onset < setting.windows:
         raise MlopsError(f"onset {setting.onset} of {setting.windows} windows; expected a window between 1 and {setting.windows - 1}, so that there is a before and an after")
-    learnt, later = divide(read_table(source_path(charter, settings.root)), charter, setting)
+    source = read_table(source_path(charter, settings.root), charter.data, charter.unread)
+    learnt, later = divide(source, charter, setting)
     own = stage_folder(settings, charter, learnt, folder, setting)
     first_model(own)
     aim = load_charter(own.charter)

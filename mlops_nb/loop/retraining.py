@@ -425,7 +425,7 @@ class Retrainer:
         folder = self.settings.home / "retraining" / self.name / key
         folder.mkdir(parents=True)
         most = self.sample or read_as(self.charter.knobs.get("ingest", {}).get("max_rows"), int)  # of the source there are fewer then, and of the new rows none is lost
-        source = draw(read_table(source_path(self.charter, self.settings.root)), most and max(1, most - len(rows.learnt.label)))
+        source = draw(read_table(source_path(self.charter, self.settings.root), self.charter.data, self.charter.unread), most and max(1, most - len(rows.learnt.label)))
         learning_rows(source, rows.learnt, self.charter, rows.alone).to_parquet(folder / "rows.parquet", index=False)
         about = challenger_charter(self.charter, folder / "rows.parquet", self.settings.root, [*rows.learnt.inputs, self.charter.target])
         (folder / f"{self.name}.yaml").write_text(yaml.safe_dump(about, sort_keys=False), encoding="utf-8")

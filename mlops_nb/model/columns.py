@@ -10,6 +10,8 @@ __all__ = ['FLAGS', 'Column', 'by_distinct', 'numbers_of', 'truths_of', 'moments
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +21,7 @@ import pyarrow.compute as pc
 from .decision import Decision, number_of, spellings
 from ..base.charter import Rule
 from ..base.errors import MlopsError, nearest
+from ..base.reading import MISSING, Reading, value_of
 from .compiled_model import CompiledModel
 from .schema import Field, Schema
 from ..base.scalars import moment
@@ -118,6 +121,12 @@ def texts_of(array: pa.Array) -> tuple[np.ndarray, list[str]]:  # n places, NaN 
     return places, [str(v) for v in plain]
 
 # %% ../../nbs/model/40_columns.ipynb #61df4743
+def _told(text: str, how: Reading) -> float:
+    "What a text stands for, where that isn't plain: a number, a truth, or microseconds since 1970."
+    value = value_of(text, how)
+    return moment(value) if isinstance(value, datetime) else float(value)  # type: ignore[arg-type]
+
+
 def read_column(
     array: pa.Array,  # as it is in the table
     field: Field,  # of the schema
@@ -125,13 +134,19 @@ def read_column(
     "A column as the model reads it."
     kind, texts = field.kind, None
     inner = array.type.value_type if pa.types.is_dictionary(array.type) else array.type
+    how = field.reading if _is_text(inner) else None
+    if how is not None:
+        array = array.dictionary_decode() if pa.types.is_dictionary(array.type) else array
+        nothing = pa.array([*MISSING, *how.missing], array.type)
+        array = pc.if_else(pc.is_in(pc.utf8_trim_whitespace(array), nothing), None, array)
     missing = pc.is_null(array, nan_is_null=pa.types.is_floating(inner)).to_numpy(zero_copy_only=False)
     if pa.types.is_null(inner):
         return Column(np.full(len(array), np.nan), np.zeros(len(array), dtype=bool), [] if kind == "category" else None)
     if kind == "category" and (_is_text(inner) or pa.types.is_boolean(inner) or pa.types.is_integer(inner) or pa.types.is_floating(inner)):
         values, texts = texts_of(array)
         return Column(values, np.zeros(len(array), dtype=bool), texts)
-    reader = {"datetime": moments_of, "boolean": truths_of}.get(kind, numbers_of)
+    plain: Any = {"datetime": moments_of, "boolean": truths_of}.get(kind, numbers_of)
+    reader: Any = plain if how is None else partial(by_distinct, read=partial(_told, how=how))
     values = np.full(len(array), np.nan) if kind == "category" else reader(array)
     if kind == "integer":
         values = np.where((values == np.floor(values)) & (np.abs(values) < 2**63), values, np.nan)  # what int64 holds
@@ -202,6 +217,7 @@ def expected(
 ) -> str:
     "What a field takes, for a person to read."
     kind = {"boolean": "true or false", "integer": "a whole number", "number": "a number", "category": "a text", "datetime": "a time such as 2026-01-31T12:00"}[field.kind]
+    kind = field.reading.example if field.reading is not None else kind
     if rule.allowed is not None:
         kind = f"one of {', '.join(map(str, rule.allowed[:12]))}{', ...' * (len(rule.allowed) > 12)}"
     bounds = [f"{word} {bound:g}" for bound, word in ((rule.min, "from"), (rule.max, "up to")) if bound is not None and field.kind in ("number", "integer")]

@@ -6,17 +6,20 @@
 __all__ = ['learn_schema', 'schema_table', 'conform', 'flags', 'with_types', 'feature_rows']
 
 # %% ../../nbs/model/28_conform.ipynb #fbb7578b
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from ..base.errors import MlopsError, nearest
+from ..base.reading import Reading
 from .decision import as_said
 from .problem import Problem
 from .schema import KINDS_OF_FIELD, Field, Schema
 
 # %% ../../nbs/model/28_conform.ipynb #5a3ff248
+_READ_AS = {"number": "number", "datetime": "datetime", "boolean": "boolean", "text": "category"}  # a reading's kind, a field's
 _MOST_CATEGORIES = 1000  # a column with more is free text: its values are not listed
 
 
@@ -63,6 +66,7 @@ def learn_schema(
     learnt_from: pd.DataFrame,  # the training rows
     problem: Problem,  # says target, features and required columns
     typed_by: pd.DataFrame | None = None,  # rows that types are taken from: the whole file; None for the training rows
+    readings: Mapping[str, Any] | None = None,  # how columns' texts are read, where that isn't plain
 ) -> Schema:
     "What a row looks like: types as the file has them, ranges, values and classes by the training rows alone."
     names = problem.feature_names(learnt_from.columns)
@@ -72,7 +76,12 @@ def learn_schema(
     required = {c for c, rule in problem.rules.items() if rule.required}
     labels = learnt_from[problem.target].dropna()
     classes = None if not problem.kind.has_classes else [as_said(v) for v in sorted(labels.unique())]
-    return Schema(fields=[_field(learnt_from[c], kinds[c], c in required) for c in names], target=problem.target, classes=classes)
+    fields = [_field(learnt_from[c], kinds[c], c in required) for c in names]
+    told = {c: Reading.model_validate(how) for c, how in (readings or {}).items()}
+    for k, f in enumerate(fields):
+        if f.name in told and _READ_AS[told[f.name].kind] == f.kind.replace("integer", "number"):
+            fields[k] = f.model_copy(update={"reading": told[f.name]})
+    return Schema(fields=fields, target=problem.target, classes=classes)
 
 # %% ../../nbs/model/28_conform.ipynb #ccb12243
 def schema_table(

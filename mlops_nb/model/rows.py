@@ -20,6 +20,7 @@ import msgspec
 from .decision import as_said, number_of, spellings
 from ..base.charter import Rule
 from ..base.errors import MlopsError, nearest
+from ..base.reading import Reading, value_of
 from ..base.text import UNSERVABLE, servable
 from .schema import Field, Schema
 
@@ -53,6 +54,7 @@ class Column(NamedTuple):
     high: float  # the rule's max
     allowed: tuple | None  # the rule's values
     typical: Any
+    reading: Reading | None = None  # how its texts are read, where that isn't plain
 
     @property
     def facts(self) -> dict:
@@ -64,6 +66,7 @@ class Column(NamedTuple):
     def expected(self) -> str:
         "What is allowed, for a person to read."
         kind = {"boolean": "true or false", "integer": "a whole number", "number": "a number", "category": "a text", "datetime": "an ISO 8601 time such as 2026-01-31T12:00"}[self.kind]
+        kind = self.reading.example if self.reading is not None else kind
         if self.allowed is not None:
             kind = f"one of {', '.join(map(str, self.allowed[:12]))}{', ...' * (len(self.allowed) > 12)}"
         if math.isfinite(self.low) or math.isfinite(self.high):
@@ -82,7 +85,7 @@ def column_of(
     "A field of the schema with the charter's rule for it."
     numeric = field.kind in ("number", "integer")
     return Column(
-        name=field.name, kind=field.kind, nullable=field.nullable, categories=field.categories, typical=field.typical,
+        name=field.name, kind=field.kind, nullable=field.nullable, categories=field.categories, typical=field.typical, reading=field.reading,
         learnt=None if field.min is None else (field.min, field.max),
         low=-math.inf if rule.min is None or not numeric else rule.min, high=math.inf if rule.max is None or not numeric else rule.max,
         allowed=None if rule.allowed is None else _allowed(field.kind, rule.allowed),
@@ -159,13 +162,15 @@ def reader_of(
     column: Column,
 ) -> Callable[[Any], Any]:  # plain value -> plain value; ValueError for what isn't allowed
     "The exact check of one field's values."
-    own, read = _READ[column.kind]
+    (own, read), how = _READ[column.kind], column.reading
     low, high, nullable, numeric = column.low, column.high, column.nullable, column.kind in ("number", "integer")
     place = _moment if column.kind == "datetime" else _itself
     allowed = None if column.allowed is None else frozenset(map(place, column.allowed))
     whole = column.kind != "datetime"  # a value of its own type needs no reading
 
     def take(value: Any) -> Any:
+        if how is not None and isinstance(value, str):
+            value = value_of(value, how)
         if value is None or value != value:
             if nullable:
                 return None
@@ -225,7 +230,7 @@ class RowSchema:
             raise MlopsError(f"a field is called {odd[0]!r}; {UNSERVABLE}, rename the column")
         self.max_rows = max_rows
         self._takes = [reader_of(c) for c in self.columns]
-        self._again = any(c.kind == "datetime" or (c.allowed is not None and c.kind != "category") for c in self.columns)  # the decoder's types don't say it all
+        self._again = any(c.kind == "datetime" or c.reading is not None or (c.allowed is not None and c.kind != "category") for c in self.columns)  # the decoder's types don't say it all
         places = [(f"f{i}", type_of(c)) for i, c in enumerate(self.columns)]
         row: Any = msgspec.defstruct("Row", places, rename={f"f{i}": name for i, name in enumerate(self.names)}, forbid_unknown_fields=True, gc=False)
         rows: Any = Annotated[list[row], msgspec.Meta(min_length=1, max_length=max_rows)]

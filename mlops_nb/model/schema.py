@@ -8,7 +8,10 @@ __all__ = ['KINDS_OF_FIELD', 'Field', 'Schema']
 # %% ../../nbs/model/26_schema.ipynb #3e17654f
 from typing import Literal
 
+import pydantic
 from pydantic import BaseModel, ConfigDict
+
+from ..base.reading import Reading
 
 # %% ../../nbs/model/26_schema.ipynb #2a68394f
 KINDS_OF_FIELD = Literal["number", "integer", "category", "boolean", "datetime"]
@@ -26,6 +29,8 @@ class Field(BaseModel):
     max: int | float | str | None = None
     categories: list[str] | None = None  # learnt values; None where there are none or too many
     typical: int | float | str | bool | None = None  # median, or the most frequent value
+    #: How its texts are read, where that isn't plain.
+    reading: Reading | None = pydantic.Field(default=None, exclude_if=lambda how: how is None)
 
 
 class Schema(BaseModel):

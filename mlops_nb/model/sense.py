@@ -142,7 +142,7 @@ def column_findings(
     "Every column that a charter names and the data don't have, with the nearest one that they have; every feature whose name can't be served."
     named: dict[str, list[str | None]] = {
         "target": [charter.target], "weight": [charter.weight], "id": [charter.id], "excluded column": [*charter.exclude],
-        "sensitive feature": [s.column for s in charter.sensitive], "rule": [*charter.rules],
+        "sensitive feature": [s.column for s in charter.sensitive], "rule": [*charter.rules], "reading": [*charter.data.columns],
     }  # fmt: skip
     features = set(columns) - {charter.target, charter.weight, charter.id, *charter.exclude}
     odd = [f"column {c!r}: {UNSERVABLE}, rename the column, or exclude it" for c in columns if c in features and not servable(c)]

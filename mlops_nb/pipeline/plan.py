@@ -65,7 +65,7 @@ def prepare(
         graph = load_graph(settings)  # a task of the project's own may leave stages out
     if wrong := check_sense(aim):
         raise MlopsError("\n".join(f"charter {aim.name}: {finding}" for finding in wrong))
-    columns = header(source_path(aim, settings.root))
+    columns = header(source_path(aim, settings.root), aim.data)
     if columns and (found := column_findings(aim, columns)):
         raise MlopsError("\n".join(f"charter {aim.name}, {aim.data.source}: {finding}" for finding in found))
     knob_values(graph, aim.knobs, aim.sample)  # or an error, also about what only a sample run turns
