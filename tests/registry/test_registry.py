@@ -426,9 +426,10 @@ def test_an_mlflow_server_does_as_well(tmp_path):
     server = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"}, start_new_session=True)
     try:
         uri = f"http://127.0.0.1:{port}"
-        for _ in range(120):
+        for _ in range(1200):
+            assert server.poll() is None
             try:
-                urllib.request.urlopen(f"{uri}/health", timeout=2)
+                urllib.request.urlopen(f"{uri}/health", timeout=20)
                 break
             except OSError:
                 time.sleep(0.5)
