@@ -32,11 +32,9 @@ setup: $(DONE) ## install everything into .venv
 run: $(DONE) ## the main job: raw data -> a registered model and a report
 	@$(BIN)/mlops-nb run
 
-test: $(DONE) ## lint, nbdev-test and the quick part of pytest
-	@$(MAKE) --no-print-directory -j2 lint sample
-	@$(MAKE) --no-print-directory test-notebooks test-quick
+test: lint test-notebooks test-quick ## lint, nbdev-test and the quick part of pytest; make -k goes on to the end
 
-test-notebooks: $(DONE) # the notebooks' own tests, on what `sample` made
+test-notebooks: sample # the notebooks' own tests, on what `sample` made
 	@$(BIN)/nbdev-test --n-workers 2
 
 test-quick: $(DONE) # the quick part of pytest

@@ -214,4 +214,7 @@ def value_of(
     if how.kind == "text":
         return text
     readers: dict[str, Any] = {"number": _number, "datetime": _time, "boolean": _truth}
-    return readers[how.kind](word, how)
+    try:
+        return readers[how.kind](word, how)
+    except OverflowError:  # a time beyond those that UTC has
+        raise ValueError from None

@@ -95,20 +95,17 @@ def csv_head(
     source: str,  # what to call it in messages
     said: Data | None = None,  # what the model's charter says of such files
 ) -> Form:
-    "What form a CSV file has. Its own text says first; the charter's encoding is for what is no UTF-8."
-    told = None
-    if said is not None:
-        try:
-            head.decode("utf-8")
-        except UnicodeDecodeError as error:
-            told = said.encoding if error.end < len(head) and not head.startswith((b"\xff\xfe", b"\xfe\xff")) else None
+    "What form a CSV file has; the charter's encoding is for what is no UTF-8, where few broken lines are no other encoding."
+    lines, header = head.split(b"\n"), said.header if said else None
+    marked = head.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in head
+    broken = 0 if marked else sum("\ufffd" in line.decode("utf-8", "replace") for line in lines[:-1])
+    told = (said.encoding if said and broken else None) or ("utf-8" if 0 < broken * 100 <= len(lines) else None)
     try:
-        return form_of(head, source, Data(source="", encoding=told, header=said.header if said else None))
+        return form_of(head, source, Data(source="", encoding=told, header=header))
     except MlopsError:
-        if b"\0" in head or (said is not None and told is not None):
+        if marked or told is not None:
             raise
-        told = "utf-8"  # rows with broken text are set aside
-    return form_of(head, source, Data(source="", encoding=told, header=said.header if said else None))
+        return form_of(head, source, Data(source="", encoding="utf-8", header=header))  # rows with broken text are lost
 
 # %% ../../nbs/batch/10_readers.ipynb #d43fb65a
 class Utf8:
@@ -165,7 +162,7 @@ def csv_rows(
                 )  # fmt: skip
                 for batch in itertools.chain(reader, [None]):  # after the last one, rows may have been skipped
                     chunk = _with_gaps(pa.table(batch or {n: pa.array([], pa.string()) for n in read_as}), done, skipped)
-                    chunk = _header_again(_swallowed(chunk, separator) if text.odd else chunk, names)
+                    chunk = _header_again(_swallowed(chunk, separator, form.encoding) if text.odd else chunk, names)
                     done += len(chunk.table)
                     if len(chunk.table) and done > start:
                         yield _from(chunk, max(0, start - (done - len(chunk.table))), columns)._replace(share=min(1.0, file.tell() / size))
@@ -203,7 +200,7 @@ def _with_gaps(table: pa.Table, first: int, skipped: dict[int, dict]) -> Chunk:
     return Chunk(table.take(pa.array(np.cumsum(there) - 1, mask=~there)), {gap: skipped.pop(first + gap) for gap in gaps})
 
 
-def _swallowed(chunk: Chunk, separator: str) -> Chunk:
+def _swallowed(chunk: Chunk, separator: str, encoding: str) -> Chunk:
     "A chunk where rows with broken text, or with a value that took in the lines below, are lost."
     table, lost = chunk.table, dict(chunk.lost)
     for name in table.column_names:
@@ -213,7 +210,7 @@ def _swallowed(chunk: Chunk, separator: str) -> Chunk:
             lines = value.count("\n")
             if _SUBSTITUTE in value:
                 shown = brief(value.replace(_SUBSTITUTE, "\ufffd"))
-                lost[row] = {"field": name, "value": shown, "reason": "expected text in the file's encoding"}
+                lost[row] = {"field": name, "value": shown, "reason": f"expected text in {encoding.upper()}"}
             elif value.count(separator) == lines * (table.num_columns - 1) > 0:  # as many as whole lines have
                 lost[row] = {"field": name, "value": brief(value), "reason": f"{lines + 1:,} lines were read as one value: a quote isn't closed"}
     return Chunk(table, lost)

@@ -118,11 +118,12 @@ def _rules(columns: list[Column]) -> list[str]:
 
 
 def _knobs(graph: Graph, width: int, suggested: Iterable[Suggestion] = ()) -> list[str]:
-    "Every knob with its default and its help; what the rows ask for, what a wide table (of `width` columns) and --sample turn down."
+    "Every knob with its default and its help; what the rows ask for, what a wide table and --sample turn down."
     share = min(1.0, _WIDE / width)
     wide, sample = {"explain": {"rows": int(300 * share)}}, _SAMPLE | {"explain": {"rows": int(60 * share)}}
     lines = ["# What the stages let you turn; each line shows the default. For one trial: mlops-nb run -p split.test_size=0.25"]
-    lines += [f"# The table is wide ({width:,} columns): fewer rows are explained, else that would take most of the time."] if share < 1 else []
+    if share < 1:
+        lines += [f"# The table is wide ({width:,} columns): fewer rows are explained, else that would take most of the time."]
     lines += [f"# {'GUESS: ' if s.knobs else ''}{_text(s.why)[1:-1]}." for s in suggested]
     lines += _turned("knobs", {s.stage: s.knobs for s in suggested if s.knobs} | (wide if share < 1 else {}), graph)
     for stage in graph.stages.values():

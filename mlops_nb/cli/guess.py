@@ -102,8 +102,9 @@ def _alike(words: Any) -> tuple[str, ...]:
 
 # %% ../../nbs/cli/15_guess.ipynb #32041c9e
 _TARGETS = {
-    "target", "label", "class", "y", "outcome", "response", "churn", "churned", "survived", "default", "defaulted", "diagnosis", "species", "price", "fraud", "bought",
-    "converted", "quality", "attrition", "approved", "subscribed", "saved", "ziel", "objetivo", "cible", "목표", "라벨", "정답", "目标", "标签", "目的変数",
+    "target", "label", "class", "y", "outcome", "response", "churn", "churned", "survived", "default", "defaulted",
+    "diagnosis", "species", "price", "fraud", "bought", "converted", "quality", "attrition", "approved", "subscribed",
+    "saved", "ziel", "objetivo", "cible", "목표", "라벨", "정답", "目标", "标签", "目的変数",
 }  # fmt: skip
 _POSITIVE = {"yes", "y", "true", "t", "1", "positive", "pos", "malignant", "churned", "fraud", "died"}
 
@@ -113,9 +114,9 @@ _MANY_CLASSES = 50
 
 def _learnable(column: Column) -> bool:
     "Numbers or classes; no identifier, no date, no free text, no constant."
-    kinds = ("number", "integer", "boolean", "category")
-    too_many = column.kind == "category" and column.distinct > _MANY_CLASSES
-    return not is_index(column.name) and column.distinct >= 2 and column.kind in kinds and not too_many and not named_as_id(column.name)
+    if is_index(column.name) or named_as_id(column.name) or column.distinct < 2:
+        return False
+    return column.numeric or column.kind == "boolean" or (column.kind == "category" and column.distinct <= _MANY_CLASSES)
 
 
 def guess_target(columns: list[Column]) -> tuple[str, str]:  # name, why
@@ -123,7 +124,8 @@ def guess_target(columns: list[Column]) -> tuple[str, str]:  # name, why
     could_be = [c for c in columns if _learnable(c)]
     if not could_be:
         raise MlopsError(
-            "no column could be a target: each has one value only, free text, dates or identifiers; expected one with classes or numbers"
+            "no column could be a target: each has one value only, free text, dates or identifiers; "
+            "expected one with classes or numbers"
         )
     named = [c for c in could_be if _TARGETS & set(tokens(c.name))]
     if named:
@@ -131,7 +133,8 @@ def guess_target(columns: list[Column]) -> tuple[str, str]:  # name, why
     if could_be[-1] is columns[-1]:
         return could_be[-1].name, "the last column"
     both = [c for c in could_be if c.distinct == 2]
-    return (both[-1].name, "the last column with two values") if both else (could_be[-1].name, "the last column with classes or numbers")
+    how = "two values" if both else "classes or numbers"
+    return (both or could_be)[-1].name, f"the last column with {how}"
 
 # %% ../../nbs/cli/15_guess.ipynb #6a37205e
 @dataclass(frozen=True)
@@ -154,8 +157,8 @@ def guess_task(values: Any) -> TargetTask:  # values: pandas.Series of the targe
     if column.distinct < 2:
         only = f"only {counts.index[0]!r}" if column.distinct else "no value"
         raise MlopsError(f"target '{values.name}' has {only} in {len(values):,} rows; nothing can be learnt from that, name another with --target")
-    too_few = f", and a model needs 4: bring more, or leave the class out under rules: {{{values.name}: {{allowed: ...}}}}"
-    note = f"{counts.index[-1]!r} has {counts.iloc[-1]} rows only" + (too_few if counts.iloc[-1] < 4 else "; expect wide intervals") if counts.iloc[-1] < 30 else ""
+    way = "a model needs 4: bring more, or leave the class out by a rule" if counts.iloc[-1] < 4 else "expect wide intervals"
+    note = f"{counts.index[-1]!r} has {counts.iloc[-1]} rows only; {way}" if counts.iloc[-1] < 30 else ""
     if column.distinct == 2:
         return _guess_binary(counts, note)
     if column.kind == "integer" and column.distinct <= 10:
@@ -185,8 +188,9 @@ def _guess_binary(counts: Any, note: str) -> TargetTask:
 _SENSITIVE = {
     "sex", "gender", "race", "racial", "ethnic", "ethnicity", "religion", "religious", "faith", "disability", "disabled", "handicap", "nationality",
     "citizenship", "citizen", "immigrant", "immigration", "marital", "pregnant", "pregnancy", "orientation", "caste", "skin", "veteran", "origin", "birth", "dob",
-    "woman", "women", "female", "male", "geschlecht", "rasse", "herkunft", "behinderung", "staatsangehörigkeit", "nationalität", "familienstand", "schwanger", "geburtsdatum", "konfession",
-    "sexo", "género", "genero", "raza", "etnia", "religión", "discapacidad", "nacionalidad", "civil", "embarazada", "nacimiento", "origen",
+    "woman", "women", "female", "male", "geschlecht", "rasse", "herkunft", "behinderung", "staatsangehörigkeit",
+    "nationalität", "familienstand", "schwanger", "geburtsdatum", "konfession", "sexo", "género", "genero", "raza", "etnia",
+    "religión", "discapacidad", "nacionalidad", "civil", "embarazada", "nacimiento", "origen",
     "sexe", "ethnie", "nationalité", "nationalite", "enceinte", "naissance", "origine",
 }  # fmt: skip
 #: Chinese, Japanese and Korean write words together: a name that holds one of these.
@@ -207,7 +211,9 @@ def sensitive_columns(
     found: list[dict[str, Any]] = []
     for c in columns:
         words = set(tokens(c.name))
-        about_people = words & _SENSITIVE or any(w in c.name for w in _SENSITIVE_IN) or (words & _AGE and words <= _WITH_AGE | _AGE) or ("country" in words and words & {"native", "home"})
+        aged = words & _AGE and words <= _WITH_AGE | _AGE
+        from_where = "country" in words and words & {"native", "home"}
+        about_people = words & _SENSITIVE or any(w in c.name for w in _SENSITIVE_IN) or aged or from_where
         if not about_people or c.name == target or not 2 <= c.distinct or c.kind in ("text", "undecided", "datetime"):
             continue
         bins = _bins(c, frame[c.name].dropna()) if c.numeric and c.distinct > 10 else None
@@ -300,7 +306,8 @@ def guess_from(
     task = guess_task(frame[target])
     row_id, left_out = columns_to_leave_out(columns, len(frame), target)
     suggested = tuple(suggestions(frame, columns, target, bool(task.classes)))
-    left_out |= {s.column: "It says whom a row is about, and several rows are about one." for s in suggested if s.column not in (None, row_id)}
+    about = "It says whom a row is about, and several rows are about one."
+    left_out |= {s.column: about for s in suggested if s.column not in (None, row_id)}
     if not set(frame.columns) - {target, row_id, *left_out}:
         raise MlopsError(f"{data.name}: no column is left to learn '{target}' from: {'; '.join(f'{c}: {w}' for c, w in left_out.items()) or f'{row_id} identifies a row'}")
     sensitive = [s for s in sensitive_columns(columns, frame, target) if s["column"] not in left_out]

@@ -9,7 +9,6 @@ __all__ = ['app', 'EXITS', 'CharterOption', 'KnobOption', 'SampleOption', 'LATER
 
 # %% ../../nbs/cli/10_main.ipynb #815edb86
 import importlib
-import json
 import os
 import re
 import shlex
@@ -28,7 +27,7 @@ from typer.core import TyperGroup
 
 from ..base.errors import MlopsError, disk_full
 from ..base.text import in_terminal, lines_of, say
-from .lines import in_parts, number
+from .lines import number
 from .store import SampleFlag, sample_word
 
 if TYPE_CHECKING:
@@ -331,36 +330,13 @@ def _plain_text(text: Any) -> str:
 @app.command()
 def check(
     charter: CharterOption = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object: sound, findings (each where, what, way_out), notes. Exit code 1 as without it.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON: sound, findings (where, what, way_out), notes.")] = False,
 ) -> None:
     "Prove that the pipeline, the charter and the notebooks are sound; no kernel is started."
-    import gc
+    from mlops_nb.cli.checked import check_project
 
-    from mlops_nb.pipeline.plan import prepare
-    from mlops_nb.pipeline.graph import override_notes
-
-    gc.set_threshold(50_000)  # many objects are made and few let go: a tenth of the time
-    try:
-        plan = prepare(_settings(), charter=charter)
-    except MlopsError as error:
-        if not as_json:
-            raise
-        _say_json(sound=False, findings=[in_parts(line) for line in str(error).split("\n")], notes=[])
-        raise typer.Exit(1) from None
-    notes = override_notes(plan.graph, plan.settings)
-    if as_json:
-        return _say_json(sound=True, findings=[], notes=list(notes))
-    knobs = sum(len(s) for s in plan.knobs.values())
-    say(f"sound: {len(plan.graph.stages)} stages, {len(plan.graph.producer)} artifacts, {knobs} knobs, charter {plan.charter.name}")
-    for note in notes:
-        say(f"note: {note}")
-
-
-def _say_json(**facts: Any) -> None:
-    "One object for programs, without any secret."
-    from mlops_nb.base.secrets import masker, secrets_of
-
-    say(masker(secrets_of(os.environ))(json.dumps(facts, ensure_ascii=False)))
+    if not check_project(_settings, charter, as_json):
+        raise typer.Exit(1)
 
 
 @app.command()

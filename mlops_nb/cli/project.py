@@ -189,7 +189,7 @@ def report(made: Made) -> str:
         lines += [f"sensitive, by their names: {', '.join(s['column'] for s in g.sensitive)}; every report compares their groups, no gate depends on them yet"]
     else:
         lines += ["sensitive: no column has a name that is known for sex, age, origin and the like; if one is there under another name, add it to the charter"]
-    lines += [f"{s.stage}, {'a guess' if s.knobs else 'as it is'}: {s.why}{''.join(f'; {k}: {v}' for k, v in s.knobs.items())}" for s in g.suggested]
+    lines += ["; ".join([f"{s.stage}: {s.why}", *(f"{k}: {v} (a guess)" for k, v in s.knobs.items())]) for s in g.suggested]
     lines += [f"left as they were: {', '.join(made.kept)}"] if made.kept else []
     charter = f"nbs/charters/{made.name}.yaml"
     steps = [(f"cd {shlex.quote(str(made.root))}", ""), ("mlops-nb check", "is everything sound?"), ("mlops-nb run --sample 2000", "a trial on few rows"), ("mlops-nb run", "all rows: a registered model and a report")]

@@ -10,6 +10,7 @@ import os
 import shlex
 import subprocess
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -130,14 +131,22 @@ def _bring_charter(there: Settings, summary: dict[str, Any], origin: Origin, sam
     return _Aim(charter, file, rows, f"charter {charter.name}: {said}")
 
 # %% ../../nbs/cli/35_restore.ipynb #ca8033d8
-def _proof(project: Path, words: list[str]) -> str:
+def _wanted(there: Settings, stages: Collection[str]) -> list[str]:
+    "The stages to ask for, to have these; none where they are the whole pipeline."
+    graph = load_graph(there)
+    needed = {name for stage in stages if stage in graph.stages for name in graph.needs(stage)}
+    return [] if graph.stages.keys() <= set(stages) else [name for name in stages if name not in needed]
+
+
+def _proof(project: Path, words: list[str], stages: Collection[str]) -> str:
     "What a run in the folder would take and what it would make again, by the folder's own code."
-    command = [sys.executable, "-m", "mlops_nb.cli.main", "status", *words]
+    command = [sys.executable, "-m", "mlops_nb.cli.main", "run", "--dry-run", *words]
     env = {k: v for k, v in os.environ.items() if k != "MLOPS_NB_ROOT"}
     done = subprocess.run(command, cwd=project, env=env, capture_output=True, text=True, timeout=300)  # noqa: S603
     if done.returncode:
         return f"beware: {done.stderr.strip() or 'the status there can not be told'}"
-    steps = [line.split(maxsplit=2) for line in done.stdout.splitlines()[1:]]
+    lines = [line.split(maxsplit=2) for line in done.stdout.splitlines()]
+    steps = [line for line in lines if len(line) > 1 and line[0] in stages]
     again = [f"{name} ({' '.join(why)})" for name, status, *why in steps if status == "run"]
     if not again:
         return f"proof: all {len(steps)} stages have the keys of results in the store, so a run there takes them"
@@ -180,11 +189,12 @@ def restore(
     words += ["--charter", str(aim.file.relative_to(there.root))] if aim.file != there.charter else []
     lost = "beware: the run's code had changes that were never committed; they are kept nowhere and can't be brought back"
     tool = "python -m mlops_nb.cli.main" if there.package == "mlops_nb" else "mlops-nb"  # the folder's code, not what is installed
-    said = [f"code: commit {state['commit'][:12]} in {project}", lost if state.get("dirty") else "", store, aim.said, data]
+    place, whole = (shlex.quote(os.path.relpath(folder)) for folder in (project, to))
+    said = [f"code: commit {state['commit'][:12]} in {place}", lost if state.get("dirty") else "", store, aim.said, data]
     return [
-        *filter(None, (*said, _model(used, summary, sample), _proof(project, words))),
-        f"next: cd {shlex.quote(str(project))}    {tool} run {shlex.join(words)}".rstrip(),
-        f"when you are done with it: git worktree remove --force {shlex.quote(str(to))}",
+        *filter(None, (*said, _model(used, summary, sample), _proof(project, words, summary["stages"]))),
+        f"next: cd {place}    {tool} run {shlex.join(_wanted(there, summary['stages']) + words)}".rstrip(),
+        f"when you are done with it: git worktree remove --force {whole}",
     ]
 
 # %% ../../nbs/cli/35_restore.ipynb #d0827135

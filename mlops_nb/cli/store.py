@@ -24,13 +24,16 @@ def _look_into(ctx: typer.Context, sample: bool) -> bool:
         from mlops_nb.base.settings import load_settings
         from mlops_nb.pipeline.plan import sample_settings
 
-        before, there = dict(os.environ), sample_settings(load_settings())
-        os.environ.update({f"MLOPS_NB_{place.upper()}": str(getattr(there, place)) for place in _PLACES})
+        there = sample_settings(load_settings())
+        named = {f"MLOPS_NB_{place.upper()}": str(getattr(there, place)) for place in _PLACES}
+        before = {name: os.environ.get(name) for name in named}
+        os.environ.update(named)
 
         @ctx.call_on_close
         def back() -> None:
-            os.environ.clear()
-            os.environ.update(before)
+            for name, value in before.items():
+                os.environ.pop(name)
+                os.environ.update({} if value is None else {name: value})
 
     return sample
 

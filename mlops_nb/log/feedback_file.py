@@ -13,7 +13,9 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from ..base.charter import Data
 from ..base.errors import MlopsError, nearest
+from ..base.reading import Reading
 from .feedback import Feedback
 from .items import EXPECTED, WORDS, BadItem, Item, Verdict, item_of, shown
 
@@ -51,9 +53,10 @@ def _json_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def _table_rows(path: Path) -> list[dict[str, Any]]:
-    from mlops_nb.sources.tables import read_table
+    from mlops_nb.sources.tables import read
 
-    frame = read_table(path)
+    text = {name: Reading(kind="text") for name in ("id", "comment")}
+    frame = read(path, Data(source=path.name, columns=text)).frame
     plain = frame.astype(object).where(frame.notna(), None)
     return [{str(k): v.item() if hasattr(v, "item") else v for k, v in row.items()} for row in plain.to_dict("records")]
 

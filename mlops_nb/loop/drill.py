@@ -125,9 +125,8 @@ def stage_folder(
 
 def _open_to_look(settings: Settings, folder: Path) -> None:
     "Every command that stands in the folder looks at the drill, with the project's own notebooks and package."
-    places = "[mlops_nb]\ncharter = charter.yaml\nhome = home\nreports = reports\ntracking = disabled\n"
-    own = f"package = {settings.package}\nstock = {settings.stock}\n"
-    (folder / "settings.ini").write_text(places + own, encoding="utf-8")
+    own = f"[mlops_nb]\npackage = {settings.package}\nstock = {settings.stock}\n"
+    (folder / "settings.ini").write_text(own + "charter = charter.yaml\nhome = home\nreports = reports\ntracking = disabled\n", "utf-8")
     for name in ("nbs", settings.package):
         if (settings.root / name).is_dir():
             (folder / name).symlink_to(settings.root / name)

@@ -21,7 +21,7 @@ from .decision import as_said, number_of, spellings
 from ..base.charter import Rule
 from ..base.errors import MlopsError, nearest
 from ..base.reading import Reading, value_of
-from ..base.text import UNSERVABLE, servable
+from ..base.text import servable
 from .schema import Field, Schema
 
 # %% ../../nbs/model/30_rows.ipynb #b23d4bfc
@@ -226,13 +226,13 @@ class RowSchema:
     ):
         self.columns = [column_of(field, (rules or {}).get(field.name, Rule())) for field in form.fields]
         self.names = [c.name for c in self.columns]
-        if odd := [name for name in self.names if not servable(name)]:
-            raise MlopsError(f"a field is called {odd[0]!r}; {UNSERVABLE}, rename the column")
+        #: Names that msgspec can't look up as they are written, by what stands for them in its types.
+        self.odd_names = {f"f{i}": name for i, name in enumerate(self.names) if not servable(name)}
         self.max_rows = max_rows
         self._takes = [reader_of(c) for c in self.columns]
         self._again = any(c.kind == "datetime" or c.reading is not None or (c.allowed is not None and c.kind != "category") for c in self.columns)  # the decoder's types don't say it all
         places = [(f"f{i}", type_of(c)) for i, c in enumerate(self.columns)]
-        row: Any = msgspec.defstruct("Row", places, rename={f"f{i}": name for i, name in enumerate(self.names)}, forbid_unknown_fields=True, gc=False)
+        row: Any = msgspec.defstruct("Row", places, rename={f"f{i}": name for i, name in enumerate(self.names) if servable(name)}, forbid_unknown_fields=True, gc=False)
         rows: Any = Annotated[list[row], msgspec.Meta(min_length=1, max_length=max_rows)]
         self.request: Any = msgspec.defstruct("Request", [("rows", rows), ("subjects", list[str | None] | None, None)], forbid_unknown_fields=True, gc=False)
         self._row = row
@@ -246,7 +246,7 @@ class RowSchema:
     ) -> Asked:
         "The rows of a JSON request."
         try:
-            request = self._typed.decode(body)
+            request = self._typed.decode(body if not self.odd_names else b'{"rows": []}')  # which is refused, and read exactly
         except msgspec.ValidationError:
             asked = self._exactly(body)
         except (ValueError, RecursionError) as error:
@@ -323,7 +323,7 @@ class RowSchema:
 
     def dump(self, row: tuple) -> bytes:
         "A checked row as JSON, with names."
-        return self._encode(self._row(*row))
+        return self._encode(dict(zip(self.names, row, strict=True)) if self.odd_names else self._row(*row))
 
     def flags(self, row: tuple) -> list[Flag]:
         "Missing values, categories that training never saw, and numbers outside of the learnt range."

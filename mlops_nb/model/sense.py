@@ -12,7 +12,6 @@ from typing import Any
 
 from ..base.charter import Bound, Statement
 from ..base.errors import nearest
-from ..base.text import UNSERVABLE, servable
 from .decision import number_of
 from .metrics import FAIRNESS_METRICS
 from .tasks.known import TASKS
@@ -139,11 +138,9 @@ def column_findings(
     charter: Statement,
     columns: list[str],  # that the data have
 ) -> list[str]:  # one sentence a finding
-    "Every column that a charter names and the data don't have, with the nearest one that they have; every feature whose name can't be served."
+    "Every column that a charter names and the data don't have, with the nearest one that they have."
     named: dict[str, list[str | None]] = {
         "target": [charter.target], "weight": [charter.weight], "id": [charter.id], "excluded column": [*charter.exclude],
         "sensitive feature": [s.column for s in charter.sensitive], "rule": [*charter.rules], "reading": [*charter.data.columns],
     }  # fmt: skip
-    features = set(columns) - {charter.target, charter.weight, charter.id, *charter.exclude}
-    odd = [f"column {c!r}: {UNSERVABLE}, rename the column, or exclude it" for c in columns if c in features and not servable(c)]
-    return odd + [f"no column '{c}', the charter's {role}{nearest(c, columns)}" for role, names in named.items() for c in names if c is not None and c not in columns]
+    return [f"no column '{c}', the charter's {role}{nearest(c, columns)}" for role, names in named.items() for c in names if c is not None and c not in columns]

@@ -282,7 +282,8 @@ def picture_of(
 
         figure = Canvas(figsize=(7, 1.2), dpi=80)
         said = in_figure(f"{type(error).__name__}: {error}", 200)
-        figure.text(0.01, 0.5, f"No picture: {draw.__name__} can't draw these rows.\n{said}\nThe figures beside it stand.", va="center", fontsize=9)
+        lines = (f"No picture: {draw.__name__} can't draw these rows.", said, "The figures beside it stand.")
+        figure.text(0.01, 0.5, "\n".join(lines), va="center", fontsize=9)
     return figure
 
 # %% ../../nbs/pipeline/40_stage.ipynb #57c069e9

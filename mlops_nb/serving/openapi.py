@@ -65,6 +65,9 @@ def openapi_of(
 
     served = service.model.current
     (asked, answered, _, tensors, inferred, item, items, verdicts), parts = msgspec.json.schema_components((served.row_schema.request, Answered, Error, InferenceRequest, Inferred, Item, Items, Taken), ref_template="#/components/schemas/{name}")
+    for place, name in served.row_schema.odd_names.items():
+        parts["Row"]["properties"][name] = parts["Row"]["properties"].pop(place)
+        parts["Row"]["required"] = [name if one == place else one for one in parts["Row"].get("required", [])]
     refused = {str(code): said for code, said in refusals().items()}
     example = {"rows": [{c.name: c.typical for c in served.row_schema.columns}]}
 

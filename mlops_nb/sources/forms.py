@@ -65,19 +65,23 @@ def encoding_of(
 
 # %% ../../nbs/sources/03_forms.ipynb #83784dc4
 def _guessed(data: bytes, name: str) -> str:
-    "The encoding that makes most sense of the lines that aren't plain."
+    "The encoding that makes most sense of the words that aren't plain."
     from charset_normalizer import from_bytes
 
-    lines = b"\n".join([line for line in re.split(rb"[\r\n]+", data) if re.search(rb"[\x80-\xff]", line)][:500])
+    odd = dict.fromkeys(word for word in re.split(rb'[\r\n,;\t"]+', data) if re.search(rb"[\x80-\xff]", word))
+    words = [word for word in odd if re.search(rb"[A-Za-z]|[\x80-\xff]{2}", word)] or list(odd)  # 71 € says little
+    lines = b"\n".join(words[:500])
+    if re.fullmatch(rb"(?:[\x00-\x7f]|[\xb0-\xc8][\xa1-\xfe])*", lines):
+        return "cp949"  # Hangul throughout
     found = from_bytes(lines, cp_isolation=_ENCODINGS).best()
-    if found is None:
+    western = lines.decode("cp1252", "replace")
+    likely = "\ufffd" not in western and not _NOT_WESTERN.search(western)
+    if found is None and not likely:
         raise MlopsError(
             f"{name}: its encoding isn't known; save it as UTF-8, or name the encoding in the charter: "
             "data.encoding, such as cp949"
         )
-    western = lines.decode("cp1252", "replace")
-    one_byte = found.encoding.startswith("cp125")
-    return "cp1252" if one_byte and "\ufffd" not in western and not _NOT_WESTERN.search(western) else found.encoding
+    return "cp1252" if found is None or (likely and found.encoding.startswith("cp125")) else found.encoding
 
 # %% ../../nbs/sources/03_forms.ipynb #9b6426a3
 @dataclass(frozen=True)

@@ -83,7 +83,7 @@ def _unit_of(words: list[str]) -> str | None | bool:  # False: several
     "The unit that stands beside a column's numbers."
     found = {w: (m[1] or m[2]) for w in words if (m := _UNIT.search(w))}
     units = set(found.values())
-    bare = sum(w not in found and bool(re.search(r"\d", w)) for w in words)
+    bare = any(w not in found and w.casefold() not in _STRAY and re.search(r"\d", w) for w in words)
     if len(units) > 1 or (units & {"%", "‰"} and bare):  # 5 beside 5% may be 500%
         return False
     return next(iter(units), None)

@@ -197,7 +197,8 @@ def calibrated(
 ) -> Any:  # unfitted
     "The same model with its probabilities put right by cross-fitting (Platt, 1999; Zadrozny and Elkan, 2002)."
     if isinstance(made, Pipeline):
-        return Pipeline([*made.steps[:-1], ("estimator", CalibratedClassifierCV(made.steps[-1][1], method=method, cv=cv, ensemble=False))])
+        inner = CalibratedClassifierCV(made.steps[-1][1], method=method, cv=cv, ensemble=False)
+        return Pipeline([*made.steps[:-1], ("estimator", inner)])
     return CalibratedClassifierCV(made, method=method, cv=cv, ensemble=False)
 
 # %% ../../nbs/stages/080_ensemble.ipynb #a7f065fe
@@ -309,7 +310,8 @@ def hold_contest(
     scores = {n: [f.scores[problem.metric] for f in done] for n, done in fits.items()}
     scores |= {n: ensemble_scores(n, inner, frame, problem, fold_of) for n in ("voting", "stacking")}
     name, why, rows = compare(scores, list(singles), problem, min_gain)
-    models = singles | {n: make_ensemble(n, members, problem.task, inner_folds(frame, problem)) for n in ("voting", "stacking")}
+    cv = inner_folds(frame, problem)
+    models = singles | {n: make_ensemble(n, members, problem.task, cv) for n in ("voting", "stacking")}
     for row in rows:
         row["serving"] = why_not_compilable(models[row["name"]]) or "compiled"
         if row["name"] == name and row["serving"] != "compiled":

@@ -218,6 +218,6 @@ def _scatter(ax: Any, at: np.ndarray, target: pd.Series, problem: Problem) -> An
     return None
 
 
-def lay_out(made: dict[str, Any], frame: pd.DataFrame, problem: Problem, points: int, seed: int) -> Any:  # matplotlib Figure
-    "Rows as points, straight from the recipe."
+def lay_out(made: dict[str, Any], frame: pd.DataFrame, problem: Problem, points: int, seed: int) -> Any:
+    "Rows as points, straight from the recipe: a matplotlib Figure."
     return projection_plot(project_rows(made, frame, frame[problem.target], points=points, seed=seed), problem)

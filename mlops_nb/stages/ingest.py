@@ -51,7 +51,7 @@ def draw(
     target: str | None = None,  # a target with classes
     few: int = 10,  # rows that each class keeps, if it has so many
 ) -> pd.DataFrame:  # in the file's order
-    "At most `most` rows, drawn at random and always the same; where chance leaves a class with too few, some of its rows take the place of frequent ones."
+    "At most `most` rows, drawn at random, always the same; rows of a class of too few take the place of frequent ones."
     if most is None or len(frame) <= most:
         return frame
     drawn = frame.sample(most, random_state=salt % 2**32)

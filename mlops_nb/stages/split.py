@@ -92,7 +92,7 @@ def parts_by_class(
     held_back: float,  # share of test rows
     chosen_on: float,  # share of valid rows
 ) -> np.ndarray:  # n, "train", "valid" or "test"
-    "A quota for each class, filled in the order of position, at least one row each; equal rows stay together, and those of several classes stay where the hash puts them."
+    "A quota for each class, one row at least, in the order of position; equal rows of several classes stay where the hash puts them."
     part, codes = parts_by_position(position, held_back, chosen_on), pd.factorize(labels)[0]
     mixed = pd.Series(codes).groupby(position).transform("nunique").to_numpy() > 1
     for code in np.unique(codes):
@@ -168,9 +168,10 @@ def own_position(
     frame: pd.DataFrame,  # n rows
     salt: int = 0,  # the seed
 ) -> np.ndarray:  # n numbers in [0, 1); exact copies have different ones
-    "Where each row stands by all of its columns and its number among its copies: their order in the table makes no difference."
+    "Where each row stands by all of its columns and its number among its copies, whatever their order."
     whole = row_position(frame, frame.columns)
-    return row_position(pd.DataFrame({"row": whole, "copy": pd.Series(whole).groupby(whole).cumcount()}), ["row", "copy"], salt)
+    number = pd.Series(whole).groupby(whole).cumcount()
+    return row_position(pd.DataFrame({"row": whole, "copy": number}), ["row", "copy"], salt)
 
 # %% ../../nbs/stages/040_split.ipynb #94087260
 def count_twins(
@@ -211,15 +212,23 @@ def prove_parts(
         return
     name, label = lost
     shares = "other shares (split.test_size, split.valid_size)"
-    way = {"time": f"set split.valid_from and split.test_from, or {shares}", "group": f"use {shares}, another split.seed, or a column with more groups as split.group"}
-    usual = f"use more rows, {shares}, another split.seed" + (", or split.strategy=stratified" if strategy == "hash" else "")
+    ways = {
+        "time": f"set split.valid_from and split.test_from, or {shares}",
+        "group": f"use {shares}, another split.seed, or a column with more groups as split.group",
+        "hash": f"use more rows, {shares}, another split.seed, or split.strategy=stratified",
+    }
+    way = ways.get(strategy, f"use more rows, {shares}, or another split.seed")
     if label is None or labels is None:
-        raise MlopsError(f"{'one' if (part == name).any() else 'none'} of {len(part):,} rows falls into the part '{name}'; {way.get(strategy, usual)}")
+        many = "one" if (part == name).any() else "none"
+        raise MlopsError(f"{many} of {len(part):,} rows falls into the part '{name}'; {way}")
     n, here = int((labels == label).sum()), int((labels[part == name] == label).sum())
     if n < sum(NEEDED.values()):
-        others = ", ".join(str(as_said(c)) for c, rows in labels.value_counts().sort_index().items() if rows >= sum(NEEDED.values()))
-        raise MlopsError(f"class '{label}' has {n} rows, and a model needs 2 to learn from, 1 valid and 1 test row; bring more, or leave the class out in the charter, rules: {{{labels.name}: {{allowed: [{others}]}}}}")
-    raise MlopsError(f"{here or 'no'} {name} row of class '{label}' ({n:,} rows in all), needed {NEEDED[name]}; {way.get(strategy, usual)}")
+        enough = [str(as_said(c)) for c, rows in labels.value_counts().sort_index().items() if rows >= sum(NEEDED.values())]
+        rule = f"rules: {{{labels.name}: {{allowed: [{', '.join(enough)}]}}}}"
+        needs = f"class '{label}' has {n} rows, and a model needs 2 to learn from, 1 valid and 1 test row"
+        way = f"leave the class out in the charter, {rule}" if len(enough) > 1 else "name another target in the charter"
+        raise MlopsError(f"{needs}; bring more, or {way}")
+    raise MlopsError(f"{here or 'no'} {name} row of class '{label}' ({n:,} rows in all), needed {NEEDED[name]}; {way}")
 
 # %% ../../nbs/stages/040_split.ipynb #467f8af0
 def class_gap(
@@ -303,8 +312,10 @@ def split_rows(
     gap = 0.0 if labels is None else class_gap(labels, part)
     return Division(**pieces, strategy=chosen, gap=gap, twins=twins, chance=chance)
 
-def _by_rank(chosen: str, asked: str, position: np.ndarray, labels: pd.Series | None, test_size: float, valid_size: float) -> tuple[str, np.ndarray]:
-    "The strategy and its parts: by thresholds, or by quotas where they are asked for or where few rows or groups would leave a part without a class."
+def _by_rank(
+    chosen: str, asked: str, position: np.ndarray, labels: pd.Series | None, test_size: float, valid_size: float
+) -> tuple[str, np.ndarray]:
+    "The strategy and its parts: by thresholds; by quotas where asked for, or where a part would lack a class."
     part = parts_by_position(position, test_size, valid_size)
     one_class = pd.Series(np.zeros(len(part)))
     if chosen == "stratified":

@@ -129,7 +129,8 @@ def make_folds(
     labels = frame[problem.target].iloc[first]
     fewest = int(labels.value_counts().min()) if problem.kind.has_classes else len(first) // 2
     if len(first) < 4:
-        raise MlopsError(f"{len(first)} distinct training rows are too few to compare models; bring more rows, or lower split.test_size and split.valid_size")
+        few = f"{len(first)} distinct training rows are too few to compare models"
+        raise MlopsError(f"{few}; bring more rows, or lower split.test_size and split.valid_size")
     fold = np.empty(len(first), dtype=int)
     for number, (_, tested) in enumerate(problem.kind.dealer(max(min(count, fewest), 2), seed).split(first, labels)):
         fold[tested] = number
@@ -154,7 +155,9 @@ def _prove_folds(fold_of: np.ndarray, target: pd.Series, problem: Problem) -> No
     spread = pd.Series(fold_of).groupby(target.to_numpy()).nunique()
     if spread.min() < 2:
         label, others = spread.idxmin(), ", ".join(str(as_said(c)) for c in spread.index[spread > 1][:12])
-        raise MlopsError(f"class '{label}' has too few training rows that differ from others; bring more, or leave the class out in the charter, rules: {{{problem.target}: {{allowed: [{others}]}}}}")
+        rule = f"rules: {{{problem.target}: {{allowed: [{others}]}}}}"
+        few = f"class '{label}' has too few training rows that differ from others"
+        raise MlopsError(f"{few}; bring more, or leave the class out in the charter, {rule}")
 
 # %% ../../nbs/stages/060_train.ipynb #98a40360
 def side_by_side(
@@ -289,7 +292,7 @@ def learning_curve(
     shares: Iterable[float] = (0.1, 0.25, 0.5, 1.0),  # of the rows that each fold leaves for training
     seed: int = 0,
 ) -> list[dict[str, float]]:  # n, train_mean, valid_mean, valid_low, valid_high
-    "The primary metric by number of training rows, on seen and on unseen rows; without the shares that are too few rows to learn from."
+    "The primary metric by number of training rows, on seen and unseen rows; shares too small to learn from are left out."
     order = spread_order(frame[problem.target], problem.task, seed)
     jobs = [(share, fold) for share in sorted(shares, reverse=True) for fold in range(fold_of.max() + 1)]
 

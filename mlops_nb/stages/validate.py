@@ -192,8 +192,10 @@ def check_left(
     if len(judged.quarantine) > most * n:
         worst = ", ".join(f"{r['rows']:,} rows: {r['reason']}" for r in reason_counts(judged.faults)[:3])
         copies = (judged.faults["fault"] == _COPY).sum() > len(judged.quarantine) / 2
-        way = "if they are different ones that look alike: validate.duplicates=keep" if copies else "mend the file or the charter's rules, or raise validate.max_quarantine"
-        raise MlopsError(f"{len(judged.quarantine):,} of {n:,} rows break a rule ({worst}), more than max_quarantine {most:g} lets through; {way}")
+        way = "mend the file or the charter's rules, or raise validate.max_quarantine"
+        way = "if they are different ones that look alike: validate.duplicates=keep" if copies else way
+        many = f"{len(judged.quarantine):,} of {n:,} rows break a rule ({worst})"
+        raise MlopsError(f"{many}, more than max_quarantine {most:g} lets through; {way}")
     classes = [] if not problem.kind.has_classes else sorted(judged.rows[problem.target].unique(), key=str)
     if problem.kind.has_classes and len(classes) < 2:
         raise MlopsError(f"after validation target '{problem.target}' has only {classes[0] if classes else 'no value'!r}; see the quarantine's reasons and mend the rules")

@@ -222,7 +222,8 @@ def test_init_without_data_makes_the_example(env, tmp_path):
 def test_what_init_refuses(env, tmp_path):
     shell = Shell(env, tmp_path)
     (tmp_path / "rows.csv").write_text("a,b\n" + "\n".join(f"{i},{'xy'[i % 2]}" for i in range(40)))
-    (tmp_path / "binary.csv").write_bytes(b"\xff\xfe\x00a,b")
+    (tmp_path / "binary.csv").write_bytes(b"\x89PNG\r\n\x1a\n\x00\x00\x00,b")
+    (tmp_path / "wide.csv").write_bytes("a,b\n".encode("utf-16"))
     (tmp_path / "one.csv").write_text("a,b\n" + "1,x\n" * 9)
     (tmp_path / "full" / "nbs").mkdir(parents=True)
     (tmp_path / "full" / "pyproject.toml").write_text("mine")
@@ -230,6 +231,7 @@ def test_what_init_refuses(env, tmp_path):
         (["new", "--data", "row.csv"], "did you mean 'rows.csv'?"),
         (["new", "--data", "rows.csv", "--target", "bb"], "did you mean 'b'?"),
         (["new", "--data", "binary.csv"], "binary.csv is no table"),
+        (["new", "--data", "wide.csv"], "wide.csv has 2 columns and no rows"),
         (["new", "--data", "one.csv"], "no column could be a target"),
         (["new", "--data", "one.csv", "--target", "b"], "target 'b' has only 'x' in 9 rows"),
         (["new", "--target", "b"], "--target needs --data FILE"),
@@ -246,7 +248,7 @@ def test_what_init_refuses(env, tmp_path):
 
 
 def test_own_notebooks_are_in_the_pipeline(changed):
-    assert changed("mlops-nb", "check") == "sound: 16 stages, 37 artifacts, " + changed("mlops-nb", "check").split("artifacts, ")[1]
+    assert changed("mlops-nb", "check") == "sound: 16 stages, 38 artifacts, " + changed("mlops-nb", "check").split("artifacts, ")[1]
     assert "note:" not in changed("mlops-nb", "check") and "seasons" in changed("mlops-nb", "graph")
     assert changed("mlops-nb", "diff", "split") == "no difference\n"
     for words, part in (

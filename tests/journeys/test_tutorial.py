@@ -102,3 +102,28 @@ def test_the_lines_of_the_readme_work_in_a_project(tmp_path):
     trained = json.loads(next((root / "reports").glob("*/train.ipynb")).read_text())
     compared = dict(re.findall(r"(?m)^(\w+) +(0\.\d+) ", said(trained, r'set_index\("candidate"')))
     assert compared.keys() == {"linear", "robust"} and float(compared["robust"]) > 0.3, compared
+
+
+@BOTH_WAYS
+def test_what_several_people_do(now, tmp_path):
+    team = notebook_of("team.ipynb", now, tmp_path)
+    assert "first commit " in said(team, "^import numpy") and "the repository gym" in said(team, "^!mlops-nb init . --git")
+    shown = said(team, "^!git diff")
+    assert "[-3-]{+2+}" in shown and "execution_count" not in shown and "\u001b" not in shown
+    merged = said(team, "^!git merge")
+    assert "False True True" in merged and "sound: 16 stages" in merged
+    back = said(team, "mlops-nb restore")
+    assert "split.test_size=0.3" in back and "proof: all 4 stages" in back and "beware" not in back
+    assert re.findall(r"(?m)^(\w+) +cached", said(team, "^os.chdir..*gym-then")) == ["problem", "ingest", "validate", "split"]
+
+
+@BOTH_WAYS
+def test_how_a_table_is_read(now, tmp_path):
+    table = notebook_of("any_table.ipynb", now, tmp_path)
+    made = said(table, "^!mlops-nb init")
+    assert re.search(r"Verbrauch +number .*decimal comma; thousands parted by .; without its €", made) and "the text is cp1252" in made
+    assert re.search(r"unterschrieben +undecided ", made) and "TO BE DECIDED by you" in made
+    assert "is 01.01.2025 with the day or the month first?" in said(table, "^!mlops-nb run validate")
+    assert "model strom version 1, phase staging" in said(table, "^answer = ")
+    scored = said(table, "^rows = Path")
+    assert "399 of 400 rows scored" in scored and '"reason": "expected a number such as 1.234,50 €"' in scored

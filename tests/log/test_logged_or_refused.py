@@ -169,6 +169,8 @@ def test_every_number_is_refused_or_found(made, sample, tmp_path, url):
             if code == 200:
                 expected[what] = (name, None if number != number else float(number))
 
+        for age, way in enumerate(["plain", "tensors", "binary", "call"] * 3, 20):  # each way is taken
+            ask.hypothesis.inner_test("age", age, way)
         ask()
         assert ways.service.log.flush() and ways.service.log.state().dropped == 0
     found = {r["id"]: json.loads(r["inputs"]) for r in History(tmp_path, url).read().to_pylist()}
@@ -394,13 +396,13 @@ def test_lines_that_cannot_be_written_stay_within_their_bound():
     assert took < 2.2 * 4_000_000 and lines.dropped > 1000, took  # what is being written is there twice
 
 
-@pytest.mark.slow
 def dropped(server: test_rest.Server) -> float:
     """Records that its log has let go of."""
     figures = server.get("/metrics")[1]["text"]
     return float(figures.split("\nmlops_nb_log_dropped ")[1].split()[0])
 
 
+@pytest.mark.slow
 def test_a_service_whose_database_is_away_stays_within_its_bound(made, sample, tmp_path):
     """1,500 requests with subjects of 900 kB are refused, 1,500 whose features say 40 kB are answered; the process grows by less than twice the log's bound."""
     root = test_rest.copied(made, tmp_path / "project")

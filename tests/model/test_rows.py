@@ -125,8 +125,12 @@ def test_a_colon_or_an_odd_name_is_no_duplicate():
     shape = Schema(fields=[Field(name=name, kind="category", nullable=True) for name in ("a:b c", "class")], target="y")
     row = {'a:b c': '":', "class": "x: y"}
     assert RowSchema(shape).read(json.dumps({"rows": [row]}).encode()).rows == [tuple(row.values())]
-    with pytest.raises(MlopsError, match="rename the column"):
-        RowSchema(Schema(fields=[Field(name='a"b', kind="category", nullable=True)], target="y"))
+    for name in ('a"b', "a\\b", "a\nb", "a$b %s {x}"):
+        odd = RowSchema(Schema(fields=[Field(name=name, kind="category", nullable=True)], target="y"))
+        (taken,) = odd.read(json.dumps({"rows": [{name: "x: y"}]}).encode()).rows
+        assert taken == ("x: y",) and json.loads(odd.dump(taken)) == {name: "x: y"}
+        with pytest.raises(Refused, match="given twice"):
+            odd.read(f'{{"rows": [{{{json.dumps(name)}: "x", {json.dumps(name)}: "y"}}]}}'.encode())
 
 
 def test_rules_refuse_and_what_is_unseen_is_flagged():

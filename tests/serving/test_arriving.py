@@ -2,7 +2,6 @@
 
 import http.client
 import json
-import resource
 import socket
 import time
 from collections.abc import Iterator
@@ -124,12 +123,7 @@ def test_clients_that_do_not_read_their_answers_stop_nobody(made, sample):
 @pytest.mark.parametrize("said", [pytest.param(b"", marks=pytest.mark.slow), b"GET /v2/health/live HTTP/1.1\r\nhost: localhost\r\n\r\n"], ids=["silent", "kept"])
 def test_idle_connections_leave_file_descriptors_for_others(made, sample, said):
     """More connections than the process may have files, silent, or kept alive after an answer."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
-    try:
-        started = Server(made, "income@staging", "--log", "off", wait=False)
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    started = Server(made, "income@staging", "--log", "off", wait=False, within=("sh", "-c", 'ulimit -n 256; exec "$@"', "sh"))
     try:
         server = started
         server.until(lambda: " at http" in server.said.read_text())

@@ -92,10 +92,10 @@ def settings(root: Path) -> Settings:
 class Server:
     """A running service."""
 
-    def __init__(self, root: Path, *words: str, wait: bool = True):
+    def __init__(self, root: Path, *words: str, wait: bool = True, within: tuple[str, ...] = ()):
         self.root, self.said = root, root / f"said-{time.monotonic_ns()}.log"
         with open(self.said, "wb") as out:
-            self.process = subprocess.Popen([sys.executable, "-m", "mlops_nb.cli.main", "serve", *words, "--port", "0"], cwd=root, stdout=out, stderr=subprocess.STDOUT)
+            self.process = subprocess.Popen([*within, sys.executable, "-m", "mlops_nb.cli.main", "serve", *words, "--port", "0"], cwd=root, stdout=out, stderr=subprocess.STDOUT)
         until = time.monotonic() + 60
         while wait and time.monotonic() < until and self.process.poll() is None:
             if found := re.search(r"https?://([0-9.]+):(\d+)", self.said.read_text()):
