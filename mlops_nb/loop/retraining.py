@@ -36,12 +36,13 @@ from ..registry.versions import Version, get, versions
 from ..base.scalars import read_as
 from ..base.settings import Settings
 from ..sources.tables import read_table
-from ..model.intervals import with_intervals
+from ..model.intervals import gain
 from ..stages.ingest import draw
 from ..model.problem import Problem
 from ..model.tasks.known import task_of
 from ..model.tasks.task import Answers, Task
 from ..model.conform import conform
+from ..stats.estimate import Estimate, mean_estimate
 from ..log.events import Alerts, Events
 from ..log.history import History
 
@@ -221,25 +222,16 @@ def answers(
     return problem.kind.answers(model.model, conform(rows, evidence.form), problem, evidence.rule.threshold)
 
 # %% ../../nbs/loop/30_retraining.ipynb #bd9cda5b
-def _measures(
-    problem: Problem,
-    y_true: np.ndarray,
-    said: Answers,
-    counts: np.ndarray,  # (b, n)
-) -> dict[str, np.ndarray]:  # (b,) for each: the metric, and the cost where there is one
-    "Of many resamples at once; greater is better."
-    real, decided = _coded(y_true, said), _coded(said.y_pred, said)
-    many = problem.kind.resampled(real, said.proba, decided, counts)
-    found = {"metric": many[problem.metric] * (1 if problem.greater_is_better else -1)}
-    if problem.has_costs:
-        found["cost"] = -(counts @ costs_of(real, decided, problem.costs, said.classes or [])) / counts.sum(axis=1)
-    return found
-
-
 def _coded(labels: np.ndarray, said: Answers) -> np.ndarray:
     "Labels as places among the columns of proba, where there is one for each class."
     several = said.proba is not None and said.proba.ndim == 2
     return pd.Index(said.classes, dtype=object).get_indexer(labels) if several else labels
+
+
+
+def _costs(problem: Problem, y_true: np.ndarray, said: Answers) -> np.ndarray:
+    "What each decision cost."
+    return costs_of(_coded(y_true, said), _coded(said.y_pred, said), problem.costs, said.classes or [])
 
 
 def compare(
@@ -247,7 +239,6 @@ def compare(
     challenger: Loaded,
     rows: Labelled,  # neither has learnt from them
     least: int,  # rows, >= 1
-    resamples: int = 1000,
     most: int = 20_000,  # rows; the newest
 ) -> Challenge:
     "Whether the challenger is better, by the charter's metric and costs."
@@ -262,19 +253,23 @@ def compare(
     if len(y_true) < least or rarest < 10:
         return Challenge("too few rows", f"{len(y_true):,} labelled rows, {rarest:,} of the rarest class; a comparison needs {least:,}, and 10 of each class", len(y_true))
     old, new = answers(champion, rows.inputs), answers(challenger, rows.inputs)
-    gain = with_intervals(lambda w: {k: v - _measures(problem, y_true, old, w)[k] for k, v in _measures(problem, y_true, new, w).items()}, strata, resamples, 0)
-    return _verdict(problem, champion.version, challenger.version, y_true, (old, new), gain)
+    found = gain(problem.kind, problem.metric, y_true, old, new)
+    saved = mean_estimate(_costs(problem, y_true, old) - _costs(problem, y_true, new)) if problem.has_costs else None
+    return _verdict(problem, champion.version, challenger.version, y_true, (old, new), found, saved)
 
 # %% ../../nbs/loop/30_retraining.ipynb #343ae3a2
-def _verdict(problem: Problem, champion: Version, challenger: Version, y_true: np.ndarray, said: tuple[Answers, Answers], gain: dict[str, Any]) -> Challenge:
+def _verdict(
+    problem: Problem, champion: Version, challenger: Version, y_true: np.ndarray, said: tuple[Answers, Answers], found: Estimate, saved: Estimate | None
+) -> Challenge:
     "The comparison in words."
     before, after = (problem.kind.scores(s, y_true, [problem.metric])[problem.metric] for s in said)
-    better, cost = (gain["metric"]["low"] or 0) > 0, gain.get("cost")
-    dearer = cost is not None and cost["high"] < 0
-    words = f"on {len(y_true):,} recent labelled rows version {challenger.version} has {problem.metric} {after:.4g}, version {champion.version} {before:.4g}: a gain of {gain['metric']['value']:.4g} (95% interval {gain['metric']['low']:.4g} to {gain['metric']['high']:.4g})"
-    words += f"; its decisions save {cost['value']:.4g} a row ({cost['low']:.4g} to {cost['high']:.4g})" if cost else ""
-    why = "; better" if better and not dearer else "; not better: its decisions cost more" if better else "; not better: the gain may be chance" if gain["metric"]["high"] > 0 else "; worse"
-    return Challenge("better" if better and not dearer else "not better", words + why, len(y_true), before, after, gain["metric"]["low"], gain["metric"]["high"])
+    better, dearer = found.low > 0, saved is not None and saved.high < 0
+    words = f"on {len(y_true):,} recent labelled rows version {challenger.version} has {problem.metric} {after:.4g}, version {champion.version} {before:.4g}: a gain of {found.value:.4g} (95% interval {found.low:.4g} to {found.high:.4g})"
+    words += f"; its decisions save {saved.value:.4g} a row ({saved.low:.4g} to {saved.high:.4g})" if saved else ""
+    why = "; better" if better and not dearer else "; not better: its decisions cost more" if better else "; not better: the gain may be chance" if found.high > 0 else "; worse"
+    gains = (None if np.isnan(v) else v for v in (found.low, found.high))
+    return Challenge("better" if better and not dearer else "not better", words + why, len(y_true), before, after, *gains)
+
 
 # %% ../../nbs/loop/30_retraining.ipynb #e083969a
 @contextlib.contextmanager

@@ -8,17 +8,18 @@ __all__ = ['quality_of', 'groups_of']
 # %% ../../nbs/monitoring/40_quality.ipynb #658cda14
 import math
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 import numpy as np
 
 from ..base.charter import Monitoring
 from ..model.groups import group_labels
+from ..model.intervals import estimates
 from ..model.problem import Problem
-from ..model.tasks.task import Answers, Task
+from ..model.tasks.task import Answers
 from ..registry.evidence import Evidence
-from ..stats.quality import Estimate, by_group, drop_test, estimated, realised
+from ..stats.estimate import Estimate
+from ..stats.quality import by_group, drop_test, estimated
 from ..stats.quality import calibration as calibration_of
 from .windows import Part, plain
 
@@ -39,7 +40,7 @@ def quality_of(
         made["estimated"], made["p"]["estimated"] = _told(found), None if there is None else _drop(found[problem.metric], there, rules, problem)
     if len(part.y_true) >= rules.min_labels:
         proba = None if part.proba is None else part.proba[part.known]
-        found = _realised(evidence, part.y_true, proba, part.y_pred[part.known])
+        found = estimates(problem.kind, part.y_true, Answers(proba, part.y_pred[part.known], evidence.rule.names or None))
         made["realised"] = _told(found)
         if problem.metric in before:
             span = before[problem.metric]
@@ -48,21 +49,6 @@ def quality_of(
         if problem.kind.has_positive and proba is not None:
             made["calibration"] = _calibrated(part.y_true, proba)
     return made
-
-
-def _realised(evidence: Evidence, y_true: np.ndarray, proba: np.ndarray | None, y_pred: np.ndarray) -> dict[str, Estimate]:
-    "Every metric of the task; the table's own by their influence functions."
-    kind, classes = evidence.problem.kind, evidence.rule.names or None
-    names = kind.stock()
-    others = {name: partial(_defined, kind, name, classes) for name in kind.metrics if name not in names}
-    found = realised(y_true, proba, y_pred, names, kind.target_type, classes) if names else {}
-    return found | (realised(y_true, proba, y_pred, others) if others else {})
-
-
-def _defined(kind: Task, name: str, classes: list[str] | None, y_true: np.ndarray, proba: Any, y_pred: np.ndarray) -> Any:
-    "What each row contributes, where the metric says it; else the metric by its definition, for a bootstrap."
-    said = Answers(proba, y_pred, classes)
-    return kind.each(name, y_true, said) if kind.metrics[name].each else kind.scores(said, y_true, [name])[name]
 
 
 def _estimated(evidence: Evidence, proba: np.ndarray, y_pred: np.ndarray) -> dict[str, Estimate]:

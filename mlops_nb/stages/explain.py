@@ -19,22 +19,19 @@ from ..base.errors import MlopsError
 from ..pipeline.stage import Figure, Input, Json, Model, Output, Table, picture_of, log
 from ..base.text import in_figure
 from ..model.conform import feature_rows
-from ..model.intervals import interval, resample_counts
+from ..stats.estimate import mean_estimate
 from ..model.problem import Problem
 from ..model.tasks.known import task_of
 
 # %% ../../nbs/stages/100_explain.ipynb #1ffe843d
 def global_importance(
     parts: Contributions,  # of a sample of rows
-    seed: int = 0,
-    resamples: int = 1000,
 ) -> list[dict[str, Any]]:  # feature, mean_abs_shap, low, high; largest first
-    "Mean absolute contribution of each column, with a 95% bootstrap interval over the rows."
+    "Mean absolute contribution of each column, with its 95% interval over the rows."
     size = np.abs(parts.values)
-    draws = np.concatenate([counts @ size / len(size) for counts in resample_counts(np.zeros(len(size)), resamples, seed)])
     found = []
     for j in np.argsort(-size.mean(axis=0), kind="stable"):
-        span = interval(size[:, j].mean(), draws[:, j])
+        span = mean_estimate(size[:, j]).plain()
         found.append({"feature": parts.rows.columns[j], "mean_abs_shap": span["value"], "low": span["low"], "high": span["high"]})
     return found
 
@@ -75,7 +72,7 @@ def summarise(
     seed: int = 0,
 ) -> dict[str, Any]:  # the `explanation` artifact
     "Global importance, dependence, three single predictions, and how exact all that is."
-    ranking = global_importance(parts, seed)
+    ranking = global_importance(parts)
     exact = parts.method == "tree"
     typical = parts.gap if exact else float(np.sqrt((parts.errors**2).mean()))
     return {

@@ -239,7 +239,7 @@ def test_retraining(gym):
 
     time = pd.Series(pd.date_range("2026-01-01", periods=len(gym.frame), freq="min", tz="UTC"))
     rows = Labelled(gym.known, gym.frame.comes.astype(str), time, pd.Series(range(len(gym.frame))).astype(str))
-    same = compare(gym.made, gym.made, rows, 100, resamples=100)
+    same = compare(gym.made, gym.made, rows, 100)
     assert same.verdict == "not better" and same.champion == same.challenger is not None and same.low == same.high == 0
     assert ("its decisions save 0 a row" in same.said) == gym.kind.has_classes
 

@@ -50,11 +50,6 @@ class Binary(Task):
     def decided(self, given: Any, classes: list | None, asked: Statement, threshold: float | None = None) -> Answers:
         return Answers(given, given >= (cost_threshold(asked.costs) if threshold is None else threshold), classes)
 
-    def resampled(self, y_true: Any, proba: Any, y_pred: Any, weights: Any) -> dict[str, Any]:
-        from mlops_nb.model.intervals import binary_metrics
-
-        return binary_metrics(y_true, proba, y_pred, weights, self.metrics)
-
     def decides(self, asked: Statement, threshold: float | None) -> str:
         return f"yes from a probability of {0.5 if threshold is None else threshold:.3g} on"
 

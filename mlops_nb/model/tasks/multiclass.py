@@ -54,11 +54,6 @@ class Multiclass(Task):
 
         return Answers(given, np.asarray(classes)[Decision(classes or [], costs=asked.costs).chosen(given)], classes)
 
-    def resampled(self, y_true: Any, proba: Any, y_pred: Any, weights: Any) -> dict[str, Any]:
-        from mlops_nb.model.intervals import multiclass_metrics
-
-        return multiclass_metrics(y_true, proba, y_pred, weights, self.metrics)
-
     def group_measures(self, y_true: Any, y_pred: Any) -> dict[str, Any]:
         return {"accuracy": (y_true == y_pred).astype(float)}
 

@@ -47,11 +47,6 @@ class Regression(Task):
     def decided(self, given: Any, classes: list | None, asked: Statement, threshold: float | None = None) -> Answers:
         return Answers(None, given)
 
-    def resampled(self, y_true: Any, proba: Any, y_pred: Any, weights: Any) -> dict[str, Any]:
-        from mlops_nb.model.intervals import regression_metrics
-
-        return regression_metrics(y_true, y_pred, weights, self.metrics)
-
     def group_measures(self, y_true: Any, y_pred: Any) -> dict[str, Any]:
         return {"mean_error": y_pred - y_true, "mean_absolute_error": abs(y_pred - y_true)}
 

@@ -89,16 +89,6 @@ class Task:
         "Answers by the task's rule, where somebody else has the probabilities or numbers."
         raise NotImplementedError
 
-    def resampled(
-        self,
-        y_true: Any,  # n
-        proba: Any,  # n, or n x classes; None for numbers
-        y_pred: Any,  # n
-        weights: Any,  # b x n, counts of b resamples
-    ) -> dict[str, Any]:  # b values a metric; nan where it is undefined
-        "Every metric of the task, for many resamples at once."
-        raise NotImplementedError
-
     def dealer(
         self,
         count: int,  # of folds
