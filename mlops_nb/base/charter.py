@@ -43,6 +43,7 @@ class FairnessRule(Bound):
 
     by: str
     gate: bool = False
+    undecided: Literal["person", "accept", "reject"] = _silent("person")  # who decides where the interval holds the bound
 
 
 class Sensitive(_Part):
@@ -51,6 +52,7 @@ class Sensitive(_Part):
     name: str
     column: str
     bins: list[float] | None = None
+    population: dict[str, float] = _silent({})  # share of each group among those the model is for
 
 
 class Costs(_Part):

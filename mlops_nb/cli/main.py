@@ -254,7 +254,7 @@ def _closing(settings: "Settings", summary: dict[str, Any]) -> None:
     if model:
         say(f"model {model['name']} version {model['version']}, phase {model['phase']}{_rejected_by(settings, model)}")
         for gate in model["gates"] or ():
-            word = {True: "pass", False: "FAIL"}.get(gate["passed"], "not judged")
+            word = {True: "pass", False: "FAIL"}.get(gate["passed"], "undecided")
             say(f"  {word:<10}  {gate['name']}: {number(gate['value'])} ({_bound(gate)})")
     say_report(settings, summary)
     if summary["status"] == "interrupted":

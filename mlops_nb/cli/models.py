@@ -100,7 +100,7 @@ def _figures(evidence: "Evidence") -> None:
     if gates := [*evidence.evaluation.criteria, *rules]:
         verdict = {True: "pass", False: "FAIL"}
         say("")
-        aligned([("gate", "verdict", "why"), *((f"{g['metric']}{' by ' + g['by'] if 'by' in g else ''}", verdict.get(g["passed"], "not judged"), g.get("message") or g.get("reason", "")) for g in gates)])
+        aligned([("gate", "verdict", "why"), *((f"{g['metric']}{' by ' + g['by'] if 'by' in g else ''}", verdict.get(g["passed"], "undecided"), g.get("message") or g.get("reason", "")) for g in gates)])
 
 
 def _columns(form: "Schema | None") -> None:

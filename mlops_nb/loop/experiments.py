@@ -80,6 +80,19 @@ def begin(
 def _tell(settings: Settings, test: Experiment, reason: str, state: str, kind: str = "experiment") -> None:
     Events(settings.home, settings.log_url).add(kind, reason, test.model, experiment=test.name, state=state)
 
+# %% ../../nbs/loop/50_experiments.ipynb #5b5804f9
+_PROGRAMS = ("", "retraining")  # who acts where no person is named
+
+
+def _waits_for_person(settings: Settings, model: str, version: int) -> str:
+    "Why no program promotes a version; empty where one may, or where a person has done it."
+    made = get(settings.registry_uri, model, version)
+    unsure = [] if made.phase == "production" else read_evidence(settings.registry_uri, made).undecided
+    if not unsure:
+        return ""
+    return (f"version {version} has won, and its gate{'s' * (len(unsure) > 1)} {', '.join(unsure)} could not be decided by its test rows: "
+            f"a person decides: mlops-nb models promote {model} {version}; the experiment goes on until then")
+
 # %% ../../nbs/loop/50_experiments.ipynb #d4489a52
 def running(settings: Settings, model: str) -> Experiment:
     "A model's experiment, whether it runs or has ended."
@@ -116,6 +129,8 @@ def act(
         return f"the experiment '{test.name}' has ended already ({test.state}); nothing is done"
     if action == "promote":
         arm = found.verdict.arm
+        if by in _PROGRAMS and (waits := _waits_for_person(settings, test.model, test.arms[arm])):
+            return waits
         done = promote(settings.registry_uri, test.model, test.arms[arm], by=by or f"experiment {test.name}", reason=reason, approval=settings.approval)
         if done.phase != "production":
             return f"promotion of version {done.version} is asked for, a second person must approve: mlops-nb models promote {test.model} {done.version}; the experiment goes on until then"

@@ -511,6 +511,8 @@ def settle(
     if found.verdict.action == "stop":
         promote(settings.registry_uri, name, number, "archived", by="retraining", reason=said)
         retrainer.say("retraining", f"version {number} is archived: {said}", state="not better", version=number, retraining=test.name.removeprefix(_TEST))
+    elif found.verdict.action == "promote" and running_test(settings.home, name) is not None:
+        retrainer.alerts.raise_(f"{name}/retraining/{number}", f"version {number} of {name} waits for approval", done, "info")
     elif found.verdict.action == "refused":
         retrainer.say("refused", said, experiment=test.name)
         retrainer.alerts.raise_(f"{name}/experiment", f"the automatic test of version {number} of {name} can't be judged", said)

@@ -101,6 +101,10 @@ def _fairness_findings(c: Statement) -> Iterator[str]:
     for s in c.sensitive:
         if s.bins is not None and (not s.bins or any(not math.isfinite(b) for b in s.bins) or sorted(set(s.bins)) != list(s.bins)):
             yield f"sensitive: the bins of '{s.name}' are {s.bins}; expected cut points that rise, such as [25, 45, 65]"
+        shares = s.population.values()
+        if shares and not (all(0 <= v <= 1 for v in shares) and abs(sum(shares) - 1) < 0.02):
+            yield (f"sensitive: the population of '{s.name}' adds up to {sum(shares):g}; expected each group's share "
+                   "of the people whom the model is for, 1 together")
     if c.fairness and not TASKS[c.task].has_positive:
         yield f"fairness rules compare decisions for the positive class; a {c.task} task has none, take 'fairness' out"
     for rule in c.fairness:

@@ -19,7 +19,8 @@ from ..model.problem import Problem
 from ..model.tasks.task import Answers
 from ..registry.evidence import Evidence
 from ..stats.estimate import Estimate
-from ..stats.quality import by_group, drop_test, estimated
+from ..stats.gaps import by_group
+from ..stats.quality import drop_test, estimated
 from ..stats.quality import calibration as calibration_of
 from .windows import Part, plain
 

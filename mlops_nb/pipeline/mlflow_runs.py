@@ -48,7 +48,7 @@ def _note(summary: dict, charter: dict) -> str:
     commit = git["commit"][:12] + " with changes" * git["dirty"] if git else ""
     lines = [f"**{charter.get('title') or charter.get('name')}**", str(charter.get("goal") or "")]
     lines += [f"Model {model['name']} version {model['version']}, phase {model['phase']}"] if "version" in model else []
-    lines += [f"- {g['name']}: {_GATES.get(g['passed'], 'not judged')}" for g in model.get("gates") or ()]
+    lines += [f"- {g['name']}: {_GATES.get(g['passed'], 'undecided')}" for g in model.get("gates") or ()]
     lines += [f"Code: git {commit}"] if commit else []
     lines += [f"Report: {summary['report']}"] if summary.get("report") else []
     return "\n\n".join(filter(None, lines))[:5000]

@@ -71,7 +71,7 @@ def _gates(gates: Any) -> str:
     if not rows:
         return ""
     columns = sorted(dict.fromkeys(k for row in rows for k in row), key=lambda k: (k == "reason", k == "passed"))  # long text last
-    signs = {True: "✓ passed", False: "✗ failed", None: "not judged"}
+    signs = {True: "✓ passed", False: "✗ failed", None: "undecided"}
 
     def told(name: str, value: Any) -> str:
         return signs[value] if name == "passed" and isinstance(value, bool | None) else number(value)
@@ -106,7 +106,7 @@ def _verdict(summary: dict) -> str:
     gates = [g for g in model.get("gates") or () if isinstance(g, dict)]
     names = {p: [str(g.get("name")) for g in gates if g.get("passed") is p] for p in (True, False, None)}
     met = f"meets {len(names[True])} of {_count(len(gates), 'gate')}" if gates else "has no gates to meet"
-    words = {False: "misses", None: "could not be judged by"}
+    words = {False: "misses", None: "is undecided by"}
     missed = "".join(f", {word} {', '.join(names[p])}" for p, word in words.items() if names[p])
     what = f"{model.get('name')} version {model.get('version')} ({model.get('phase')})"
     return f"{what} {met}{missed}; {_NEXT.get(str(model.get('phase')), 'nobody needs to decide yet')}{told}."

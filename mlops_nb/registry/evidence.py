@@ -122,6 +122,13 @@ class Evidence(BaseModel):
         problem = self.problem
         return Decision(self.classes, problem.positive if problem.kind.has_positive else None, self.decision.threshold, problem.costs)
 
+    @property
+    def undecided(self) -> list[str]:
+        "Gates that the rows could not decide: no program promotes the version, a person does."
+        criteria = [c["metric"] for c in self.evaluation.criteria if c.get("passed") is None]
+        rules = [r for r in self.fairness_audit.get("rules", ()) if r.get("gate") and r.get("passed") is None]
+        return criteria + [f"{r.get('metric')} by {r.get('by')}" for r in rules]
+
     def content(self) -> dict[str, Any]:
         "As the file has it."
         return self.model_dump(mode="json", exclude_unset=True)

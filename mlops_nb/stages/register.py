@@ -57,7 +57,8 @@ def phase_of(
     if failed:
         return "rejected", "; ".join(failed)
     unsure = [g["name"] for g in gates if g["passed"] is None]
-    return "staging", f"{len(gates) - len(unsure)} of {len(gates)} gates passed" + (f"; not judged: {', '.join(unsure)}" if unsure else "")
+    open_ones = f"; undecided, so a person decides: {', '.join(unsure)}" if unsure else ""
+    return "staging", f"{len(gates) - len(unsure)} of {len(gates)} gates passed{open_ones}"
 
 # %% ../../nbs/stages/120_register.ipynb #2d7dfca6
 def sample_rows(
