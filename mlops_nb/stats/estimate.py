@@ -120,7 +120,7 @@ def interval(
         return 2 * low / (1 + low), 2 * high / (1 + high)
     if error > 0 and 0 < value < 1 and name not in SHARES:
         middle, half = logit(np.clip(value - bias, 1e-6, 1 - 1e-6)), z * error / (value * (1 - value))
-        return float(expit(middle - half)), float(expit(middle + half))
+        return min(float(expit(middle - half)), value), max(float(expit(middle + half)), value)
     low, high = wilson(value, value * (1 - value) / error**2 if error > 0 and 0 < value < 1 else n, level)
     return float(low), float(high)
 

@@ -100,9 +100,9 @@ def realised(
         number = as_column(_needed(y_pred, "decisions", names[0]), "decisions", len(real)).astype(float)
         return {name: _estimate(name, number_slope(name, real, number), np.ones((len(real), 1)), units, level) for name in names}
     weights, proba, y_pred = _read(y_true, proba, y_pred, target_type, classes)
-    bias = precision_bias(weights, proba[:, 1]) if "average_precision" in names else 0.0
-    found = {name: (_slope(name, weights, proba, y_pred), bias if name == "average_precision" else 0.0) for name in names}
-    made = {name: _estimate(name, slope, weights, units, level, off) for name, (slope, off) in found.items()}
+    slopes = {name: _slope(name, weights, proba, y_pred) for name in names}
+    bias = {"average_precision": precision_bias(weights, proba[:, 1])} if "average_precision" in names and proba is not None else {}
+    made = {name: _estimate(name, slope, weights, units, level, bias.get(name, 0.0)) for name, slope in slopes.items()}
     if units is None and "balanced_accuracy" in made:
         made["balanced_accuracy"] = _mean_recall(made["balanced_accuracy"], weights, y_pred, level)
     return made

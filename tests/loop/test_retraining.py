@@ -430,7 +430,7 @@ def test_the_comparison_is_honest_about_chance(shop):
         rows = customers(300, seed + 10, "club" if seed < 0 else "wage")
         rows["buys"] = rng.permutation(rows["buys"])  # nothing is to be known: both are as good as chance
         labelled = Labelled(conform(rows, learn_schema(rows.assign(count=1, number="", note=""), champion.evidence.problem)), rows.buys, pd.Series([shop.now] * 300), pd.Series(["k"] * 300))
-        verdicts.append(compare(champion, spoilt, labelled, 100, 300).verdict)
+        verdicts.append(compare(champion, spoilt, labelled, 100).verdict)
     assert verdicts.count("better") <= 2
     few = labelled.where(slice(0, 50))
     assert compare(champion, spoilt, few, 100).verdict == "too few rows"
@@ -466,9 +466,9 @@ def test_every_task_is_compared(monkeypatch, task, metric, classes):
 
     by_age, by_wage = version_of(1, "age"), version_of(2, "wage")
     told = Labelled(rows[1000:].reset_index(drop=True), pd.Series(target[1000:]).astype("str"), pd.Series([datetime.now(UTC)] * 2000), pd.Series(["k"] * 2000))
-    found = compare(by_age, by_wage, told, 100, 100)
+    found = compare(by_age, by_wage, told, 100)
     assert (found.verdict, found.rows) == ("better", 2000) and found.said.startswith(f"on 2,000 recent labelled rows version 2 has {metric}")
-    assert found.low <= abs(found.challenger - found.champion) <= found.high and compare(by_wage, by_age, told, 100, 100).verdict == "not better"
+    assert found.low <= abs(found.challenger - found.champion) <= found.high and compare(by_wage, by_age, told, 100).verdict == "not better"
     assert compare(by_age, by_wage, told.where(np.zeros(2000, bool)), 100).verdict == "too few rows"
 
 

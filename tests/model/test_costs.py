@@ -121,7 +121,7 @@ def test_a_challenger_whose_mistakes_are_dear_is_not_better(kind):
     careful, careless = version_of(1, 1.0), version_of(2, 4.0)  # too sure of itself: a small chance of a dear mistake seems none
     held = rows[1000:].reset_index(drop=True)
     told = Labelled(held[["wage"]], held.y.map(name_of), pd.Series(pd.to_datetime(["2026-01-01"] * 2000, utc=True)), pd.Series(["k"] * 2000))
-    found, back = compare(careful, careless, told, 100, 200), compare(careless, careful, told, 100, 200)
+    found, back = compare(careful, careless, told, 100), compare(careless, careful, told, 100)
     rule = careful.evidence.problem.kind
     decided = [rule.answers(v.model, held[["wage"]], stated).y_pred for v in (careful, careless)]
     as_written = Costs(matrix={name_of(classes[2]): {name_of(classes[0]): 90.0}})

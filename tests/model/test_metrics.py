@@ -24,7 +24,8 @@ from mlops_nb.model.intervals import estimates
 from mlops_nb.stages.abtest import check_comparable, contributed, figures
 from mlops_nb.stages.evaluate import evaluate_binary
 from mlops_nb.stages.train import Answers, scores_of
-from mlops_nb.stats.quality import MEASURES, realised
+from mlops_nb.stats.influence import MEASURES
+from mlops_nb.stats.quality import realised
 
 ROWS = 400
 
@@ -173,7 +174,7 @@ def test_retraining_compares_by_the_tasks_own_function(gains, metric):
     old, new = version_of(1, "age"), version_of(2, "wage")
     held = rows[1000:].reset_index(drop=True)
     told = Labelled(held, pd.Series(buys[1000:]), pd.Series([NOON] * 2000), pd.Series(["k"] * 2000))
-    found = compare(old, new, told, 100, 100)
+    found = compare(old, new, told, 100)
     picked = [v.model.predict_proba(held[[c]])[:, 1] >= 0.3 for v, c in ((old, "age"), (new, "wage"))]
     assert [found.champion, found.challenger] == pytest.approx([own(buys[1000:] == "yes", p)[metric] for p in picked])
     assert found.verdict == "better" and found.low < found.challenger - found.champion < found.high

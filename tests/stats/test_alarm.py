@@ -12,7 +12,8 @@ from scipy import stats
 from mlops_nb.stats.alarm import FIGURES, MIN_PAST, anomaly, holm, judge, more_errors
 from mlops_nb.stats.drift import compare
 from mlops_nb.stats.profile import Profile
-from mlops_nb.stats.quality import Estimate, drop_test, realised
+from mlops_nb.stats.estimate import Estimate
+from mlops_nb.stats.quality import drop_test, realised
 
 RISK = 1e-3  # of a test that fails although the promise holds
 WEIGHTS = np.array([0.9, -0.7, 0.5, 0.3, 0.0, 0.6])
