@@ -153,7 +153,8 @@ def _estimate(name: str, slope: Slope, weights: np.ndarray, units: np.ndarray | 
         off = off if units is not None else off._replace(freedom=math.inf)
     else:
         off = spread(each, None if len(counts) == 1 else weights.argmax(axis=1), units)
-        if counts.sum() - counts.max() < FEW if len(counts) > 1 else len(each) < FEW:
+        rare = counts.sum() - counts.max() if len(counts) > 1 else len(each)
+        if rare < FEW or math.isnan(off.error):
             return Estimate(value, math.nan, math.nan, round(base), off.error)
     base = base if units is None else min(base, len(np.unique(units)))
     return Estimate(value, *interval(name, value, off, base, level, bias), round(base), off.error)
