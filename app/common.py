@@ -9,6 +9,7 @@ import streamlit as st
 
 from mlops_nb.base.charter import load_charter
 from mlops_nb.base.errors import MlopsError
+from mlops_nb.cli.store import sample_word
 from mlops_nb.registry.evidence import Evidence, Span
 from mlops_nb.registry.files import read_evidence
 from mlops_nb.registry.versions import Version, versions
@@ -102,6 +103,11 @@ def predictor(here: Settings, version: Version) -> Predictor:
         st.stop()
 
 
+def command(words: str) -> str:
+    "A command that looks into the store that the app shows."
+    return f"mlops-nb {words}{sample_word(settings())}"
+
+
 def badge(version: Version) -> None:
     "Version and phase, never to be overlooked."
     colour, icon, words = PHASES[version.phase]
@@ -124,9 +130,4 @@ def interval(span: Span) -> str:
 
 def message(rule: dict) -> str:
     "What was found about one of the charter's rules, without the rule's name in front."
-    return (rule.get("message") or "").removeprefix(f"{words(rule['metric'])} by {rule.get('by')}: ")
-
-
-def words(name: str) -> str:
-    "A metric's name as people write it."
-    return {"roc_auc": "ROC AUC", "log_loss": "log loss", "brier": "Brier score", "f1": "F1", "r2": "R²", "rmse": "RMSE", "mae": "MAE"}.get(name, name.replace("_", " "))
+    return (rule.get("message") or "").removeprefix(f"{rule['metric']} by {rule.get('by')}: ")

@@ -5,7 +5,7 @@ import re
 import altair as alt
 import pandas as pd
 import streamlit as st
-from common import BLUE, GREY, badge, chosen, interval, message, number, table, words
+from common import BLUE, GREY, badge, chosen, interval, message, number, table
 
 from mlops_nb.base.text import in_markdown
 from mlops_nb.registry.evidence import Span
@@ -36,7 +36,7 @@ def show_rule(rule: dict) -> None:
     icon, word = verdict(rule)
     asked = f"asked: {rule['sense'].replace('_', ' ')} {number(rule['bound'], 2)}" if "sense" in rule else f"bound {number(rule['bound'], 2)}"
     said = in_markdown(message(rule)) or f"{number(rule['value'])}, {asked}"
-    st.markdown(f"{icon} **{words(rule['metric'])} by {in_markdown(rule['by'].replace('_', ' '))}** · {word}{' · gate' if rule['gate'] else ''}  \n{said[0].upper() + said[1:]}")
+    st.markdown(f"{icon} **{in_markdown(rule['metric'])} by {in_markdown(rule['by'].replace('_', ' '))}** · {word}{' · gate' if rule['gate'] else ''}  \n{said[0].upper() + said[1:]}")
     if rule.get("reason"):
         st.caption(in_markdown(rule["reason"]))
 
@@ -59,7 +59,7 @@ def figures(groups: dict, measures: list[str]) -> pd.DataFrame:
         span = Span.model_validate(found or {})
         return (number(span.value) + (f"  ({interval(span)})" if interval(span) else "")).replace("-", "−")  # a hyphen begins a formula
 
-    return pd.DataFrame([{"group": g, "rows": f["n"], **{words(m): cell(f[m]) for m in measures if m in f}} for g, f in groups.items()])
+    return pd.DataFrame([{"group": g, "rows": f["n"], **{m: cell(f[m]) for m in measures if m in f}} for g, f in groups.items()])
 
 
 def groups_chart(groups: dict, measure: str) -> alt.LayerChart:
@@ -69,7 +69,7 @@ def groups_chart(groups: dict, measure: str) -> alt.LayerChart:
         y=alt.Y("group:N", sort=[r["group"] for r in rows], title=None, axis=alt.Axis(labelLimit=260, labelOverlap=False)), color=alt.condition("datum.few", alt.value(GREY), alt.value(BLUE))
     )
     scale = alt.Scale(domain=[0, 1]) if problem.kind.has_classes else alt.Scale(zero=False)
-    lines = base.mark_rule(strokeWidth=3).encode(x=alt.X("low:Q", title=f"{words(measure)}, 95% interval", scale=scale, axis=alt.Axis(tickCount=6)), x2="high:Q")
+    lines = base.mark_rule(strokeWidth=3).encode(x=alt.X("low:Q", title=f"{measure}, 95% interval", scale=scale, axis=alt.Axis(tickCount=6)), x2="high:Q")
     tips = ["group", *(alt.Tooltip(f"{k}:Q", format=".3f") for k in ("value", "low", "high"))]
     return lines + base.mark_point(filled=True, size=90).encode(x="value:Q", tooltip=tips)
 
@@ -102,8 +102,8 @@ if not audit["rules"]:
 
 st.subheader("Group by group")
 measures = measures_of(audit["by"])
-measure = st.segmented_control("Figure", measures, default=measures[0], format_func=words, required=True, key="measure")
-st.caption(MEASURES.get(measure, words(measure)).capitalize() + f". On the test rows; figures that stand on fewer than {audit['min_group']} people are grey: read them with care.")
+measure = st.segmented_control("Figure", measures, default=measures[0], format_func=in_markdown, required=True, key="measure")
+st.caption(f"{MEASURES[measure].capitalize() if measure in MEASURES else in_markdown(measure)}. On the test rows; figures that stand on fewer than {audit['min_group']} people are grey: read them with care.")
 names = sorted(audit["by"], key=[s.name for s in problem.sensitive].index)
 for tab, name in zip(st.tabs([in_markdown(n.replace("_", " ")) for n in names]), names, strict=True):
     part = {**audit["by"][name], "groups": dict(sorted(audit["by"][name]["groups"].items(), key=in_order))}
@@ -111,5 +111,5 @@ for tab, name in zip(st.tabs([in_markdown(n.replace("_", " ")) for n in names]),
         st.altair_chart(groups_chart(part["groups"], measure).properties(height=40 * len(part["groups"]) + 70), width="stretch")
         table(figures(part["groups"], measures))
         between = {m: Span.model_validate(found) for m, found in part["metrics"].items()}
-        shown = [f"{words(m)} {number(span.value)}" + (f" ({interval(span)})" if interval(span) else "") for m, span in between.items()]
+        shown = [f"{in_markdown(m)} {number(span.value)}" + (f" ({interval(span)})" if interval(span) else "") for m, span in between.items()]
         st.caption("Between the groups: " + " · ".join(shown) + ". Differences: 0 is equal treatment; ratios: 1 is.")

@@ -6,13 +6,13 @@ from typing import Any
 import altair as alt
 import pandas as pd
 import streamlit as st
-from common import BLUE, GREY, ORANGE, badge, chosen, number, table, words
+from common import BLUE, GREY, ORANGE, badge, chosen, command, number, table
 
 from mlops_nb.base.charter import load_charter
 from mlops_nb.base.errors import MlopsError
 from mlops_nb.base.settings import Settings
 from mlops_nb.base.text import in_markdown
-from mlops_nb.monitoring.due import look_now
+from mlops_nb.monitoring.due import look_now, waiting
 from mlops_nb.monitoring.reports import PartReport, Report, reports
 from mlops_nb.monitoring.windows import SPANS, has_log
 from mlops_nb.log.events import Alert, Alerts
@@ -31,6 +31,11 @@ def kept(home: str, model: str) -> list[Report]:
 @st.cache_data(ttl=60, show_spinner="Looking at the window that is running ...", max_entries=2)
 def running(_settings: Settings, model: str, minute: str) -> Report | None:
     return look_now(_settings, load_charter(_settings.charter), model, datetime.now(UTC))
+
+
+@st.cache_data(ttl=60, show_spinner=False, max_entries=2)
+def waits(_settings: Settings, model: str, minute: str) -> str:
+    return waiting(_settings, load_charter(_settings.charter), model, datetime.now(UTC))
 
 
 def at(report: Report) -> str:
@@ -83,8 +88,8 @@ def headline(report: Report, part: PartReport | None) -> None:
         places[2].metric("Drifted features", f"{len(drifted)} of {len(part.features)}", border=True, help="Those that differ from the training rows beyond chance; false discoveries are controlled over the features.")
         for place, how in ((places[3], "estimated"), (places[4], "realised")):
             figure = (part.quality.get(how) or {}).get(metric) or {}
-            said = f"{words(metric)}, 95%: {number(figure['low'])} to {number(figure['high'])}" if figure.get("low") is not None else f"{part.quality.get('labelled', 0):,} labels are known, too few" if how == "realised" else None
-            place.metric(f"{words(metric)} {how}" if len(metric) < 5 else how.capitalize(), number(figure.get("value")) if figure else "-", border=True, help=said)
+            said = f"{in_markdown(metric)}, 95%: {number(figure['low'])} to {number(figure['high'])}" if figure.get("low") is not None else f"{part.quality.get('labelled', 0):,} labels are known, too few" if how == "realised" else None
+            place.metric(f"{in_markdown(metric)} {how}" if len(metric) < 5 else how.capitalize(), number(figure.get("value")) if figure else "-", border=True, help=said)
 
 
 def pace_chart(found: list[Report]) -> alt.VConcatChart:
@@ -116,7 +121,7 @@ def quality_chart(found: list[Report], metric: str) -> alt.LayerChart:
                     lines.append({"window": report.start, "how": how, "version": str(part.version), "labels": part.quality["labelled"], **{k: figure[k] for k in ("value", "low", "high")}})
     colours = alt.Color("how:N", title=None, scale=alt.Scale(domain=["estimated", "realised", "test rows"], range=[GREY, BLUE, ORANGE]), legend=alt.Legend(orient="top"))
     base = alt.Chart(pd.DataFrame(lines, columns=["window", "how", "version", "labels", "value", "low", "high"])).encode(x=alt.X("window:T", title=None, scale=alt.Scale(type="utc"), axis=alt.Axis(format="%d %b %H:%M", tickCount=8)), color=colours)
-    y = alt.Y("low:Q", title=f"{words(metric)}, 95% interval", scale=alt.Scale(zero=False))
+    y = alt.Y("low:Q", title=f"{metric}, 95% interval", scale=alt.Scale(zero=False))
     bars = base.mark_rule(strokeWidth=2, opacity=0.6).encode(y=y, y2="high:Q")
     points = base.mark_line(point=alt.OverlayMarkDef(size=45)).encode(y="value:Q", tooltip=["window:T", "how:N", "version:N", "labels:Q", *(alt.Tooltip(f"{k}:Q", format=".3f") for k in ("value", "low", "high"))])
     line = alt.Chart(pd.DataFrame([{"value": before.get("value"), "how": "test rows"}])).mark_rule(strokeDash=[6, 3], strokeWidth=1.5).encode(y="value:Q", color=colours)
@@ -168,7 +173,7 @@ def groups_chart(found: list[Report], feature: str, rate: str) -> alt.LayerChart
     "A rate of each group over the windows."
     lines = [{"window": r.start, "group": g, **rates[rate]} for r in found for p in r.parts for g, rates in (p.groups.get(feature) or {"rates": {}})["rates"].items() if rates.get(rate, {}).get("value") is not None]
     base = alt.Chart(pd.DataFrame(lines, columns=["window", "group", "value", "low", "high", "n", "error"])).encode(x=alt.X("window:T", title=None, scale=alt.Scale(type="utc"), axis=alt.Axis(format="%d %b %H:%M", tickCount=8)), color=alt.Color("group:N", title=None))
-    line = base.mark_line(point=True).encode(y=alt.Y("value:Q", title=words(rate), axis=alt.Axis(format="%")), tooltip=["window:T", "group:N", "n:Q", *(alt.Tooltip(f"{k}:Q", format=".1%") for k in ("value", "low", "high"))])
+    line = base.mark_line(point=True).encode(y=alt.Y("value:Q", title=rate, axis=alt.Axis(format="%")), tooltip=["window:T", "group:N", "n:Q", *(alt.Tooltip(f"{k}:Q", format=".1%") for k in ("value", "low", "high"))])
     return (base.mark_rule(opacity=0.35).encode(y="low:Q", y2="high:Q") + line).properties(height=220)
 
 
@@ -188,21 +193,25 @@ if not has_log(here):
         st.stop()
     st.info("Nothing was served yet. This serves the model and writes down what it is asked and what it answers:", icon=":material/info:")
     approved = any(v.phase == "production" for v in st.session_state["versions"])
-    st.code(f"mlops-nb serve {name}{'' if approved else '@staging'}", language="bash")
+    st.code(command(f"serve {name}{'' if approved else '@staging'}"), language="bash")
     st.stop()
 rules = load_charter(here.charter).monitoring
 found = kept(str(here.home), name)
 st.caption(f"Windows of one {rules.window}; at most {rules.false_alarms:.1%} of undisturbed windows may raise an alarm; a window is judged from {rules.min_rows:,} predictions on, its quality from {rules.min_labels:,} labels on.")
 left, right = st.columns([3, 1], vertical_alignment="bottom")
 live = right.toggle("The running window", value=not found, help="Looks at the window that isn't over yet; it is looked at anew each minute.")
-now = running(here, name, f"{datetime.now(UTC):%H:%M}") if live else None
+minute = f"{datetime.now(UTC):%H:%M}"
+now = running(here, name, minute) if live else None
+if said := waits(here, name, minute):
+    then = f"What is shown of it is preliminary; `{command('monitor')}` judges them then." if now else "To look before: switch on *The running window*."
+    st.caption(f":material/hourglass_top: {in_markdown(said)}. {then}")
 if not found and now is None:
     st.info(f"No {rules.window} with predictions of **{in_markdown(name)}** was looked at yet. This looks at each one that is over:", icon=":material/info:")
-    st.code("mlops-nb monitor", language="bash")
+    st.code(command("monitor"), language="bash")
     st.stop()
 choices = ([now] if now else []) + found[::-1]
 usual = next((i for i, r in enumerate(choices) if r is now or any(p.judged for p in r.parts)), 0)
-place = left.selectbox("Window", range(len(choices)), index=usual, format_func=lambda i: f"{at(choices[i])}{' · still running' if choices[i] is now else ''} · {choices[i].rows:,} predictions" + (f" · {len(choices[i].every_alarm)} alarm{'s' * (len(choices[i].every_alarm) > 1)}" if choices[i].every_alarm else ""))
+place = left.selectbox("Window", range(len(choices)), index=usual, format_func=lambda i: f"{at(choices[i])}{' · preliminary' if choices[i] is now else ''} · {choices[i].rows:,} predictions" + (f" · {len(choices[i].every_alarm)} alarm{'s' * (len(choices[i].every_alarm) > 1)}" if choices[i].every_alarm else ""))
 report = choices[place]
 part = max(report.parts, key=lambda p: p.rows, default=None)
 if len(report.parts) > 1:
@@ -210,7 +219,7 @@ if len(report.parts) > 1:
     part = report.part(number_)
 headline(report, part)
 if part:
-    st.caption(f"Estimated: {words(part.quality.get('metric', ''))} by the model's own probabilities, before labels come. Realised: by the {part.quality.get('labelled', 0):,} labels that are known.")
+    st.caption(f"Estimated: {in_markdown(part.quality.get('metric', ''))} by the model's own probabilities, before labels come. Realised: by the {part.quality.get('labelled', 0):,} labels that are known.")
 for note in [*report.notes, *(part.notes if part else [])]:
     st.caption(f":material/info: {in_markdown(note)}")
 
@@ -246,5 +255,5 @@ if part:
         for tab, group in zip(tabs, part.groups, strict=True):
             with tab:
                 rates = list(next(iter(part.groups[group]["rates"].values())))
-                rate = st.segmented_control("Figure", rates, default=rates[0], format_func=words, required=True, key=f"rate of {group}")
+                rate = st.segmented_control("Figure", rates, default=rates[0], format_func=in_markdown, required=True, key=f"rate of {group}")
                 st.altair_chart(groups_chart(history, group, rate), width="stretch")

@@ -1,9 +1,11 @@
 """The model: where it stands, how good it is, what it came from."""
 
+import os
+
 import altair as alt
 import pandas as pd
 import streamlit as st
-from common import BLUE, GREY, badge, chosen, interval, message, number, table, words
+from common import BLUE, GREY, badge, chosen, command, interval, message, number, table
 
 from mlops_nb.model.metrics import Metric
 from mlops_nb.registry.evidence import Evaluation, Evidence
@@ -18,7 +20,7 @@ def standing(version: Version, others: list[Version]) -> None:
     "What the phase means, and what to do next."
     last = version.events[-1] if version.events else None
     gates = in_markdown(version.events[0].reason) if version.events else "No gate failed"
-    promote = f"mlops-nb models promote {version.name} {version.version} --reason '...'"
+    promote = command(f"models promote {version.name} {version.version} --reason '...'")
     if version.phase == "rejected":
         st.error(f"This version failed a gate and can't be promoted. {in_markdown(last.reason) if last else ''}", icon=":material/block:")
     elif version.requested_by:
@@ -42,10 +44,10 @@ def headline(evaluation: Evaluation, first: list[str], known: dict[str, Metric])
     names = [n for n in dict.fromkeys([*first, *metrics]) if n in metrics]
     for column, name in zip(st.columns(len(names[:5])), names[:5], strict=True):
         found = metrics[name]
-        column.metric(words(name), number(found.value), help=known[name].meaning if name in known else None, border=True)
+        column.metric(in_markdown(name), number(found.value), help=in_markdown(f"{name}: {known[name].meaning}" if name in known else name), border=True)
         column.caption(f"95%: {interval(found)}" if interval(found) else "no interval")
     if names[5:]:
-        rest = " · ".join(f"{words(n)} {number(metrics[n].value)} ({interval(metrics[n])})" for n in names[5:])
+        rest = " · ".join(f"{in_markdown(n)} {number(metrics[n].value)} ({interval(metrics[n])})" for n in names[5:])
         st.caption(f"Also: {rest}")
 
 
@@ -54,7 +56,7 @@ def criteria(gates: list[dict]) -> None:
     for c in gates:
         icon = {True: ":green[:material/check_circle:]", False: ":red[:material/cancel:]"}.get(c["passed"], ":gray[:material/help:]")
         by = f" by {in_markdown(c['by'].replace('_', ' '))}" if "by" in c else ""
-        st.markdown(f"{icon} **{words(c['metric'])}{by}**: {in_markdown(message(c)) or number(c['value'])}", help=in_markdown(c["reason"]) or None)
+        st.markdown(f"{icon} **{in_markdown(c['metric'])}{by}**: {in_markdown(message(c)) or number(c['value'])}", help=in_markdown(c["reason"]) or None)
     if not gates:
         st.caption("The charter names no success criteria.")
 
@@ -137,6 +139,8 @@ if evaluation.cost:
 
 st.subheader("Good enough?")
 criteria([*evaluation.criteria, *(r for r in evidence.fairness_audit.get("rules", ()) if r["gate"])])
+if problem.policy:
+    st.caption(f"Policy: {in_markdown(problem.policy)}")
 
 st.subheader("How it decides" if problem.kind.has_classes else "How it answers")
 curves = evaluation.curves
@@ -159,4 +163,4 @@ st.table(lineage(version, evidence), border="horizontal", hide_header=True)
 st.subheader("All versions")
 history = [{"version": v.version, "when (UTC)": e.at[:19].replace("T", " "), "phase": e.phase, "what": e.action, "by": e.by, "why": e.reason} for v in st.session_state["versions"] for e in v.events]
 table(pd.DataFrame(history).sort_values("when (UTC)", ascending=False))
-st.caption("Reports of every run are in the folder `reports`; `mlops-nb models list` shows the same in a terminal.")
+st.caption(f"Reports of every run are in the folder {in_markdown(os.path.relpath(here.reports, here.root))}; `{command('models list')}` shows the same in a terminal.")

@@ -83,13 +83,13 @@ def _say(shown: Sequence["Report"], settings: "Settings", about: "Charter", now:
         return say(*(msgspec.json.encode(report).decode() for report in shown))
     for report in shown:
         say(*window_lines(report))
-    (rows, end), word, size = waiting(settings, about, about.name, now), sample_word(settings), about.monitoring.window
+    waits, word = waiting(settings, about, about.name, now), sample_word(settings)
     preliminary = any(report.preliminary for report in shown)
-    if rows:
+    if waits:
         then = f"mlops-nb monitor{word} judges them then" if preliminary else f"to look before: mlops-nb monitor --now{word}"
-        say(f"{rows:,} predictions of '{about.name}' wait for the end of the {size}, {end:%Y-%m-%d %H:%M} UTC; {then}")
+        say(f"{waits}; {then}")
     elif not shown:
-        none = f"no {size} with predictions of '{about.name}' is over, and none waits for its end"
+        none = f"no {about.monitoring.window} with predictions of '{about.name}' is over, and none waits for its end"
         say(f"nothing to look at: {none}; to serve it: mlops-nb serve {about.name}{word}")
 
 # %% ../../nbs/cli/80_monitoring.ipynb #5803179b

@@ -97,6 +97,7 @@ reports/
 wandb/
 __pycache__/
 .ipynb_checkpoints/
+.last_checked
 *.egg-info/
 build/
 dist/
@@ -129,8 +130,7 @@ A machine-learning project that runs on mlops_nb: notebooks are the pipeline.
 `nbs/charters/{name}.yaml` says what is learnt and why; begin there. `settings.ini` says where and how it runs.
 `.ci/run` is for a CI server. The rows are in `data/`, which git ignores.
 """,
-    "{name}/__init__.py": '__version__ = "0.1.0"\n',
-    "nbs/stages/.gitkeep": "",
+    "{name}/__init__.py": '__version__ = "0.1.0"\n', "nbs/stages/.gitkeep": "",
 }
 _KEPT = {"README.md", ".gitignore"}  # those that are there stay as they are
 

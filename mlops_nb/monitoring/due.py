@@ -108,7 +108,9 @@ def waiting(
     charter_: Charter,  # whose windows
     model: str,
     now: datetime,  # with its zone
-) -> tuple[int, datetime]:  # rows, >= 0; the window's end
+) -> str:  # one sentence without its stop; empty: nothing waits
     "What has been answered in the window that isn't over yet, and when it will be looked at."
-    start, end = window_at(now, charter_.monitoring.window)
-    return History(settings.home, settings.log_url).count(start, end, model) if has_log(settings) else 0, end
+    size = charter_.monitoring.window
+    start, end = window_at(now, size)
+    rows = History(settings.home, settings.log_url).count(start, end, model) if has_log(settings) else 0
+    return f"{rows:,} predictions of '{model}' wait for the end of the {size}, {end:%Y-%m-%d %H:%M} UTC" if rows else ""

@@ -8,6 +8,7 @@ __all__ = ['LINKS', 'clean_html', 'text_html', 'number', 'tables', 'whole_page',
 # %% ../../nbs/pipeline/64_page.ipynb #25ea94fe
 import ast
 import base64
+import html
 import io
 import itertools
 import json
@@ -121,7 +122,18 @@ def _table(table: str) -> str:  # HTML
     return re.sub(r"<tr.*?</tr>", row, table, flags=re.DOTALL)
 
 
-_ABREAST = 125  # letters of a row that fit into a page
+_ABREAST, _PAPER = 125, 80  # letters of a row that fit into a page, and on paper
+
+
+def _letters(cells: list[list[tuple[str, str, str]]]) -> int:
+    "How wide a table is at least: names of columns and numbers stay in one line, other text is broken between words."
+    def least(row: list, tag: str, text: str) -> int:
+        plain = re.sub(r"<[^>]*>", "", text).strip()
+        whole = _NUMBER.fullmatch(plain) or all(t == "th" for t, _, _ in row)
+        return max(map(len, [plain] if whole else plain.split()), default=0) + 4
+
+    rows = [[least(row, tag, text) for tag, _, text in row] for row in cells]
+    return sum(max(column) for column in itertools.zip_longest(*rows, fillvalue=0))
 
 
 def tables(
@@ -129,10 +141,12 @@ def tables(
 ) -> str:
     "Each table of a fragment laid out for people, in a frame that scrolls."
     def framed(found: re.Match) -> str:
-        rows = [[len(re.sub(r"<[^>]*>", "", text)) + 4 for _, _, text in row] for row in _cells(found[0])]
-        wide = sum(min(max(column), 40) for column in itertools.zip_longest(*rows, fillvalue=0)) > _ABREAST
-        note = '<p class="note">This table is wider than the page: it scrolls sideways.</p>' if wide else ""
-        return f'<div class="wide" tabindex="0" role="group" aria-label="table">{_table(found[0])}</div>{note}'
+        cells = _cells(found[0])
+        if not any(tag == "td" for row in cells for tag, _, _ in row):  # names of columns, and nothing below
+            return f'<p class="soft">A table without rows: {", ".join(text for row in cells for _, _, text in row if text.strip())}.</p>'
+        letters = _letters(cells)
+        note = '<p class="note">This table is wider than the page: it scrolls sideways.</p>' if letters > _ABREAST else ""
+        return f'<div class="wide{" tight" * (letters > _PAPER)}" tabindex="0" role="group" aria-label="table">{_table(found[0])}</div>{note}'
 
     return re.sub(r"<table\b.*?</table>", framed, clean, flags=re.DOTALL)
 
@@ -190,6 +204,12 @@ def _bundle(data: dict, label: str, most: int) -> str:
     return ""
 
 # %% ../../nbs/pipeline/64_page.ipynb #277300ce
+def _label(output: dict, heading: str, otherwise: str) -> str:
+    "What an output is called: a picture by its alternative text; else by the heading above."
+    told = [m["alt"] for m in (output.get("metadata") or {}).values() if isinstance(m, dict) and isinstance(m.get("alt"), str)]
+    return next(filter(None, map(str.strip, told)), heading or otherwise)
+
+
 def _output(output: dict, label: str, most: int) -> str:
     "One output of a cell: displayed data, text, or an error that stands out."
     match output.get("output_type"):
@@ -286,7 +306,8 @@ nav.top,.code>details,.wide+.note{display:none}body{font-size:11pt}main,footer{m
 img,tr,figure,svg,.tile{break-inside:avoid}h1,h2,h3{break-after:avoid}
 img.plot,figure img{max-height:22cm;object-fit:contain;object-position:left}svg.pipeline{max-height:22cm}
 table{font-size:8.5pt;max-width:100%}th,td{padding:.2rem .4rem;overflow-wrap:break-word}thead th{white-space:normal}
-.wide{overflow:visible}.wide:has(+.note) :is(th,td){white-space:normal;overflow-wrap:anywhere;padding:.1rem;font-size:7pt}
+.wide,.graph{overflow:visible;margin:0}.tight :is(th,td){white-space:normal;padding:.1rem .2rem;font-size:7pt}
+.tight:has(+.note) :is(th,td){overflow-wrap:anywhere;padding:.1rem}.tight tr:not(:has(>:nth-child(21)))>td.num{overflow-wrap:normal}
 }"""
 
 
@@ -319,6 +340,11 @@ def _folded(prose: str) -> tuple[str, str]:
     return prose[last:], method if prose[:last].strip() else ""
 
 
+def _plain(clean: str) -> str:
+    "The text of a line of HTML."
+    return html.unescape(re.sub(r"<[^>]*>", "", clean)).strip()
+
+
 def _whole(prose: str) -> tuple[str, str]:
     "Prose among the results stays where it is."
     return prose, ""
@@ -341,11 +367,13 @@ def notebook_html(
     parts: list[str] = []
     method: list[str] = []  # what stands before the results in a notebook, and behind them on a page
     prose: list[str] = []
+    heading = ""  # the last one above
     n, told = 0, 0  # outputs so far; 1 right behind the parameters, 2 later
     for cell in cells:
         source, tags = "".join(cell["source"]), cell["metadata"].get("tags", [])
         if cell["cell_type"] == "markdown":
             prose.append(_prose(source, cell.get("attachments")))
+            heading = next((_plain(h) for h in re.findall(r"(?s)<h[1-6]>(.*?)</h", prose[-1])[::-1]), heading)
         elif cell["cell_type"] == "code":
             plumbing = bool({"injected-parameters", "bound"} & set(tags))
             is_signature = bool({"parameters", "injected-parameters"} & set(tags))
@@ -360,7 +388,7 @@ def notebook_html(
                 method.append(_parameters(declared, injected))
             for output in cell.get("outputs", []):
                 n += 1
-                parts.append(_output(output, f"Output {n} of {title}", most))
+                parts.append(_output(output, _label(output, heading, f"Output {n} of {title}"), most))
     parts.append(_settled(prose))
     if any(method):
         parts += ["<h2>How it was made</h2>", *method]

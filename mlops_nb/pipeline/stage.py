@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 from ..base.artifacts import Figure, Html, Json, Model, Store, Table, unzip, write_atomic
 from ..sources.files import SourceFile, source_file, source_path
 from ..base.charter import Charter, load_charter
+from ..base.drawing import alt_of, laid_out
 from ..base.errors import MlopsError, nearest
 from .graph import Graph, load_graph
 from .knobs import check_session
@@ -227,15 +228,20 @@ def _context() -> Any:
     return _context_of(_shell(), os.environ.get("MLOPS_NB_CONTEXT"))
 
 # %% ../../nbs/pipeline/40_stage.ipynb #797c396f
+def _shown(figure: Any) -> tuple[bytes, dict[str, str]]:
+    "A figure as a picture, and its alternative text where Jupyter looks for it."
+    return Figure.dump(figure), {"alt": alt_of(figure)}
+
+
 def _show_figures() -> None:
     "In a session: a matplotlib Figure that a cell ends with is shown as a picture, without pyplot."
     shell = _shell()
     if shell is not None:
         pictures = shell.display_formatter.formatters["image/png"]
         if "matplotlib.figure" in sys.modules:  # a session that has set formats of its own (larger pictures)
-            pictures.for_type(sys.modules["matplotlib.figure"].Figure, Figure.dump)
+            pictures.for_type(sys.modules["matplotlib.figure"].Figure, _shown)
         else:
-            pictures.for_type_by_name("matplotlib.figure", "Figure", Figure.dump)
+            pictures.for_type_by_name("matplotlib.figure", "Figure", _shown)
 
 
 @dataclass(frozen=True)
@@ -276,7 +282,7 @@ def picture_of(
     "A picture, drawn so far that writing it can't fail."
     try:
         figure = draw(*given)
-        figure.draw_without_rendering()
+        laid_out(figure)
     except Exception as error:  # whatever few or odd rows do to a drawing
         from matplotlib.figure import Figure as Canvas
 

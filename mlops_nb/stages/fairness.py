@@ -190,7 +190,7 @@ def check_rules(
         effect = [_EFFECTS[rule.undecided]] if not verdict["sure"] and (rule.gate or rule.undecided != "person") else []
         effect += [] if verdict["passed"] is not False else ["This is a gate: the version is rejected." if rule.gate else "This is a warning, no gate."]
         said = f"{verdict['message'][0].upper()}{verdict['message'][1:]}."
-        message = " ".join([f"{rule.metric.replace('_', ' ')} by {rule.by}: {_in_words(found, groups, positive)}.", said, *effect])
+        message = " ".join([f"{rule.metric} by {rule.by}: {_in_words(found, groups, positive)}.", said, *effect])
         verdicts.append({"metric": rule.metric, "by": rule.by, "sense": sense, "bound": bound, **span, **verdict, "gate": rule.gate, "reason": rule.reason, "message": message})
     return verdicts
 
@@ -335,7 +335,7 @@ def plot_audit(
             axes.tick_params(labelleft=axes is line[0])
         line[0].set_ylabel(in_figure(feature, 40))
     for axes, rate in zip(panels[0], rates, strict=True):
-        axes.set_title(rate.replace("_", " "))
+        axes.set_title(rate)
         axes.text(1.01, 1.02, "n", transform=axes.transAxes, fontsize=8)
     for axes, rate in zip(panels[-1], rates, strict=True):
         axes.set_xlabel(RATES[rate][1] if task_of(result["task"]).has_positive else "mean and 95% interval", fontsize=9)

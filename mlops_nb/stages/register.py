@@ -45,7 +45,7 @@ def gate_list(
     rules = [{**r, "name": f"{r['metric']} by {r['by']}"} for r in audit.get("rules", []) if r.get("gate")]
     criteria = [{**c, "name": c["metric"]} for c in judged.get("criteria", [])]
     keys = ("name", "passed", "value", "bound")
-    told = [(g, (g.get("message") or g.get("reason", "")).removeprefix(g["name"].replace("_", " ") + ": ")) for g in criteria + rules]
+    told = [(g, (g.get("message") or g.get("reason", "")).removeprefix(g["name"] + ": ")) for g in criteria + rules]
     return [{k: g.get(k) for k in keys} | {"reason": reason} for g, reason in told]
 
 # %% ../../nbs/stages/120_register.ipynb #8889c17c

@@ -17,6 +17,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import Pipeline
 
+from mlops_nb.pipeline.report import write_report
 from mlops_nb.registry.evidence import as_evidence
 from mlops_nb.registry.files import read_evidence
 from mlops_nb.registry.promotion import promote
@@ -48,7 +49,7 @@ STATED = {
         {"metric": "equal_opportunity_ratio", "by": "sex", "at_least": 0.2, "gate": True, "reason": "Found about equally often."},
         {"metric": "demographic_parity_ratio", "by": "sex", "at_least": 0.99, "gate": False, "reason": "Said, no gate."},
     ],
-    "rules": {"age": {"required": True}},
+    "rules": {"age": {"required": True}}, "policy": "As many women as men; <see> $5.",
 }  # fmt: skip
 
 
@@ -135,15 +136,17 @@ def test_pages_of_a_version_in_staging_and_in_production(staged):
     version = released(uri(), "income")
     overview = page()
     said = text(overview)
-    assert said.count("equal opportunity ratio by sex") == 1 and "demographic" not in said  # every gate, and what is none only on its page
+    assert said.count("equal_opportunity_ratio by sex") == 1 and "demographic" not in said  # every gate, and what is none only on its page
+    assert "Policy: As many women as men; <see> $5." in said
     assert "Who earns much?" in said and "staging: not yet approved" in said and "mlops-nb models promote income 1" in said
     assert "On 800 test rows" in said and "uncommitted changes" in str(overview.table[0].value) and "run-1" in str(overview.table[0].value)
     auc = read_evidence(uri(), version).evaluation.metrics["roc_auc"]
-    assert [(m.label, m.value) for m in overview.metric][0] == ("ROC AUC", f"{auc.value:.3f}") and f"{auc.low:.3f} to {auc.high:.3f}" in said
+    assert [(plain(m.label), m.value) for m in overview.metric][0] == ("roc_auc", f"{auc.value:.3f}") and f"{auc.low:.3f} to {auc.high:.3f}" in said
 
     fairness = page("fairness")
     said = text(fairness)
-    assert "No gate failed; 1 warning" in said and "equal opportunity ratio by sex** · passed · gate" in said and "demographic parity ratio by sex** · warning" in said
+    assert "**Policy.** As many women as men; <see> $5." in said
+    assert "No gate failed; 1 warning" in said and "equal_opportunity_ratio by sex** · passed · gate" in said and "demographic_parity_ratio by sex** · warning" in said
     assert list(fairness.dataframe[0].value["group"]) == ["Female", "Male"] and list(fairness.dataframe[1].value["group"]) == ["under 25", "25 to 44", "45 and over"]
     assert [t.label for t in fairness.tabs] == ["sex", "age band"]
 
@@ -153,6 +156,29 @@ def test_pages_of_a_version_in_staging_and_in_production(staged):
     st.cache_data.clear()  # five seconds later
     said = text(page())
     assert "in production" in said and "by ada: looks right" in said and "not yet approved" not in said
+
+
+def test_commands_look_into_the_store_that_is_shown(home, made, monkeypatch):
+    monkeypatch.setenv("MLOPS_NB_HOME", str(home / "sample"))
+    monkeypatch.setenv("MLOPS_NB_REPORTS", str(home / "sample" / "reports"))
+    shutil.copytree(made, home / "sample")
+    overview, monitoring = page(), page("monitoring")
+    assert [c.value for c in overview.code] == ["mlops-nb models promote income 1 --reason '...' --sample"]
+    assert [c.value for c in monitoring.code] == ["mlops-nb serve income@staging --sample"]
+
+
+def test_app_and_report_spell_a_metric_as_the_charter_does(staged, tmp_path):
+    evidence = read_evidence(uri(), released(uri(), "income"))
+    overview, fairness = page(), page("fairness")
+    rates = [*fairness.dataframe[0].value][2:]
+    names = {*evidence.evaluation.metrics, *rates, *(r["metric"] for r in evidence.fairness_audit["rules"])}
+    app = "\n".join([text(overview), text(fairness), *(plain(m.label) for m in overview.metric), *rates])
+    figures = {name: {"value": 0.5} for name in names}
+    record = {"run": "r", "status": "done", "stages": {}, "model": {"name": "income", "gates": gate_list({}, evidence.fairness_audit)}}
+    report = write_report(tmp_path, record, {}, [], figures).read_text()
+    assert {"roc_auc", "average_precision", "equal_opportunity_ratio", "selection_rate"} <= names
+    for name in names:
+        assert name in app and name in report and ("_" not in name or name.replace("_", " ") not in app + report), name
 
 
 def test_the_form_is_the_schema_and_answers_as_the_predictor(staged):
@@ -204,7 +230,7 @@ def test_other_tasks_have_pages_too(staged, task, target, metric, estimator, kin
     assert page("predictions").metric[0].value
     fairness = page("fairness")
     assert "no fairness rules" in text(fairness) and "do not apply" in text(fairness)
-    measures = ["accuracy"] if task == "multiclass" else ["mean error", "mean absolute error"]
+    measures = ["accuracy"] if task == "multiclass" else ["mean_error", "mean_absolute_error"]
     assert [*fairness.dataframe[0].value] == ["group", "rows", *measures] and "undefined" not in str(fairness.dataframe[0].value)
 
 

@@ -3,24 +3,25 @@
 # ruff: noqa: F811 - fixtures of test_app
 
 import json
+import re
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pandas as pd
 import pytest
 
-pytest.importorskip("streamlit")
+st = pytest.importorskip("streamlit")
 from tests.app.test_app import PEOPLE, STATED, home, made, page, staged, text, uri  # noqa: E402, F401 - fixtures
 
 from mlops_nb.registry.files import read_evidence  # noqa: E402
 from mlops_nb.registry.versions import released  # noqa: E402
 from mlops_nb.base.charter import Charter  # noqa: E402
 from mlops_nb.base.settings import load_settings  # noqa: E402
-from mlops_nb.monitoring import reference  # noqa: E402
+from mlops_nb.monitoring import due, reference  # noqa: E402
 from mlops_nb.monitoring.due import monitor_due  # noqa: E402
 from mlops_nb.log.events import Alerts  # noqa: E402
 from mlops_nb.log.feedback import Feedback  # noqa: E402
-from mlops_nb.log.items import Item
+from mlops_nb.log.items import Item  # noqa: E402
 from mlops_nb.log.predictions import PredictionLog, Record  # noqa: E402
 
 START = datetime(2025, 1, 15, 8, tzinfo=UTC)
@@ -53,6 +54,23 @@ def test_a_log_that_nobody_has_looked_at(staged):
     serve(staged, PEOPLE.head(30), START, ["age", "sex"])
     said = text(page("monitoring"))
     assert "was looked at yet" in said and "mlops-nb monitor" in said
+
+
+def test_the_running_window_is_preliminary_as_monitor_now_says(staged, monkeypatch):
+    monkeypatch.setattr(due, "window_at", lambda now, size: (now - timedelta(hours=2), now + timedelta(hours=1)))
+    start, stop = datetime.now(UTC) - timedelta(hours=1), datetime(2025, 1, 16, tzinfo=UTC)
+    serve(staged, PEOPLE.head(30), start, ["age", "sex"])
+    at = page("monitoring")
+    said = text(at)
+    (choice,) = next(w for w in at.selectbox if w.label == "Window").options
+    assert "· preliminary · 30 predictions" in choice and "still running" not in said
+    assert re.search(r"30 predictions of 'income' wait for the end of the day, \d{4}-\d\d-\d\d \d\d:\d\d UTC\. .* preliminary; `mlops-nb monitor`", said)
+    assert not list(staged.glob("monitoring/income/*.json"))  # looking keeps nothing
+    serve(staged, PEOPLE.head(30), stop, ["age", "sex"])
+    monitor_due(load_settings(tracking="disabled"), Charter.model_validate(STATED), "income", datetime.now(UTC))
+    st.cache_data.clear()
+    said = text(page("monitoring"))
+    assert "30 predictions of 'income' wait for the end" in said and "switch on *The running window*" in said
 
 
 def test_windows_drift_quality_and_an_alert_that_is_acknowledged(staged, monkeypatch):

@@ -5,11 +5,12 @@ import warnings
 
 import numpy as np
 import pytest
+from matplotlib import font_manager
 from matplotlib.figure import Figure
 from PIL import Image
 
 from mlops_nb.base.artifacts import KINDS
-from mlops_nb.base.drawing import _BOXES, _fit, drawn
+from mlops_nb.base.drawing import _BOXES, _families, _fit, drawn
 
 NAMES = {"ko": "나이와 월급", "zh": "年龄与收入", "zh-Hant": "臺灣體重", "ja": "年齢（カタカナ・ひらがな）", "money": "Price ($) vs cost ($)", "formula": r"a_b^2 \frac{ $x$ }"}
 
@@ -47,6 +48,15 @@ def ink(text):
 def test_characters_differ_where_boxes_would_be_alike():
     shapes = {ink(c).tobytes() for c in "나이월급年龄收入齢臺"}
     assert len(shapes) == 10
+
+
+def test_fonts_that_are_gone_or_damaged_are_passed_over(tmp_path, monkeypatch):
+    (tmp_path / "damaged.ttf").write_bytes(b"no font")
+    gone = [font_manager.FontEntry(fname=str(tmp_path / name), name=name) for name in ("gone.ttf", "damaged.ttf")]
+    monkeypatch.setattr(font_manager.fontManager, "ttflist", [*gone, *font_manager.fontManager.ttflist])
+    _families.cache_clear()
+    assert drawn(plot("\U0010fffd 나"))
+    _families.cache_clear()
 
 
 def test_what_no_font_has_is_said_below():

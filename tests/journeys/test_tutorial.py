@@ -111,7 +111,8 @@ def test_what_several_people_do(now, tmp_path):
     shown = said(team, "^!git diff")
     assert "[-3-]{+2+}" in shown and "execution_count" not in shown and "\u001b" not in shown
     merged = said(team, "^!git merge")
-    assert "False True True" in merged and "sound: 16 stages" in merged
+    assert "False True True" in merged and merged.rstrip().splitlines()[-1].startswith("sound: 16 stages"), "nothing is left to commit"
+    assert "nothing" not in said(team, "^!mlops-nb run split --sample 500 -p"), "the charter was changed"
     back = said(team, "mlops-nb restore")
     assert "split.test_size=0.3" in back and "proof: all 4 stages" in back and "beware" not in back
     assert re.findall(r"(?m)^(\w+) +cached", said(team, "^os.chdir..*gym-then")) == ["problem", "ingest", "validate", "split"]

@@ -7,9 +7,11 @@ import pytest
 from mlops_nb.base.charter import load_charter
 from mlops_nb.base.errors import MlopsError
 from mlops_nb.base.settings import load_settings
+from mlops_nb.cli.drill import ways_in
 from mlops_nb.loop.drill import Score, Setting, drill, verdict
 from mlops_nb.log.events import Events
 from mlops_nb.log.history import History
+from tests.conftest import command
 
 ROOT = Path(__file__).parents[2]
 QUICK = {"train": {"folds": 2, "candidates": ["dummy", "linear"]}, "tune": {"trials": 1}}
@@ -31,6 +33,25 @@ def test_a_concept_change_is_seen_and_answered(tmp_path):
     for step in ("alarm", "trigger", "retraining", "comparison"):
         assert step in kinds, f"no event '{step}' among {set(kinds)}"
     assert ("promotion" in kinds) == (len(score.versions) > 1)
+    kept_can_be_looked_at(tmp_path / "drill", score)
+
+
+def kept_can_be_looked_at(folder: Path, score: Score) -> None:
+    """What `drill --keep` says about it is so."""
+    there, app, *others = ways_in(folder)
+    assert (there, app) == (f"cd {folder}", "mlops-nb app")
+    alerts, models, runs = (command(folder, *words.split()[1:]) for words in others)
+    assert "income/quality" in alerts and f"income              {max(score.versions)}  production" in models and "done" in runs
+    pytest.importorskip("streamlit")
+    from streamlit.testing.v1 import AppTest
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLOPS_NB_ROOT", str(folder))
+        at = AppTest.from_file(str(ROOT / "app" / "main.py"), default_timeout=60).run()
+        for page in ("overview", "predictions", "fairness", "monitoring"):
+            at = at.switch_page(f"views/{page}.py").run()
+            assert not at.exception and not at.error, page
+    assert len(next(w for w in at.selectbox if w.label == "Window").options) == 4
 
 
 @pytest.mark.slow

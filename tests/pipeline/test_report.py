@@ -1,20 +1,24 @@
 """Reports: what goes in may come from anywhere; what comes out runs nothing, asks for nothing, and stays small."""
 
 import base64
+import html
 import io
 import json
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings, strategies as st
 
+from mlops_nb.base.charter import load_charter
 from mlops_nb.base.errors import MlopsError
 from mlops_nb.pipeline.page import clean_html, notebook_html
 from mlops_nb.pipeline.picture import graph_svg, graph_text
 from mlops_nb.pipeline.report import write_report
 
+STAGES = Path(__file__).parents[2] / "nbs" / "stages"
 few = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 FORBIDDEN = {"script", "iframe", "object", "embed", "link", "base", "form", "frame", "audio", "video", "source", "template"}
 
@@ -214,6 +218,16 @@ def test_images_stay_as_data_and_pictures_have_words():
     assert re.search(r'<img class="plot" src="data:image/png;base64,iVBORw==" alt="Output 1 of train">', page)
 
 
+def test_a_picture_is_called_by_its_title_or_the_heading_above():
+    picture = {"output_type": "display_data", "data": {"image/png": "aGk="}, "metadata": {}}
+    titled = picture | {"metadata": {"image/png": {"alt": 'ROC of "a" <b>'}}}
+    odd = [picture | {"metadata": m} for m in ({"image/png": {"alt": " "}}, {"image/png": {"alt": 3}}, {"needs_background": "light"}, None)]
+    prose = [{"cell_type": "markdown", "metadata": {}, "source": s} for s in ("# Evaluate\n> Judged.", "## The `run` & *more*\n\nNow.")]
+    page = notebook_html({"cells": [prose[0], code("x", [picture]), prose[1], code("y", [picture, titled, *odd])]}, "evaluate")
+    said = re.findall(r'alt="([^"]*)"', page)
+    assert said == ["Evaluate", "The run &amp; more", "ROC of &quot;a&quot; &lt;b&gt;", *["The run &amp; more"] * 4]
+
+
 def test_a_failing_binding_cell_is_shown_and_prose_is_kept():
     error = {"output_type": "error", "ename": "ImportError", "evalue": "no such module", "traceback": []}
 
@@ -237,7 +251,18 @@ def test_tables_are_for_people():
     assert '<th scope="col" class="num">roc_auc</th>' in page and '<th scope="row">train</th>' in page
     assert all(f'<td class="num">{cell}</td>' in page for cell in ("13", "4200", "0.911", "–")) and "<td>예</td>" in page
     assert "scrolls sideways" not in page
+    words = pd.DataFrame([["some words that may be broken between each other and so need no more than a line or two"] * 4])
+    assert "scrolls sideways" not in notebook_html({"cells": [code("words", [shown(words.to_html())])]}, "t")
+    empty = notebook_html({"cells": [code("none", [shown(frame.head(0).to_html())])]}, "t")
+    assert "A table without rows: n, roc_auc, class." in empty and "<table" not in empty
     assert "scrolls sideways" in notebook_html({"cells": [code("wide", [shown(pd.DataFrame([range(1000, 1040)]).to_html())])]}, "t")
+
+
+@pytest.mark.parametrize("name", ["010_problem", "110_fairness"])
+def test_the_policy_stands_where_rules_send_to_it(name):
+    charter = load_charter(STAGES.parent / "charters" / "income.yaml")
+    page = re.sub(r"\s+", " ", notebook_html(STAGES / f"{name}.ipynb", name).partition("<main>")[2].partition("How it was made")[0])
+    assert "see the policy" in page and html.escape(" ".join(charter.policy.split()), quote=False) in page
 
 
 def test_the_verdict_comes_first(tmp_path):
