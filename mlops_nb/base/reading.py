@@ -125,6 +125,7 @@ _SHAPES = [  # of a date
     rf"{_DAY}[-/ ]*{_WORD}[-/, ]*(?P<y>\d{{4}}|\d{{2}})",
     rf"{_WORD}[-/ ]*{_DAY}[-/, ]+(?P<y>\d{{4}})",
     rf"(?P<y>\d{{4}})[-/ ]{_WORD}[-/ ]{_DAY}",
+    r"(?P<y>(?:19|20)\d\d)(?P<m>\d\d)(?P<d>\d\d)",
 ]  # fmt: skip
 _CLOCK = (
     r"(?:(?:[Tt]|,? +)(?P<H>\d{1,2}):(?P<M>\d{2})(?::(?P<S>\d{2})(?:[.,](?P<f>\d{1,9}))?)?"
@@ -152,7 +153,7 @@ def _date(part: dict[str, str | None], first: str | None) -> tuple[int, int, int
         raise ValueError
     if part.get("a") is not None:
         orders = {"day": "cba", "month": "cab", "year": "abc"}
-        if first is None or (first == "year" and len(part["c"] or "") == 4):
+        if first is None or (first == "year" and (len(part["c"] or "") == 4 or len(part["a"] or "") == 1)):
             raise ValueError
         year, month, day = (part[place] or "" for place in orders[first])
     else:

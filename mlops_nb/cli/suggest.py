@@ -116,7 +116,8 @@ def suggestions(
 def _lost(split: Suggestion, frame: Any, labels: Any) -> str:
     "What a division would lose; nothing: it can be made."
     from mlops_nb.base.errors import MlopsError
-    from mlops_nb.stages.split import lost_of, parts_by_position, parts_by_time, row_position
+    from mlops_nb.model.entities import row_position
+    from mlops_nb.stages.split import lost_of, parts_by_position, parts_by_time
 
     try:
         if "time" in split.knobs:

@@ -12,15 +12,25 @@ from pathlib import Path
 from typing import Any
 
 from ..base.charter import Charter, load_charter
-from ..model.extensions import extensions_file, load_extensions
+from ..model.extensions import extensions_file, load_extensions, model_type_names
 from ..model.sense import check_sense, column_findings
 from ..sources.files import source_path
-from ..base.errors import MlopsError
-from .graph import Graph, load_graph
+from ..base.errors import MlopsError, nearest
+from .graph import Graph, load_graph, stock_stages
 from .knobs import knob_values, parse_knobs
 from ..base.settings import Settings
 from .soundness import findings
 from ..sources.tables import header
+
+# %% ../../nbs/pipeline/30_plan.ipynb #5c5df078
+def _check_candidates(graph: Graph, settings: Settings, knobs: dict[str, dict[str, Any]]) -> None:
+    "Every model type that the stock stage train is asked for exists; a stage of one's own knows its own."
+    stage, stock = graph.stages.get("train"), stock_stages().get("train")
+    if stage is None or stock is None or stage.module != stock.module:
+        return
+    known = model_type_names(settings)
+    if wrong := [name for name in knobs["train"]["candidates"] if name not in known]:
+        raise MlopsError("\n".join(f"train.candidates: no model type '{n}'{nearest(n, known)}" for n in wrong))
 
 # %% ../../nbs/pipeline/30_plan.ipynb #1e1eeee2
 @dataclass(frozen=True)
@@ -68,7 +78,7 @@ def prepare(
     columns = header(source_path(aim, settings.root), aim.data)
     if columns and (found := column_findings(aim, columns)):
         raise MlopsError("\n".join(f"charter {aim.name}, {aim.data.source}: {finding}" for finding in found))
-    knob_values(graph, aim.knobs, aim.sample)  # or an error, also about what only a sample run turns
+    _check_candidates(graph, settings, knob_values(graph, aim.knobs, aim.sample))  # or an error, also about what only a sample run turns
     layers, said = [aim.knobs], [w for word in words for w in ("-p", word)]
     if sample:
         settings = sample_settings(settings)
@@ -76,4 +86,6 @@ def prepare(
         said += ["--sample", str(sample)]
     if charter:
         said += ["--charter", str(charter)]
-    return Plan(settings, aim, graph, knob_values(graph, *layers, parse_knobs(graph, words)), tuple(said))
+    knobs = knob_values(graph, *layers, parse_knobs(graph, words))
+    _check_candidates(graph, settings, knobs)
+    return Plan(settings, aim, graph, knobs, tuple(said))

@@ -119,7 +119,7 @@ def _time_options(words: list[str], counts: list[int]) -> Iterator[Reading]:
     "Each way in which a column can be read as times."
     if sum(bool(_PERHAPS_DATE.search(w)) for w in words) * 2 < len(words):
         return
-    for firsts in ((None,), ("day", "month"), ("year",)):
+    for firsts in ((None,), ("day", "month", "year")):  # of two digits, the first ones may be the year
         ways = []
         for first in firsts:
             how = Reading(kind="datetime", first=first)
@@ -128,6 +128,22 @@ def _time_options(words: list[str], counts: list[int]) -> Iterator[Reading]:
         if ways:
             yield from ways
             return
+
+
+_COMPACT = re.compile(r"(?:19|20)\d{6}", re.ASCII)
+_ENOUGH_DATES = 3  # different ones: of numbers that begin like a year one in 27 is a date, and all of three are by design
+
+
+def _compact_dates(words: list[str], counts: list[int]) -> Seen | None:
+    "Dates of eight digits, where every one of them is in the calendar."
+    if not any(_COMPACT.fullmatch(w) for w in words[:20]):
+        return None
+    missing = _stray_words(words, counts, Reading(kind="datetime"))
+    bare = [w for w in words if w not in (missing or ())]
+    if missing is None or len(bare) < _ENOUGH_DATES or not all(_COMPACT.fullmatch(w) for w in bare):
+        return None
+    how = Reading(kind="datetime", missing=missing)
+    return Seen("datetime", f"times of eight digits ({bare[0]}){f'; {_in_words(how)}' * bool(missing)}", (how,))
 
 
 def _has_iso(words: list[str], missing: list[str]) -> bool:
@@ -167,6 +183,8 @@ def seen_in(
 
     if not words:
         return Seen("empty", "no value at all")
+    if dates := _compact_dates([w.strip() for w in words], counts):
+        return dates
     texts = pa.array(words, pa.string())
     if pc.all(pc.match_substring_regex(texts, _PLAIN)).as_py():
         return _plain_numbers(words, texts)
@@ -250,7 +268,8 @@ def _odd_times(words: list[str], counts: list[int]) -> Seen | None:
         )
     if options:
         example = next(w for w in words if w not in options[0].missing)
-        return Seen("datetime", f"is {example} with the day or the month first?", options)
+        *others, last = (f"the {how.first}" for how in options)
+        return Seen("datetime", f"is {example} with {', '.join(others)} or {last} first?", options)
     return None
 
 # %% ../../nbs/sources/05_readings.ipynb #70cfa463

@@ -31,6 +31,7 @@ from ..model.tasks.known import task_of
 from ..model.tasks.task import Answers
 from ..model.decision import cost_threshold, costs_of
 from ..model.rule import with_rule
+from ..model.entities import entity_codes, in_blocks
 from .train import Fit, answers_of, bounds_of, changed_params, cross_validate, features_of, fold_interval
 from .train import inner_folds, make_folds, make_model, scores_of, side_by_side, truth_of
 
@@ -299,12 +300,13 @@ def hold_contest(
     made: dict[str, Any],  # {"linear": ..., "tree": ...}
     min_gain: float = 0.001,  # see compare
     seed: int = 0,
+    together: np.ndarray | None = None,  # of the training rows, see make_folds
 ) -> Contest:
     "Compare single models and ensembles on the folds of the leaderboard."
     singles = single_models(result, made, problem.task, seed)
     tuned_names = [m["name"] for m in result["models"]]
     members = {n: singles[n] for n in (tuned_names if len(tuned_names) > 1 else singles)}
-    fold_of = make_folds(frame, problem, result["folds"], result["seed"])
+    fold_of = make_folds(frame, problem, result["folds"], result["seed"], together)
     fits = cross_validate(singles, frame, problem, fold_of)
     inner = {n: fits[n] for n in members}
     scores = {n: [f.scores[problem.metric] for f in done] for n, done in fits.items()}

@@ -30,7 +30,7 @@ from ..pipeline.stage import Figure, Input, Json, Model, Output, Table, picture_
 from ..model.problem import Problem
 from ..model.tasks.known import task_of
 from ..model.tasks.task import Answers
-from .split import identifies, row_position
+from ..model.entities import entities_of, entity_codes
 
 # %% ../../nbs/stages/060_train.ipynb #16b96cfc
 def able_candidates(
@@ -121,23 +121,42 @@ def make_folds(
     problem: Problem,  # the checked problem
     count: int = 5,  # number of folds, >= 2
     seed: int = 0,  # random state of the dealing
-) -> np.ndarray:  # n, the fold in which each row is tested: 0..count-1, or fewer where the rarest class has fewer rows
-    "Deal out the distinct rows by class; equal rows share a fold, unless they are different people (`stages.split`)."
-    features = problem.feature_names(frame.columns)
-    twins = pd.factorize(row_position(frame, features))[0] if identifies(frame, features) else np.arange(len(frame))
-    first = np.unique(twins, return_index=True)[1]
-    labels = frame[problem.target].iloc[first]
-    fewest = int(labels.value_counts().min()) if problem.kind.has_classes else len(first) // 2
+    together: np.ndarray | None = None,  # n, which rows are one thing (model.entities); None: those that are equal
+) -> np.ndarray:  # n, the fold in which each row is tested: 0..count-1, or fewer where the rarest class has fewer things
+    "Deal out things by class: rows of one thing share a fold."
+    target = frame[problem.target]
+    if together is None:
+        together = entities_of(frame, problem.feature_names(frame.columns)).codes
+    first, thing = np.unique(together, return_index=True, return_inverse=True)[1:]
     if len(first) < 4:
         few = f"{len(first)} distinct training rows are too few to compare models"
         raise MlopsError(f"{few}; bring more rows, or lower split.test_size and split.valid_size")
-    fold = np.empty(len(first), dtype=int)
-    for number, (_, tested) in enumerate(problem.kind.dealer(max(min(count, fewest), 2), seed).split(first, labels)):
+    if len(first) == len(frame) or len(first) > _MANY:
+        count = max(min(count, _fewest(target.iloc[first], problem)), 2)
+        fold = _dealt(problem.kind.dealer(count, seed).split(first, target.iloc[first]), len(first))[thing]
+    else:
+        count = max(min(count, _fewest(target[~pd.DataFrame({"of": target, "thing": thing}).duplicated()], problem)), 2)
+        fold = _dealt(problem.kind.dealer(count, seed, grouped=True).split(frame, target, together), len(frame))
+    _prove_folds(fold, target, problem)
+    return fold
+
+
+_MANY = 5_000  # above, things are dealt one by one: chance balances what they hold, and the greedy way takes minutes
+
+
+def _fewest(target: pd.Series, problem: Problem) -> int:
+    "As many folds as the rarest class allows."
+    return int(target.value_counts().min()) if problem.kind.has_classes else len(target) // 2
+
+
+def _dealt(splits: Iterable[tuple[Any, Any]], n: int) -> np.ndarray:
+    "The fold in which each of n is tested."
+    fold = np.zeros(n, dtype=int)
+    for number, (_, tested) in enumerate(splits):
         fold[tested] = number
-    _prove_folds(fold[twins], frame[problem.target], problem)
-    return fold[twins]
+    return fold
 
-
+# %% ../../nbs/stages/060_train.ipynb #2b45d987
 def inner_folds(
     frame: pd.DataFrame,  # rows to fit on
     problem: Problem,  # the checked problem

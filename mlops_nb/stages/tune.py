@@ -20,6 +20,7 @@ from sklearn.base import clone
 from ..base.errors import MlopsError, nearest
 from ..pipeline.stage import Figure, Input, Json, Model, Output, Table, picture_of, log
 from ..model.model_types import MODEL_TYPES, Range
+from ..model.entities import entity_codes
 from ..model.problem import Problem
 from .train import answers_of, bounds_of, features_of, fold_interval, scores_of, make_estimator, make_folds, side_by_side, truth_of
 

@@ -189,6 +189,19 @@ def test_few_rows_are_few_of_the_source(shop):
     assert pd.read_parquet(rows).note.notna().sum() == 200 and len(pd.read_parquet(rows)) == 900
 
 
+def test_what_comes_later_is_read_as_the_source_was(shop):
+    """The charter declares nothing, the file has decimal commas: the challenger's charter says so, for its services and batches."""
+    file = shop.settings.root / "shop.csv"
+    pd.read_csv(file).to_csv(file, sep=";", decimal=",", index=False)
+    shop.serve(1000)
+    done = shop.retrainer().retrain(HAND, shop.now)
+    assert done.state == "asked", done
+    (made,) = (shop.settings.home / "retraining" / "shop").glob("*/shop.yaml")
+    (how,) = load_charter(made).data.columns.values()
+    assert how.kind == "number" and how.decimal == "," and read_table(made.parent / "rows.parquet").wage.dtype == "float64"
+    assert not shop.charter.data.columns
+
+
 def test_a_worse_challenger_is_archived_and_the_champion_goes_on(shop):
     shop.serve(1000, by="wage")
     done = shop.retrainer(lambda *words: fit(*words, spoilt=True)).retrain(HAND, shop.now)

@@ -45,7 +45,29 @@ def test_what_was_written_is_read(tmp_path, numbers, times, encoding, separator,
     assert again.equals(made.frame), "what is written into the charter reads the same"
 
 
-@pytest.mark.parametrize("text, column", [("a;b\n1,234;x\n2;y\n", "a"), ("a;b\n03/04/2024;x\n05/06/2024;y\n", "a")])
+SHORT = {"day": "%d{0}%m{0}%y", "month": "%m{0}%d{0}%y", "year": "%y{0}%m{0}%d", None: "%Y%m%d"}
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    times=st.lists(st.datetimes(datetime(1975, 1, 1), datetime(2060, 1, 1)), min_size=1, max_size=20, unique_by=datetime.date),
+    first=st.sampled_from([*SHORT]), between=st.sampled_from("-/."), gap=st.sampled_from(["", "-", "n/a"]),
+)  # fmt: skip
+def test_short_dates_are_read_right_or_asked(tmp_path, times, first, between, gap):
+    written = [t.strftime(SHORT[first].format(between)) for t in times]
+    (file := tmp_path / "t.csv").write_text("\n".join(["when;b", *(f"{w};x" for w in [*written, gap]), ""]))
+    made = read(file)
+    if first is None and len(times) < 3:
+        assert made.columns["when"].kind in ("whole", "number") and not made.asked  # too few to tell dates from numbers
+        return
+    ways = [how.first for how in made.columns["when"].options]
+    assert first in ways and (len(ways) == 1) == (not made.asked)
+    told = read_table(file, Data(source="t.csv", columns={"when": made.columns["when"].options[ways.index(first)]}))
+    for table in [told] if made.asked else [told, made.frame]:
+        assert [t.date() for t in table["when"][:-1]] == [t.date() for t in times] and table["when"].isna().tolist()[-1]
+
+
+@pytest.mark.parametrize("text, column", [("a;b\n1,234;x\n2;y\n", "a"), ("a;b\n03/04/2024;x\n05/06/2024;y\n", "a"), ("a;b\n13.11.24;x\n14.11.24;y\n", "a")])
 def test_what_can_be_read_in_two_ways_is_asked(tmp_path, text, column):
     (file := tmp_path / "t.csv").write_text(text)
     with pytest.raises(MlopsError, match=rf"t\.csv: column '{column}': is .*say which in the charter, under data: columns:"):

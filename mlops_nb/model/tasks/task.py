@@ -93,12 +93,13 @@ class Task:
         self,
         count: int,  # of folds
         seed: int,
+        grouped: bool = False,  # whether some rows have to share a fold
     ) -> Any:  # of sklearn.model_selection
         "How rows are dealt into folds."
-        from sklearn.model_selection import KFold, StratifiedKFold
+        from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold
 
-        folds = StratifiedKFold if self.has_classes else KFold
-        return folds(count, shuffle=True, random_state=seed)
+        by_class, plain = (StratifiedGroupKFold, GroupKFold) if grouped else (StratifiedKFold, KFold)
+        return (by_class if self.has_classes else plain)(count, shuffle=True, random_state=seed)
 
     def estimator(
         self,
