@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['value_bits', 'row_position', 'identifies', 'own_position', 'Entities', 'joined', 'entities_of', 'entity_codes',
-           'in_blocks']
+           'in_blocks', 'units_of']
 
 # %% ../../nbs/model/33_entities.ipynb #13ff6f11
 from collections.abc import Iterable
@@ -139,8 +139,8 @@ def _named(frame: pd.DataFrame, name: str, salt: int = 0) -> np.ndarray:
 
 # %% ../../nbs/model/33_entities.ipynb #7ec7faec
 def entity_codes(
-    table: pd.DataFrame,  # the artifact entities: part and entity
-    *parts: str,  # train, valid
+    table: pd.DataFrame,  # the artifact entities: part, entity, unit
+    *parts: str,  # train, valid, test
 ) -> np.ndarray:  # of the rows of these parts, in their order
     "Which rows are one thing."
     return np.concatenate([table.loc[table["part"] == part, "entity"].to_numpy() for part in parts])
@@ -152,3 +152,12 @@ def in_blocks(
 ) -> pd.DataFrame:
     "The rows with those of one thing side by side, in the order of first rows."
     return frame.iloc[np.argsort(codes, kind="stable")].reset_index(drop=True)
+
+# %% ../../nbs/model/33_entities.ipynb #05c1c460
+def units_of(
+    table: pd.DataFrame,  # the artifact entities
+    part: str,  # train, valid or test
+) -> np.ndarray | None:  # n codes 0..; None where each row is a unit by itself
+    "Which rows of a part vary by chance together."
+    codes, distinct = pd.factorize(table.loc[table["part"] == part, "unit"])
+    return None if len(distinct) == len(codes) else codes

@@ -57,7 +57,8 @@ def gain(
         return mean_estimate(sign * (kind.each(name, y_true, new) - kind.each(name, y_true, old)), units)
 
     def apart(rows: Any) -> float:
-        return sign * float(np.subtract(*(kind.scores(_of(a, rows), y_true[rows], [name])[name] for a in (new, old))))
+        after, before = (kind.scores(_of(a, rows), y_true[rows], [name])[name] for a in (new, old))
+        return sign * (after - before)
 
     draws = [apart(rows) for rows in drawn(len(y_true), units, resamples, seed)]
     low, high = np.nanpercentile(draws, [2.5, 97.5])

@@ -20,6 +20,7 @@ from ..model.intervals import estimates
 from ..model.conform import feature_rows
 from ..pipeline.stage import Figure, Input, Json, Model, Output, Table, picture_of, log
 from ..base.text import in_figure, in_markdown
+from ..model.entities import units_of
 from ..model.problem import Problem
 from ..model.tasks.known import task_of
 from ..model.tasks.task import Answers
@@ -106,6 +107,12 @@ def bands(
         found["pr"].append(tp[reach] / np.maximum(tp[reach] + fp[reach], 1))
     return {"at": at} | {k: np.percentile(v, [2.5, 97.5], axis=0) for k, v in found.items()}
 
+# %% ../../nbs/stages/090_evaluate.ipynb #642cf581
+def _span(e: Estimate) -> dict[str, float | None]:
+    "value, low and high for JSON; None where undefined or unknown."
+    return {k: v for k, v in e.plain().items() if k in ("value", "low", "high")}
+
+
 # %% ../../nbs/stages/090_evaluate.ipynb #cd6957a5
 def check_criteria(
     success: list[Any],  # the charter's criteria: metric, at_least or at_most, reason
@@ -162,11 +169,6 @@ def mean_cost(
     if not problem.has_costs:
         return None
     return _span(mean_estimate(costs_of(y_true, picked, problem.costs, classes), units))
-
-
-def _span(e: Estimate) -> dict[str, float | None]:
-    "value, low and high for JSON; None where undefined or unknown."
-    return {k: v for k, v in e.plain().items() if k in ("value", "low", "high")}
 
 
 # %% ../../nbs/stages/090_evaluate.ipynb #52fa1b54
@@ -288,7 +290,8 @@ def evaluate(
     "How good the model is on rows that it has never seen."
     if problem.target not in test.columns:
         raise MlopsError(f"the test rows have no target column '{problem.target}'{nearest(problem.target, test.columns)}")
-    y_true, how = test[problem.target].to_numpy(), {"units": units, "resamples": resamples, "bins": bins, "seed": seed}
+    y_true = test[problem.target].to_numpy()
+    how: dict[str, Any] = {"units": units, "resamples": resamples, "bins": bins, "seed": seed}
     if not problem.kind.has_classes:
         return evaluate_regression(problem, y_true.astype(float), np.asarray(model.predict(feature_rows(model, test)), float), **how)
     if problem.kind.has_positive:

@@ -21,6 +21,7 @@ from ..model.decision import as_said
 from ..base.errors import MlopsError, nearest
 from ..model.conform import learn_schema, schema_table, with_types
 from ..model.entities import Entities, entities_of
+from ..stats.estimate import blocks
 from ..model.schema import Schema
 from ..pipeline.stage import Input, Json, Output, Table, log
 from ..model.problem import Problem
@@ -72,7 +73,7 @@ def parts_by_time(
     "The latest rows are test, those before them valid; rows of one moment stay together."
     if held_back + chosen_on >= 1:
         raise MlopsError(f"test_size {held_back:g} and valid_size {chosen_on:g} leave no training rows; make their sum less than 1")
-    moments = times if pd.api.types.is_numeric_dtype(times) else pd.to_datetime(times, errors="coerce", utc=True)
+    moments = _moments(times)
     if moments.isna().any():
         lost = times[moments.isna()].iloc[0]
         raise MlopsError(f"{moments.isna().sum():,} rows of '{times.name}' are no time (first: {lost!r}); expected numbers or dates such as 2026-01-31")
@@ -81,6 +82,11 @@ def parts_by_time(
     if valid_cut >= test_cut:
         raise MlopsError(f"the valid rows would start at {valid_cut}, not before the test rows at {test_cut}; set valid_from and test_from")
     return np.where(moments >= test_cut, "test", np.where(moments >= valid_cut, "valid", "train"))
+
+
+def _moments(times: pd.Series) -> pd.Series:
+    "Numbers, or moments; missing where a value is neither."
+    return times if pd.api.types.is_numeric_dtype(times) else pd.to_datetime(times, errors="coerce", utc=True)
 
 
 def _moment(text: str, like: pd.Series) -> Any:
@@ -245,7 +251,7 @@ class Division(NamedTuple):
     strategy: str  # hash, stratified, group or time
     gap: float  # largest difference between a class's share of a part and its share of all rows; 0 is exact
     twins: int  # distinct feature rows that are in more than one part
-    entities: pd.DataFrame  # part and entity of the train rows, then of the valid rows
+    entities: pd.DataFrame  # part, entity and unit of the train rows, then of the valid, then of the test rows
     rules: list[dict[str, Any]]  # demands that are not met and stop nothing: they are warnings of the run
     chance: float | None  # largest difference between a class's rows in a part and those asked for, in standard errors of a hash; None where there are no classes, or time divides
 
@@ -283,7 +289,8 @@ def split_rows(
     chance = None if labels is None or chosen == "time" else prove_chance(labels, part, things.position, test_size, valid_size)
     gap = 0.0 if labels is None else class_gap(labels, part)
     rules = twin_rules(both, things, chosen, twins) + near_rules(*(p[read] for p in pieces.values()))
-    shares = pd.concat([pd.DataFrame({"part": p, "entity": things.codes[part == p]}) for p in PARTS[:2]], ignore_index=True)
+    shares = pd.concat([pd.DataFrame({"part": p, "entity": things.codes[part == p]}) for p in PARTS], ignore_index=True)
+    shares["unit"] = shares["entity"] if chosen != "time" else np.concatenate([blocks(_moments(p[time]).to_numpy()) for p in pieces.values()])
     return Division(**pieces, strategy=chosen, gap=gap, twins=both, entities=shares, rules=rules, chance=chance)
 
 
