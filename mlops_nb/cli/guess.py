@@ -309,6 +309,8 @@ def guess_from(
     about = "It says whom a row is about, and several rows are about one."
     left_out |= {s.column: about for s in suggested if s.column not in (None, row_id)}
     if not set(frame.columns) - {target, row_id, *left_out}:
-        raise MlopsError(f"{data.name}: no column is left to learn '{target}' from: {'; '.join(f'{c}: {w}' for c, w in left_out.items()) or f'{row_id} identifies a row'}")
+        whys = "; ".join(f"{c}: {w}" for c, w in left_out.items()) or f"{row_id} identifies a row"
+        way = "bring columns that tell rows apart, or name another target: --target COLUMN"
+        raise MlopsError(f"{data.name}: no column is left to learn '{target}' from: {whys}; {way}")
     sensitive = [s for s in sensitive_columns(columns, frame, target) if s["column"] not in left_out]
     return Guess(len(frame), columns, target, why, task, sensitive, row_id, left_out, made, suggested)
