@@ -119,6 +119,20 @@ def table(frame: pd.DataFrame, **how: Any) -> None:
     st.dataframe(frame.map(lambda cell: in_csv(in_terminal(cell)) if isinstance(cell, str) else cell), hide_index=True, width="stretch", **how)
 
 
+def between(gaps: dict[str, dict[str, Any]]) -> None:
+    "Differences and ratios between groups: as seen, with an interval over all pairs, and what of it is chance."
+    rows = {}
+    for name, gap in gaps.items():
+        span = Span.model_validate({k: gap.get(k) for k in ("value", "low", "high")})
+        ends = " and ".join(in_markdown(gap[k]) for k in ("lowest", "highest") if gap.get(k))
+        rest = [number(gap[k]) if gap.get(k) is not None else "-" for k in ("debiased", "chance")]
+        rows[in_markdown(name)] = [number(span.value), interval(span) or "-", *rest, ends]
+    if rows:
+        st.table(pd.DataFrame.from_dict(rows, orient="index", columns=["seen", "95% interval", "without chance", "of equal groups", "between"]), border="horizontal")
+        st.caption("Differences: 0 is equal treatment; ratios: 1 is. The largest of several gaps is there by chance too: the interval holds for all pairs of groups at once, "
+                   "*without chance* is the gap less what chance adds, *of equal groups* what groups of these sizes would show that are treated alike.")
+
+
 def number(value: float | None, digits: int = 3) -> str:
     return "undefined" if value is None else f"{value:.{digits}f}"
 

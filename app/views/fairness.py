@@ -5,7 +5,7 @@ import re
 import altair as alt
 import pandas as pd
 import streamlit as st
-from common import BLUE, GREY, badge, chosen, interval, message, number, table
+from common import BLUE, GREY, badge, between, chosen, interval, message, number, table
 
 from mlops_nb.base.text import in_markdown
 from mlops_nb.registry.evidence import Span
@@ -25,7 +25,7 @@ MEASURES = {
 def verdict(rule: dict) -> tuple[str, str]:
     "Icon and word for a rule: a gate stops a version, the others warn."
     if rule["passed"] is None:
-        return ":gray[:material/help:]", "can't be judged"
+        return ":gray[:material/help:]", "cannot say"
     if rule["passed"]:
         return ":green[:material/check_circle:]", "passed"
     return (":red[:material/cancel:]", "failed") if rule["gate"] else (":orange[:material/warning:]", "warning")
@@ -57,7 +57,9 @@ def figures(groups: dict, measures: list[str]) -> pd.DataFrame:
     "One line a group, each figure with its interval."
     def cell(found: dict | None) -> str:
         span = Span.model_validate(found or {})
-        return (number(span.value) + (f"  ({interval(span)})" if interval(span) else "")).replace("-", "−")  # a hyphen begins a formula
+        shrunk = (found or {}).get("shrunk")
+        beside = "; ".join(filter(None, [interval(span), "" if shrunk is None else f"shrunk {number(shrunk)}"]))
+        return (number(span.value) + (f"  ({beside})" if beside else "")).replace("-", "−")  # a hyphen begins a formula
 
     return pd.DataFrame([{"group": g, "rows": f["n"], **{m: cell(f[m]) for m in measures if m in f}} for g, f in groups.items()])
 
@@ -91,8 +93,10 @@ if failed:
     st.error(f"{len(failed)} gate{'s' * (len(failed) > 1)} failed: this version can't be promoted.", icon=":material/block:")
 elif warned:
     st.warning(f"No gate failed; {len(warned)} warning{'s' * (len(warned) > 1)} to know about.", icon=":material/warning:")
+elif any(r["passed"] is None and r["gate"] for r in audit["rules"]):
+    st.info("No gate failed, but the test rows can't decide every gate: a person does, and no program promotes this version.", icon=":material/help:")
 elif any(r["passed"] is None for r in audit["rules"]):
-    st.info("No rule is broken, but not every rule can be judged.", icon=":material/help:")
+    st.info("No rule is broken, but the test rows can't decide every rule.", icon=":material/help:")
 elif audit["rules"]:
     st.success("Every rule is met.", icon=":material/check_circle:")
 for one in sorted(audit["rules"], key=lambda r: (r["passed"] is not False, not r["gate"])):
@@ -103,13 +107,20 @@ if not audit["rules"]:
 st.subheader("Group by group")
 measures = measures_of(audit["by"])
 measure = st.segmented_control("Figure", measures, default=measures[0], format_func=in_markdown, required=True, key="measure")
-st.caption(f"{MEASURES[measure].capitalize() if measure in MEASURES else in_markdown(measure)}. On the test rows; figures that stand on fewer than {audit['min_group']} people are grey: read them with care.")
+small = f"figures that stand on fewer than {audit['min_group']} people are grey: read them with care; shrunk is the figure nearer to everybody's, the more the fewer people it stands on."
+st.caption(f"{MEASURES[measure].capitalize() if measure in MEASURES else in_markdown(measure)}. On the test rows; {small}")
 names = sorted(audit["by"], key=[s.name for s in problem.sensitive].index)
 for tab, name in zip(st.tabs([in_markdown(n.replace("_", " ")) for n in names]), names, strict=True):
     part = {**audit["by"][name], "groups": dict(sorted(audit["by"][name]["groups"].items(), key=in_order))}
     with tab:
         st.altair_chart(groups_chart(part["groups"], measure).properties(height=40 * len(part["groups"]) + 70), width="stretch")
         table(figures(part["groups"], measures))
-        between = {m: Span.model_validate(found) for m, found in part["metrics"].items()}
-        shown = [f"{in_markdown(m)} {number(span.value)}" + (f" ({interval(span)})" if interval(span) else "") for m, span in between.items()]
-        st.caption("Between the groups: " + " · ".join(shown) + ". Differences: 0 is equal treatment; ratios: 1 is.")
+        between(part["metrics"])
+
+if data := audit.get("data"):
+    st.subheader("The rows that were learnt from")
+    for name, rows in data.items():
+        st.markdown(f"**{in_markdown(name.replace('_', ' '))}**: " + (in_markdown(" ".join(rows["said"])) or "nothing uneven was found."))
+        if there := rows.get("representation"):
+            shares = [{"group": in_markdown(g), "rows": one["n"], "share": f"{one['share']:.1%}  ({one['low']:.1%} to {one['high']:.1%})", "in the population": f"{one['asked']:.1%}"} for g, one in there["groups"].items()]
+            st.table(pd.DataFrame(shares), border="horizontal")

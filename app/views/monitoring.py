@@ -6,7 +6,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 import streamlit as st
-from common import BLUE, GREY, ORANGE, badge, chosen, command, number, table
+from common import BLUE, GREY, ORANGE, badge, between, chosen, command, number, table
 
 from mlops_nb.base.charter import load_charter
 from mlops_nb.base.errors import MlopsError
@@ -257,3 +257,4 @@ if part:
                 rates = list(next(iter(part.groups[group]["rates"].values())))
                 rate = st.segmented_control("Figure", rates, default=rates[0], format_func=in_markdown, required=True, key=f"rate of {group}")
                 st.altair_chart(groups_chart(history, group, rate), width="stretch")
+                between(part.groups[group].get("gaps") or {})

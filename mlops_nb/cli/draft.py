@@ -76,13 +76,16 @@ def _costs_and_fairness(task: TargetTask, sensitive: list[dict[str, Any]]) -> li
     if TASKS[task.name].has_positive:
         lines += ["# What one wrong decision costs, in any one unit: the threshold follows from it. Equal costs put it at a probability of 0.5.",
                   "costs:", "  false_positive: 1.0", "  false_negative: 1.0", ""]  # fmt: skip
-    lines += ["# Groups that every report compares. GUESS by the columns' names; a number is cut into bands at bins.", f"sensitive:{'' if sensitive else ' []'}"]
+    lines += ["# Groups that every report compares. GUESS by the columns' names; a number is cut into bands at bins; population: {Female: 0.5, Male: 0.5}",
+              "# says who should be among the rows, and reports tell where they differ.", f"sensitive:{'' if sensitive else ' []'}"]
     lines += [f"  - {_text(one)}" for one in sensitive]
     if TASKS[task.name].has_positive:
         by = sensitive[0]["name"] if sensitive else "sex"
         lines += ["# Demands on how groups are treated; with gate: true a model that misses one is rejected. None to begin with, for example:", "fairness: []",
                   "#  - metric: equal_opportunity_ratio  # of those who are positive, the share found, smallest group against largest",
-                  f"#    by: {by}", "#    at_least: 0.8", "#    gate: true", "#    reason: The four-fifths rule."]  # fmt: skip
+                  f"#    by: {by}", "#    at_least: 0.8", "#    gate: true",
+                  "#    undecided: person  # who decides where the rows can't say: person, accept or reject",
+                  "#    reason: The four-fifths rule."]  # fmt: skip
     return lines
 
 # %% ../../nbs/cli/17_draft.ipynb #1b6cc8b9

@@ -496,13 +496,11 @@ def settle(
 ) -> str:  # what was done, in words; empty: there is no automatic test
     "Let the automatic test's verdict act: a challenger that has won is promoted, one that hasn't is archived, and one of which nothing is certain goes on."
     from mlops_nb.loop.experiments import act, look
-
     settings, name, test = retrainer.settings, retrainer.name, running_test(retrainer.settings.home, retrainer.name)
     if test is None or not test.name.startswith(_TEST):
         return ""
     found, number = look(settings, test), test.arms["challenger"]
-    said = f"experiment {test.name}: {'; '.join(found.verdict.reasons)}"
-    done = act(settings, test, found, "retraining")
+    said, done = f"experiment {test.name}: {'; '.join(found.verdict.reasons)}", act(settings, test, found, "retraining")
     if found.verdict.action == "stop":
         promote(settings.registry_uri, name, number, "archived", by="retraining", reason=said)
         retrainer.say("retraining", f"version {number} is archived: {said}", state="not better", version=number, retraining=test.name.removeprefix(_TEST))

@@ -98,5 +98,6 @@ def groups_of(
             enough = len(part.y_true) >= rules.min_labels
             found = by_group(part.y_true, part.y_pred[part.known], label[part.known]) if enough else by_group(None, part.y_pred, label)
             rates = {group: _told(rate) for group, rate in found.rates.items()}
-            made[feature.name] = {"labelled": enough, "rates": rates, "gaps": _told(found.gaps), "small": found.small}
+            gaps = {name: gap.plain() for name, gap in found.gaps.items()}
+            made[feature.name] = {"labelled": enough, "rates": rates, "shrunk": plain(found.shrunk), "gaps": gaps, "small": found.small}
     return made

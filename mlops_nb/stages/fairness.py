@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['RATES', 'Measure', 'sensitive_groups', 'decision_measures', 'rate_by_group', 'audit_groups', 'judge_gap',
-           'check_rules', 'data_bias', 'audit', 'group_table', 'plot_audit']
+           'check_rules', 'data_bias', 'audit', 'group_table', 'gap_table', 'plot_audit']
 
 # %% ../../nbs/stages/110_fairness.ipynb #3c8b8015
 from typing import Annotated, Any
@@ -42,7 +42,7 @@ def sensitive_groups(
     order += ["unknown"] * ("unknown" in set(labels))
     return labels.map({name: i for i, name in enumerate(order)}).to_numpy(int), order
 
-# %% ../../nbs/stages/110_fairness.ipynb #48eb434a
+# %% ../../nbs/stages/110_fairness.ipynb #c4552151
 #: Each rate: of which people (truly positive, truly negative or all) it is a share, and in words.
 RATES = {
     "selection_rate": ("n", "picked, of all"),
@@ -89,7 +89,7 @@ def _told(rate: Rate, n: np.ndarray, persons: bool) -> list[dict[str, float | No
     lines = [dict(zip(told, line, strict=True)) for line in zip(*told.values(), strict=True)]
     return [{k: round(float(v), 6) if np.isfinite(v) and some else None for k, v in line.items()} for line, some in zip(lines, n, strict=True)]
 
-# %% ../../nbs/stages/110_fairness.ipynb #b965c7f8
+# %% ../../nbs/stages/110_fairness.ipynb #83648675
 def _decisive(about: tuple[str, ...], how: str, groups: dict[str, dict[str, Any]]) -> dict[str, Any]:
     "Which rate decides a metric, and between which groups."
     found = []
@@ -127,7 +127,7 @@ def audit_groups(
             metrics[f"{family}_{how}"] = gap.plain() | ends
     return {"groups": groups, "metrics": metrics}
 
-# %% ../../nbs/stages/110_fairness.ipynb #f072de0a
+# %% ../../nbs/stages/110_fairness.ipynb #f9045fb0
 _WORDS = {
     "selection_rate": "the model picks {low} of {lowest} and {high} of {highest}",
     "true_positive_rate": "of those who are {positive}, the model finds {low} among {lowest} and {high} among {highest}",
@@ -168,11 +168,11 @@ def judge_gap(
     else:
         passed, end = {"accept": True, "reject": False}.get(undecided), "cannot say"
         if ends:
-            end += f", the bound is inside the interval; equal groups of these sizes would show {found['chance']:.3g}"
+            end += ", the bound is inside the interval; equal groups of these sizes would show {chance:.3g}, and without what chance adds it is {debiased:.3g}".format(**found)
     value = "undefined on these rows" if not ends else "{value:.3g} (95% interval {low:.3g} to {high:.3g} over all pairs of groups)".format(**found)
     return {"passed": passed, "sure": len(set(ends)) == 1, "message": f"{value}, {asked}: {end}"}
 
-
+# %% ../../nbs/stages/110_fairness.ipynb #56564d0a
 def check_rules(
     rules: list[Any],  # the charter's: metric, by, at_least or at_most, gate, undecided, reason
     by: dict[str, dict[str, Any]],  # {sensitive feature: audit}
@@ -194,7 +194,7 @@ def check_rules(
         verdicts.append({"metric": rule.metric, "by": rule.by, "sense": sense, "bound": bound, **span, **verdict, "gate": rule.gate, "reason": rule.reason, "message": message})
     return verdicts
 
-# %% ../../nbs/stages/110_fairness.ipynb #af80cb4d
+# %% ../../nbs/stages/110_fairness.ipynb #71915faa
 def data_bias(
     problem: Problem,
     learnt: pd.DataFrame,  # raw rows with target and sensitive columns
@@ -207,7 +207,7 @@ def data_bias(
     for feature in problem.sensitive:
         codes, names = sensitive_groups(learnt, feature)
         part = _rows_by_group(problem, feature, learnt, codes, names, {"draws": resamples, "seed": seed})
-        found[feature.name] = part | {"said": _data_words(part, names)}
+        found[feature.name] = part | {"said": _data_words(part, names, list(feature.population))}
     return found
 
 
@@ -231,9 +231,11 @@ def _rows_by_group(problem: Problem, feature: Any, learnt: pd.DataFrame, codes: 
     }  # fmt: skip
 
 
-def _data_words(part: dict[str, Any], names: list[str]) -> list[str]:
-    "What is uneven, a sentence each; the strongest first."
+def _data_words(part: dict[str, Any], names: list[str], asked: list[str]) -> list[str]:
+    "What is uneven, a sentence each."
     said, there, labels = [], part["representation"], part["labels"]
+    if strange := [g for g in names if asked and g not in asked and g != "unknown"]:
+        said.append(f"The charter's population names {', '.join(asked)}; the rows have {', '.join(strange[:5])} as well, which take no part.")
     for g in there["off"] if there else []:
         one = there["groups"][g]
         said.append(f"{g} is {one['share']:.1%} of the training rows ({one['low']:.1%} to {one['high']:.1%}) and {one['asked']:.1%} of the population.")
@@ -266,7 +268,7 @@ def audit(
     "How the model treats the groups that the charter names."
     if group is not None and group not in test.columns:
         raise MlopsError(f"the rows have no column '{group}' that says whose rows they are{nearest(group, test.columns)}")
-    how = {"min_group": min_group, "resamples": resamples, "seed": seed, "persons": None if group is None else test[group].astype(str).to_numpy()}
+    how: dict[str, Any] = {"min_group": min_group, "resamples": resamples, "seed": seed, "persons": None if group is None else test[group].astype(str).to_numpy()}
     groups = {s.name: sensitive_groups(test, s) for s in problem.sensitive}
     if problem.kind.has_positive:
         if threshold is None or problem.positive is None:
@@ -311,6 +313,19 @@ def _text(span: dict[str, Any]) -> str:
         return "undefined"
     return "{value:.3g}".format(**span) + ("" if span["low"] is None else " ({low:.3g} to {high:.3g})".format(**span))
 
+
+# %% ../../nbs/stages/110_fairness.ipynb #80842dc7
+def gap_table(
+    result: dict[str, Any],  # the `fairness_audit` artifact
+) -> pd.DataFrame:  # one line a difference or ratio
+    "Differences and ratios: as seen with their intervals, without what chance adds, and what equal groups would show."
+    lines = []
+    for feature, found in result["by"].items():
+        for metric, gap in found["metrics"].items():
+            ends = f"{gap['lowest']} and {gap['highest']}" if gap["lowest"] is not None else ""
+            chance = {said: "undefined" if gap[k] is None else f"{gap[k]:.3g}" for said, k in (("without chance", "debiased"), ("equal groups show", "chance"))}
+            lines.append({"by": feature, "metric": metric, "seen": _text(gap), **chance, "between": ends})
+    return pd.DataFrame(lines)
 
 # %% ../../nbs/stages/110_fairness.ipynb #e7da49eb
 def plot_audit(

@@ -32,7 +32,7 @@ def statement(
         lines += [f"| costs | false positive {p.costs.false_positive:g}, false negative {p.costs.false_negative:g}: pick from a probability of {cost_threshold(p.costs):.2f} |"]
     lines += [f"| costs | {in_markdown(t)}, decided {in_markdown(d)}: {cost:g} |" for t, row in p.costs.matrix.items() for d, cost in row.items()]
     lines += [f"| sensitive | {in_markdown(s.name)}{_bands(s)} |" for s in p.sensitive]
-    lines += [f"| fairness, {'gate' if f.gate else 'warning'} | {f.metric} by {in_markdown(f.by)} {_bound(f)}. {in_markdown(f.reason)} |" for f in p.fairness]
+    lines += [f"| fairness, {'gate' if f.gate else 'warning'} | {f.metric} by {in_markdown(f.by)} {_bound(f)}{_undecided(f)}. {in_markdown(f.reason)} |" for f in p.fairness]
     lines += [f"| policy | {in_markdown(p.policy)} |"] if p.policy else []
     lines += [f"| no feature | {in_markdown(c)}: {in_markdown(why)} |" for c, why in p.exclude.items()]
     return "\n".join(lines)
@@ -42,8 +42,14 @@ def _bound(rule: Any) -> str:
     return f"at least {rule.at_least:g}" if rule.at_least is not None else f"at most {rule.at_most:g}"
 
 
+def _undecided(rule: Any) -> str:
+    return "" if rule.undecided == "person" else f", {rule.undecided} what the rows can't decide"
+
+
 def _bands(feature: Sensitive) -> str:
-    return "" if feature.bins is None else f" ({in_markdown(feature.column)}: {', '.join(band_labels(feature.bins))})"
+    bands = "" if feature.bins is None else f" ({in_markdown(feature.column)}: {', '.join(band_labels(feature.bins))})"
+    asked = ", ".join(f"{in_markdown(g)} {share:.0%}" for g, share in feature.population.items())
+    return bands + (f"; in the population {asked}" if asked else "")
 
 
 def _licence(p: Problem) -> str:

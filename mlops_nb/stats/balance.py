@@ -70,15 +70,25 @@ def _chance(n: np.ndarray, asked: np.ndarray, seed: int) -> float:
     return float((1 + far.sum()) / 2001)
 
 # %% ../../nbs/stats/36_balance.ipynb #e8cd8ad5
+_MOST = 50  # values and groups that are told apart
+
+
+def _common(codes: np.ndarray, least: int = 1) -> np.ndarray:  # (n,)
+    "The most frequent codes, those of fewer than `least` rows and all others taken together."
+    count = np.bincount(codes)
+    few = count < max(least, np.sort(count)[-_MOST:].min())
+    return np.where(few[codes], 0, codes + 1)
+
+
 def _levels(column: pd.Series, bands: int = 10, least: int = 20) -> np.ndarray:  # (n,) code
     "A column as few values, each of enough rows."
+    if pd.api.types.is_datetime64_any_dtype(column):
+        column = (column - column.min()).dt.total_seconds()
     if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column) and column.nunique() > bands:
         number = column.to_numpy(float, na_value=np.nan)
         edges = np.unique(np.nanquantile(number, np.linspace(0, 1, bands + 1)[1:-1]))
         return np.where(np.isnan(number), len(edges) + 1, np.searchsorted(edges, number, side="right"))
-    codes = pd.factorize(column.astype(object), use_na_sentinel=False)[0]
-    rare = np.bincount(codes) < least
-    return np.where(rare[codes], 0, codes + 1)
+    return _common(pd.factorize(column.astype(object), use_na_sentinel=False)[0], least)
 
 
 def association(
@@ -87,7 +97,7 @@ def association(
 ) -> tuple[float, float]:  # Cramér's V, 0 to 1, and the p-value of independence
     "How much a column says about the group (Bergsma 2013); 0 where either has one value only."
     levels = np.unique(_levels(column), return_inverse=True)[1]
-    groups = np.unique(codes, return_inverse=True)[1]
+    groups = np.unique(_common(codes), return_inverse=True)[1]
     r, k, n = int(levels.max()) + 1, int(groups.max()) + 1, len(groups)
     if r < 2 or k < 2:
         return 0.0, 1.0

@@ -9,13 +9,12 @@ __all__ = ['UNKNOWN', 'RATES', 'FAMILIES', 'Rate', 'shares', 'means', 'worth', '
 # %% ../../nbs/stats/35_gaps.ipynb #c02373ab
 import math
 from collections.abc import Iterator, Mapping
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import optimize, stats
 
-from .estimate import Estimate, share_of, wilson
+from .estimate import Estimate, wilson
 from .quality import as_bools, as_column
 
 # %% ../../nbs/stats/35_gaps.ipynb #bf4f7e60
@@ -171,12 +170,35 @@ def _ends(rate: Rate, z: float = 2.0) -> tuple[np.ndarray, np.ndarray]:  # (grou
     return rate.x[a] - rate.x <= np.hypot(down[a], up), rate.x - rate.x[b] <= np.hypot(down, up[b])
 
 
-@lru_cache(10_000)
-def _of_two(high: int, low: int, level: float) -> float:
-    "Critical value of the highest of `high` groups less the lowest of `low` others."
+def _between(x: np.ndarray, variance: np.ndarray) -> float:
+    "Variance between groups, without what chance adds (DerSimonian and Laird 1986); 0 where chance explains all."
+    weight = 1 / variance
+    over = float(weight @ (x - weight @ x / weight.sum()) ** 2) - (len(x) - 1)
+    return max(0.0, over / float(weight.sum() - (weight @ weight) / weight.sum())) if len(x) > 1 else 0.0
+
+
+def _behind(rate: Rate, some: np.ndarray, way: int) -> np.ndarray:
+    "How many standard errors each of some groups is likely to be behind the first of them; 0 for all that chance explains."
+    x, size = way * rate.x[some], rate.size[some]
+    middle = float(x @ size / size.sum())
+    variance = (abs(middle) * (1 - abs(middle)) if rate.share else 1.0) / size
+    if (variance <= 0).any():
+        return np.zeros(len(x))
+    between = _between(x, variance)
+    likely = middle + (x - middle) * between / (between + variance)
+    return (likely.max() - likely) / np.sqrt(variance)
+
+
+def _of_two(
+    high: np.ndarray,  # of each group near the top, how many standard errors it is behind
+    low: np.ndarray,  # of each group near the bottom
+    levels: tuple[float, ...],
+) -> list[float]:
+    "Critical values, at each level, of the highest of some groups less the lowest of others."
     x = np.linspace(-9, 9, 2001)
-    first = high * stats.norm.pdf(x) * stats.norm.cdf(x) ** (high - 1)
-    return optimize.brentq(lambda q: np.trapezoid(first * stats.norm.sf(x - q) ** low, x) - level, -8, 16) / math.sqrt(2)
+    first, last = (np.exp(sum(stats.norm.logcdf(x[:, None] + part).sum(axis=1) for part in np.array_split(back, 1 + len(back) // 500))) for back in (high, low))
+    step, middle = np.diff(first), (x[1:] + x[:-1]) / 2
+    return [optimize.brentq(lambda q, level=level: step @ np.interp(q - middle, x, last) - level, -8, 16) / math.sqrt(2) for level in levels]
 
 # %% ../../nbs/stats/35_gaps.ipynb #ccca9f1f
 class Gap(NamedTuple):
@@ -203,7 +225,7 @@ class Gaps(NamedTuple):
 
 UNKNOWN = Gap(*[math.nan] * 6)
 
-
+# %% ../../nbs/stats/35_gaps.ipynb #462c37f3
 class _Found(NamedTuple):
     "Of one rate: both gaps but for chance, and the gaps of each draw."
 
@@ -217,9 +239,9 @@ def _of_rate(rate: Rate, level: float, near: float, draws: int, seed: int) -> _F
     "Gaps of one rate; `near` is the level of the end towards equality."
     top, bottom, size = _drawn(rate, draws, seed)
     z, half = (float(q) for q in np.quantile(_told_apart(rate, top, bottom, size), [near, 0.5], method="higher"))
-    if _difference(rate, z) > 0:  # not all equal: who can be extreme?
-        high, low = (int(side.sum()) for side in _ends(rate))
-        z, half = (min(q, max(_of_two(high, low, p), 0.0)) for q, p in ((z, (1 + near) / 2), (half, 0.5)))
+    if _difference(rate, z) > 0:  # not all equal: who can be extreme? 1.5% of the 4%, the far end has 2.5%
+        high, low = (_behind(rate, side, way) for side, way in zip(_ends(rate), (1, -1), strict=True))
+        z, half = (min(q, max(two, 0.0)) for q, two in zip((z, half), _of_two(high, low, ((5 + 3 * near) / 8, 0.5)), strict=True))
     far, most, least = stats.norm.isf((1 - level) / 2), float(rate.x.max()), float(rate.x.min())
     top, bottom = top.max(axis=1), bottom.min(axis=1)
     difference = (most - least, max(0.0, _difference(rate, z)), _difference(rate, far, far=True), max(0.0, _difference(rate, half)))
@@ -239,14 +261,15 @@ def gaps(
     known = [rate.known for rate in rates]
     if any(len(rate.x) < 2 for rate in known):
         return Gaps(UNKNOWN, UNKNOWN)
-    found = [_of_rate(rate, level, level ** (1 / len(rates)), draws, seed + i) for i, rate in enumerate(known)]
-    apart, part = np.max([f.apart for f in found], axis=0), np.min([f.part for f in found], axis=0)
-    return Gaps(
-        Gap(*np.max([f.difference for f in found], axis=0), apart.mean(), np.quantile(apart, level)),
-        Gap(*np.min([f.ratio for f in found], axis=0), part.mean(), np.quantile(part, 1 - level)),
-    )
+    near = (level + (1 - level) / 5) ** (1 / len(rates))  # 96%: counts are whole and draws are some, and together they are to keep 95%
+    found = [_of_rate(rate, level, near, draws, seed + i) for i, rate in enumerate(known)]
+    some = min(len(f.apart) for f in found)  # draws that each rate has
+    apart, part = np.max([f.apart[:some] for f in found], axis=0), np.min([f.part[:some] for f in found], axis=0)
+    most, least = (np.max([f.difference for f in found], axis=0).tolist(), np.min([f.ratio for f in found], axis=0).tolist())
+    chance = [float(apart.mean()), float(np.quantile(apart, level))], [float(part.mean()), float(np.quantile(part, 1 - level))]
+    return Gaps(Gap._make([*most, *chance[0]]), Gap._make([*least, *chance[1]]))
 
-# %% ../../nbs/stats/35_gaps.ipynb #b7a3e3b4
+# %% ../../nbs/stats/35_gaps.ipynb #058c7ae1
 def shrunk(
     rate: Rate,  # shares
 ) -> np.ndarray:  # (groups,); nan where a group has nobody
@@ -258,15 +281,13 @@ def shrunk(
     spread = middle * (1 - middle)
     if spread <= 0:
         return rate.x.copy()
-    weight = size / spread
-    over = float(weight @ (x - middle) ** 2) - (len(x) - 1)
-    between = over / float(weight.sum() - (weight @ weight) / weight.sum())
+    between = _between(x, spread / size)
     if between <= 0:
         return np.where(np.isfinite(rate.x), middle, np.nan)
     prior = max(spread / between - 1, 0.0)
     return (rate.x * rate.size + middle * prior) / (rate.size + prior)
 
-# %% ../../nbs/stats/35_gaps.ipynb #ee46748c
+# %% ../../nbs/stats/35_gaps.ipynb #03b4f509
 #: Each rate, and of whom it is a share: of all, of the truly positive, of the truly negative.
 RATES = {"selection_rate": "all", "true_positive_rate": "positive", "false_positive_rate": "negative", "accuracy": "all"}
 #: What fairlearn's differences and ratios are about.
@@ -318,6 +339,14 @@ def gaps_of(
             made[f"{name}_difference"], made[f"{name}_ratio"] = gaps(*(rates[one] for one in about), level=level, draws=draws, seed=seed)
     return made
 
+# %% ../../nbs/stats/35_gaps.ipynb #18c22cfc
+def _estimates(rate: Rate, n: np.ndarray, level: float) -> list[Estimate]:
+    "Shares with Wilson's intervals, one for each group."
+    low, high = wilson(rate.x, n, level)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        error = np.sqrt(rate.x * (1 - rate.x) / n)
+    return [Estimate(float(x), float(a), float(b), int(k), float(e)) for x, a, b, k, e in zip(rate.x, low, high, n, error, strict=True)]
+
 
 def by_group(
     y_true: Any,  # (n,) bool; None before labels come
@@ -333,7 +362,8 @@ def by_group(
     counts = counts_of(real, picked, codes, len(names))
     found = {rate: shares(*both) for rate, both in counts.items()}
     drawn = {rate: shrunk(each) for rate, each in found.items()}
-    rates = {str(g): {rate: share_of(int(hits[i]), int(n[i]), level) for rate, (hits, n) in counts.items()} for i, g in enumerate(names)}
+    told = {rate: _estimates(each, counts[rate][1], level) for rate, each in found.items()}
+    rates = {str(g): {rate: each[i] for rate, each in told.items()} for i, g in enumerate(names)}
     beside = {str(g): {rate: float(each[i]) for rate, each in drawn.items()} for i, g in enumerate(names)}
     small = [g for g, each in rates.items() if any(e.n < min_group for e in each.values())]
     return Groups(rates, beside, {name: gap for name, gap in gaps_of(found, level).items() if not math.isnan(gap.value)}, small)

@@ -44,7 +44,7 @@ STATED = {
     "name": "income", "title": "Who earns much?", "goal": "An example.", "task": "binary", "target": "income", "positive": ">50K", "metric": "roc_auc",
     "secondary": ["recall"], "data": {"source": "package:income.parquet", "licence": "CC BY 4.0"}, "exclude": {"fnlwgt": "weight"},
     "success": [{"metric": "roc_auc", "at_least": 0.8, "reason": "Worse isn't worth it."}],
-    "sensitive": [{"name": "sex", "column": "sex"}, {"name": "age_band", "column": "age", "bins": [25, 45]}],
+    "sensitive": [{"name": "sex", "column": "sex", "population": {"Female": 0.4, "Male": 0.6}}, {"name": "age_band", "column": "age", "bins": [25, 45]}],
     "fairness": [
         {"metric": "equal_opportunity_ratio", "by": "sex", "at_least": 0.2, "gate": True, "reason": "Found about equally often."},
         {"metric": "demographic_parity_ratio", "by": "sex", "at_least": 0.99, "gate": False, "reason": "Said, no gate."},
@@ -63,7 +63,7 @@ def registered(uri: str, stated: dict, estimator, kind: str = "tree") -> Version
     parts = {
         "problem": problem.model_dump(mode="json"), "schema": form.model_dump(mode="json"), "origin": {"name": "income.parquet", "rows": 2400, "sha256": "ab" * 32},
         "decision": {"chosen": type(estimator).__name__, "why": "It is the only one.", "threshold": threshold, "params": {}}, "tuned": {},
-        "evaluation": evaluate(problem, model, test, threshold, resamples=100), "fairness_audit": audit(problem, model, test, threshold, resamples=200, min_group=5),
+        "evaluation": evaluate(problem, model, test, threshold, resamples=100), "fairness_audit": audit(problem, model, test, threshold, resamples=200, min_group=5, learnt=train),
         "explanation": explain(problem, model, known, conform(test, form), threshold, rows=20, background=20)[0],
     }  # fmt: skip
     background = plain_rows(conform(background_rows(model, known, 20, positive=problem.positive), form))
@@ -149,6 +149,9 @@ def test_pages_of_a_version_in_staging_and_in_production(staged):
     assert "No gate failed; 1 warning" in said and "equal_opportunity_ratio by sex** · passed · gate" in said and "demographic_parity_ratio by sex** · warning" in said
     assert list(fairness.dataframe[0].value["group"]) == ["Female", "Male"] and list(fairness.dataframe[1].value["group"]) == ["under 25", "25 to 44", "45 and over"]
     assert [t.label for t in fairness.tabs] == ["sex", "age band"]
+    gaps = fairness.table[0].value
+    assert list(gaps.columns) == ["seen", "95% interval", "without chance", "of equal groups", "between"] and len(gaps) == 6
+    assert "The rows that were learnt from" in said and "group can be told from" in said and "60.0%" in str(fairness.table[2].value)
 
     promote(uri(), "income", 1, by="ada", reason="looks right")
     import streamlit as st
@@ -211,6 +214,15 @@ def test_a_rejected_version_says_why_and_is_not_hidden(home):
     assert "Not in use" in text(page("predictions"))
     said = text(page("monitoring"))
     assert "none is in staging or in production" in said and "mlops-nb serve" not in said
+
+
+def test_an_undecided_gate_is_said(home):
+    """Neither passed nor failed: a person decides, and the page says so."""
+    close = {**STATED, "fairness": [{**STATED["fairness"][0], "at_least": 0.95}]}
+    assert registered(uri(), close, boosted()).phase == "staging"
+    said = text(page("fairness"))
+    assert "cannot say · gate" in said and "no program promotes this version" in said
+    assert "undecided, so a person decides" in text(page())
 
 
 def test_two_people_have_to_approve(staged):

@@ -29,7 +29,7 @@ MODULES: dict[str, int] = {
     "loop/drill.py": 414, "loop/retraining.py": 561,
     # one idea that is long: a kernel, what a notebook says, the last choice, three kinds of statistics
     "pipeline/kernel.py": 480, "pipeline/signatures.py": 453, "stages/ensemble.py": 454,
-    "stats/drift.py": 469, "stats/experiment.py": 458, "stats/quality.py": 544,
+    "stats/drift.py": 469, "stats/experiment.py": 458, "stats/quality.py": 486,
 }  # fmt: skip
 NAMES: dict[str, int] = {
     # tests and lessons speak about each step by its name

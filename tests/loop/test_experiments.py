@@ -354,3 +354,23 @@ def test_one_at_a_time_and_none(store):
     assert code == 1 and "has had no experiment" in said
     with pytest.raises(MlopsError, match="no model 'incme'"):
         begin(store, "incme", {"control": 1, "new": 2})
+
+
+def test_an_undecided_gate_is_for_a_person(store):
+    """A version that has won is promoted by no program while a gate of it is undecided; a named person may."""
+    from mlops_nb.registry.files import read_evidence
+    from mlops_nb.registry.loading import load
+    from mlops_nb.stages.abtest import Finding
+    from mlops_nb.stats.experiment import Conclusion
+
+    rule = {"metric": "equal_opportunity_ratio", "by": "sex", "passed": None, "gate": True, "message": "0.79 (95% interval 0.6 to 1), asked: at least 0.8: cannot say"}
+    told = read_evidence(store.registry_uri, get(store.registry_uri, "income", 2)).content() | {"fairness_audit": {"rules": [rule, rule | {"gate": False, "by": "race"}]}}
+    unsure = register(store.registry_uri, "income", load(store.registry_uri, "income", 2).model, told, "staging")
+    assert read_evidence(store.registry_uri, unsure).undecided == ["equal_opportunity_ratio by sex"]
+    test = begin(store, "income", {"control": 1, "new": unsure.version}, Wish("unsure"))
+    won = Finding(Conclusion("promote", "new", ["it is better"]), None, {}, pd.DataFrame())
+    for program in ("", "retraining"):
+        said = act(store, test, won, program)
+        assert "equal_opportunity_ratio by sex could not be decided" in said and f"promote income {unsure.version}" in said
+    assert get(store.registry_uri, "income", "production").version == 1 and running(store, "income").state == "running"
+    assert "in production" in act(store, test, won, "ada") and get(store.registry_uri, "income", "production").events[-1].by == "ada"

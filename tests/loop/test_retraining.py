@@ -28,6 +28,7 @@ from mlops_nb.registry.loading import Loaded, load
 from mlops_nb.registry.promotion import promote
 from mlops_nb.registry.registration import register
 from mlops_nb.registry.sample import sample_of
+from mlops_nb.registry.evidence import Evidence
 from mlops_nb.registry.versions import Version, get
 from mlops_nb.base.settings import load_settings
 from mlops_nb.sources.tables import read_table
@@ -328,7 +329,7 @@ def test_kill_9_in_the_middle(shop):
     assert shop.told().count(("retraining", "failed")) == 1
 
 
-def test_an_automatic_test(tmp_path):
+def test_an_automatic_test(tmp_path, monkeypatch):
     shop = Shop(tmp_path)
     shop.charter = shop.charter.model_copy(update={"retraining": Retraining(approve="abtest")})
     shop.serve(1000)
@@ -340,6 +341,10 @@ def test_an_automatic_test(tmp_path):
     assert again.state == "refused" and "challenger comes first" in again.reason
     assert settle(shop.retrainer()).startswith("go on") and shop.phases()[1] == "production"
     shop.share(test, 3000, better="challenger")
+    with monkeypatch.context() as unsure:  # its test rows could not decide a gate: a person hears of it, and the test goes on
+        unsure.setattr(Evidence, "undecided", property(lambda _: ["equal_opportunity_ratio by sex"]))
+        assert "a person decides" in settle(shop.retrainer()) and shop.phases() == {1: "production", 2: "staging"}
+        assert "shop/retraining/2" in [alert.key for alert in Alerts(shop.settings.home).open()]
     assert settle(shop.retrainer()).startswith("promote") and shop.phases() == {1: "archived", 2: "production"}
     (promoted,) = Events(shop.settings.home).list(kinds=["promotion"])
     assert "better by more than chance" in promoted.reason

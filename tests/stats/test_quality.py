@@ -236,40 +236,6 @@ def test_calibration_of_certain_chances():
     assert len(q.calibration([True], [0.7]).bins) == 1
 
 
-# ---------------------------------------------------------------- groups
-@settings(max_examples=25, deadline=None)
-@given(st.integers(0, 2**32 - 1), st.integers(2, 4))
-def test_gaps_are_fairlearns(seed, groups):
-    from fairlearn import metrics as flm
-
-    rng = np.random.default_rng(seed)
-    truth, _, decisions = window(rng, 120)
-    who = np.arange(120) % groups
-    truth[:groups], decisions[:groups] = True, True  # fairlearn calls a rate of nobody 0
-    found = q.by_group(truth, decisions, who).gaps
-    for name, estimate in found.items():
-        assert estimate.value == pytest.approx(getattr(flm, name)(truth, decisions, sensitive_features=who)), name
-        assert estimate.low <= estimate.value <= estimate.high
-
-
-def test_gaps_cover():
-    rng, hits = np.random.default_rng(17), {"demographic_parity_difference": 0, "demographic_parity_ratio": 0}
-    for _ in range(COUNT):
-        who = np.arange(500) % 2
-        gaps = q.by_group(None, rng.random(500) < np.array([0.3, 0.55])[who], who).gaps
-        for name, true in (("demographic_parity_difference", 0.25), ("demographic_parity_ratio", 0.3 / 0.55)):
-            hits[name] += gaps[name].low <= true <= gaps[name].high
-    assert all(at_least(h, COUNT, 0.94) for h in hits.values()), hits
-
-
-def test_a_rate_of_nobody_takes_no_part():
-    found = q.by_group([True, False, False], [True, False, False], ["a", "b", "b"], min_group=2)
-    assert math.isnan(found.rates["b"]["true_positive_rate"].value) and found.small == ["a", "b"]
-    assert list(found.gaps) == ["demographic_parity_difference", "demographic_parity_ratio"]
-    alone = q.by_group([True], [True], ["a"])
-    assert alone.gaps == {} and alone.rates["a"]["accuracy"].n == 1
-
-
 # ---------------------------------------------------------------- bad input
 @pytest.mark.parametrize(
     ("call", "said"),
@@ -294,8 +260,6 @@ def test_a_rate_of_nobody_takes_no_part():
         (lambda: q.estimated([0.2], [True, False]), "2 decisions were given for 1 rows"),
         (lambda: q.estimated([0.2], [5.0], target_type="continuous"), "can't be estimated without labels"),
         (lambda: q.estimated([[0.2, 0.8]], [1], ["accuracy"], q.calibrator([True, False], [0.8, 0.2]), target_type="multiclass"), "binary target"),
-        (lambda: q.by_group([True], [True], []), "no rows in groups"),
-        (lambda: q.by_group([True], [True], [None]), "1 of 1 groups are missing"),
         (lambda: q.calibration([True, False], [0.3]), "1 chances were given for 2 rows"),
     ],
 )

@@ -25,7 +25,7 @@ class Binary(Task):
     singles = ("a sure no", "a close call", "a sure yes")
     cells = {
         "evaluate": "metrics of ranks, probabilities and decisions with intervals; cost of a decision; ROC, precision-recall, calibration, confusion",
-        "fairness": "rates by group (picked, found, picked by mistake), their differences and ratios; rules that gate",
+        "fairness": "rates by group (picked, found, picked by mistake), their differences and ratios over all pairs; rules that gate where that is sure",
         "explain": "what each column adds to the probability",
         "compiled serving": "probability and decision by the threshold, equal to the model",
         "batch": "decision, probability of the positive class and of each class",
