@@ -247,7 +247,13 @@ def compare(
 
 # %% ../../nbs/loop/30_retraining.ipynb #343ae3a2
 def _verdict(
-    problem: Problem, champion: Version, challenger: Version, y_true: np.ndarray, said: tuple[Answers, Answers], found: Estimate, saved: Estimate | None
+    problem: Problem,
+    champion: Version,
+    challenger: Version,
+    y_true: np.ndarray,
+    said: tuple[Answers, Answers],
+    found: Estimate,  # the gain
+    saved: Estimate | None,  # costs a row
 ) -> Challenge:
     "The comparison in words."
     before, after = (problem.kind.scores(s, y_true, [problem.metric])[problem.metric] for s in said)

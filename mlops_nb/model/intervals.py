@@ -28,7 +28,8 @@ def estimates(
     "Every metric of the task on these rows; the table's own by their influences."
     stock = kind.stock()
     how: dict[str, Any] = {"units": units, "resamples": resamples, "seed": seed}
-    found = realised(y_true, said.proba, said.y_pred, stock, kind.target_type, said.classes if kind.target_type == "multiclass" else None, **how) if stock else {}
+    classes = said.classes if kind.target_type == "multiclass" else None
+    found = realised(y_true, said.proba, said.y_pred, stock, kind.target_type, classes, **how) if stock else {}
     own = {name: partial(_defined, kind, name, said.classes) for name in kind.metrics if name not in found}
     found |= realised(y_true, said.proba, said.y_pred, own, **how) if own else {}
     return {name: found[name] for name in kind.metrics}

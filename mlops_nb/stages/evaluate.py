@@ -72,7 +72,8 @@ def judge_bound(
     ends = [v >= bound if sense == "at_least" else v <= bound for v in (value, low, high) if v is not None]
     sure = len(ends) == 3 and len(set(ends)) == 1
     span = f" (95% interval {low:.3g} to {high:.3g})" if len(ends) == 3 else ""
-    doubt = "" if sure else "; the bound is inside the interval, so other rows of the same kind could have decided otherwise" if span else "; there are too few rows to say how sure that is"
+    inside = "; the bound is inside the interval, so other rows of the same kind could have decided otherwise"
+    doubt = "" if sure else inside if span else "; there are too few rows to say how sure that is"
     return {"passed": ends[0], "sure": sure, "message": f"{value:.4g}{span}, asked: {word} {bound:g}: {'met' if ends[0] else 'not met'}{doubt}"}
 
 # %% ../../nbs/stages/090_evaluate.ipynb #bcba55a3
@@ -102,15 +103,19 @@ def mean_cost(
 
 
 # %% ../../nbs/stages/090_evaluate.ipynb #52fa1b54
-def _measured(problem: Problem, y_true: np.ndarray, said: Answers, units: np.ndarray | None, resamples: int, seed: int) -> dict[str, Any]:
+def _measured(
+    problem: Problem, y_true: np.ndarray, said: Answers, units: np.ndarray | None, resamples: int, seed: int
+) -> dict[str, Any]:
     "Metrics with intervals, how those were made, and the criteria."
-    metrics = {name: _span(e) for name, e in estimates(problem.kind, y_true, said, units=units, resamples=resamples, seed=seed).items()}
+    found = estimates(problem.kind, y_true, said, units=units, resamples=resamples, seed=seed)
+    metrics = {name: _span(e) for name, e in found.items()}
     counts = np.unique(y_true, return_counts=True)[1] if problem.kind.has_classes else np.array([0])
     rare = int(len(y_true) - counts.max())
-    how = "95%, by the influence of each row" if units is None else f"95%, by the influence of each of {len(np.unique(units)):,} units that were drawn together"
+    each = "row" if units is None else f"of {len(np.unique(units)):,} units, whose rows were drawn together"
     of = "outside the most frequent class" if problem.kind.has_classes else "in all"
-    few = "" if rare >= FEW else f"; {rare} rows {of} are too few for the interval of a figure of ranks, probabilities or errors, at least {FEW} are needed"
-    return {"metrics": metrics, "interval": how + few, "criteria": check_criteria(problem.success, metrics)}
+    few = f"; {rare} rows {of} are too few for that of ranks, probabilities or errors, which needs {FEW}"
+    how = f"95%, by the influence of each {each}{few if rare < FEW else ''}"
+    return {"metrics": metrics, "interval": how, "criteria": check_criteria(problem.success, metrics)}
 
 
 # %% ../../nbs/stages/090_evaluate.ipynb #45153434
@@ -212,7 +217,7 @@ def evaluate(
     test: pd.DataFrame,  # raw rows with the target
     threshold: float | None,  # of the positive class, 0 to 1; None unless the task is binary
     *,
-    units: np.ndarray | None = None,  # (n,) codes of the rows that were drawn together, as a person's; None: each by itself
+    units: np.ndarray | None = None,  # (n,) codes of what was drawn together, as a person's rows
     resamples: int = 500,  # for bands, and for metrics of a project that are no mean over rows
     bins: int = 10,
     seed: int = 0,

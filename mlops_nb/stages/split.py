@@ -290,7 +290,8 @@ def split_rows(
     gap = 0.0 if labels is None else class_gap(labels, part)
     rules = twin_rules(both, things, chosen, twins) + near_rules(*(p[read] for p in pieces.values()))
     shares = pd.concat([pd.DataFrame({"part": p, "entity": things.codes[part == p]}) for p in PARTS], ignore_index=True)
-    shares["unit"] = shares["entity"] if chosen != "time" else np.concatenate([blocks(_moments(p[time]).to_numpy()) for p in pieces.values()])
+    in_time = (blocks(_moments(p[time]).to_numpy()) for p in pieces.values()) if chosen == "time" else None
+    shares["unit"] = shares["entity"] if in_time is None else np.concatenate(list(in_time))
     return Division(**pieces, strategy=chosen, gap=gap, twins=both, entities=shares, rules=rules, chance=chance)
 
 

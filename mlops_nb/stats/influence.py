@@ -67,7 +67,7 @@ def precision_bias(
     weights: np.ndarray,  # (n, 2)
     score: np.ndarray,  # (n,)
 ) -> float:
-    "By how much average precision is too good on few positives, each of which counts itself among those at or above its score."
+    "By how much average precision is too good on few positives, each of which counts itself as found."
     _, real, rest = _ranked(weights, score, 1)
     hits, every = np.cumsum(real[::-1])[::-1], np.maximum(np.cumsum((real + rest)[::-1])[::-1], 1)
     return float(real @ ((1 - hits / every) / every) / hits[0]) if hits[0] > 0 else 0.0

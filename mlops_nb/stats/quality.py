@@ -86,7 +86,7 @@ def realised(
     target_type: str = "binary",  # or multiclass, or continuous
     classes: Sequence | None = None,  # labels of the columns of proba, where there are several
     level: float = 0.95,
-    units: np.ndarray | None = None,  # (n,) codes 0.. of what was drawn together, such as a person; None: each row by itself
+    units: np.ndarray | None = None,  # (n,) codes 0.. of what was drawn together, as a person's rows
     resamples: int = 500,  # for measures given as functions that say one number
     seed: int = 0,
 ) -> dict[str, Estimate]:
@@ -98,16 +98,20 @@ def realised(
     if target_type == "continuous":
         real = as_column(y_true, "labels").astype(float)
         number = as_column(_needed(y_pred, "decisions", names[0]), "decisions", len(real)).astype(float)
-        return {name: _estimate(name, number_slope(name, real, number), np.ones((len(real), 1)), units, level) for name in names}
+        ones = np.ones((len(real), 1))
+        return {name: _estimate(name, number_slope(name, real, number), ones, units, level) for name in names}
     weights, proba, y_pred = _read(y_true, proba, y_pred, target_type, classes)
     slopes = {name: _slope(name, weights, proba, y_pred) for name in names}
-    bias = {"average_precision": precision_bias(weights, proba[:, 1])} if "average_precision" in names and proba is not None else {}
-    made = {name: _estimate(name, slope, weights, units, level, bias.get(name, 0.0)) for name, slope in slopes.items()}
+    made = {name: _estimate(name, slope, weights, units, level) for name, slope in slopes.items()}
+    if "average_precision" in made and proba is not None:
+        bias = precision_bias(weights, proba[:, 1])
+        made["average_precision"] = _estimate("average_precision", slopes["average_precision"], weights, units, level, bias)
     if units is None and "balanced_accuracy" in made:
         made["balanced_accuracy"] = _mean_recall(made["balanced_accuracy"], weights, y_pred, level)
     return made
 
 
+# %% ../../nbs/stats/30_quality.ipynb #790f4d31
 def _slope(name: str, weights: np.ndarray, proba: np.ndarray | None, y_pred: np.ndarray | None) -> Slope:
     "One measure of a classifier."
     if name in NEEDS_CHANCES:
@@ -144,7 +148,9 @@ def _classes(classes: Sequence | None, proba: Any) -> list:
 
 
 # %% ../../nbs/stats/30_quality.ipynb #fafb18b2
-def _estimate(name: str, slope: Slope, weights: np.ndarray, units: np.ndarray | None, level: float, bias: float = 0.0) -> Estimate:
+def _estimate(
+    name: str, slope: Slope, weights: np.ndarray, units: np.ndarray | None, level: float, bias: float = 0.0
+) -> Estimate:
     "Value, interval and error of a measure of known truth."
     value, influence, base = slope
     each, counts = (weights * influence).sum(axis=1), weights.sum(axis=0)
@@ -169,12 +175,15 @@ def _mean_recall(found: Estimate, weights: np.ndarray, y_pred: np.ndarray, level
     return found._replace(low=low, high=high)
 
 # %% ../../nbs/stats/30_quality.ipynb #63998404
-def _resampled(measure: Callable, given: list, level: float, units: np.ndarray | None, resamples: int, seed: int) -> Estimate:
-    "A measure that is a function: a mean with Student's interval, or a number with its bootstrap percentiles; units are drawn as a whole."
+def _resampled(
+    measure: Callable, given: list, level: float, units: np.ndarray | None, resamples: int, seed: int
+) -> Estimate:
+    "A measure that is a function: a mean with Student's interval, or a number with its bootstrap percentiles."
     value = measure(*given)
     if np.ndim(value):
         return mean_estimate(np.asarray(value, float), units, level)
-    draws = [measure(*[x if x is None else x[rows] for x in given]) for rows in drawn(len(given[0]), units, resamples, seed)]
+    some = drawn(len(given[0]), units, resamples, seed)
+    draws = [measure(*[x if x is None else x[rows] for x in given]) for rows in some]
     low, high = np.nanpercentile(draws, [50 - 50 * level, 50 + 50 * level])
     return Estimate(float(value), float(low), float(high), len(given[0]), float(np.nanstd(draws)))
 
