@@ -37,7 +37,7 @@ def test_equal_groups_are_called_equal(groups, n, rate, count):
     assert rare(sum(f.ratio.high < 0.8 for f in found), count, 0.02) and rare(sum(f.difference.low > 0.05 for f in found), count, 0.03)
     assert all((f.difference.low > 0) == (f.ratio.high < 1) for f in found), "both say the same of equality"
     seen, mended, said = (np.mean([getattr(f.difference, k) for f in found]) for k in ("value", "debiased", "chance"))
-    assert mended < 0.65 * seen and said == pytest.approx(seen, rel=0.2 if count < 100 else 0.05)
+    assert mended < 0.65 * seen and said == pytest.approx(seen, rel=0.25 if count < 100 else 0.1)
 
 
 def test_the_value_itself_rejects_equal_groups():
