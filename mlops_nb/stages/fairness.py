@@ -18,6 +18,7 @@ from ..base.text import in_figure, in_markdown
 from ..model.conform import feature_rows
 from ..model.decision import is_positive
 from ..model.groups import group_labels
+from ..model.entities import units_of
 from ..model.problem import Problem
 from ..model.tasks.known import task_of
 from ..pipeline.stage import Figure, Input, Json, Model, Output, Table, log, picture_of
@@ -262,13 +263,11 @@ def audit(
     min_group: int = 50,
     resamples: int = 2000,
     seed: int = 0,
-    group: str | None = None,  # column whose equal values are one person's rows
+    units: np.ndarray | None = None,  # (n,) codes of what was drawn together, as a person's rows
     learnt: pd.DataFrame | None = None,  # raw rows that were learnt from
 ) -> dict[str, Any]:  # the `fairness_audit` artifact
     "How the model treats the groups that the charter names."
-    if group is not None and group not in test.columns:
-        raise MlopsError(f"the rows have no column '{group}' that says whose rows they are{nearest(group, test.columns)}")
-    how: dict[str, Any] = {"min_group": min_group, "resamples": resamples, "seed": seed, "persons": None if group is None else test[group].astype(str).to_numpy()}
+    how: dict[str, Any] = {"min_group": min_group, "resamples": resamples, "seed": seed, "persons": units}
     groups = {s.name: sensitive_groups(test, s) for s in problem.sensitive}
     if problem.kind.has_positive:
         if threshold is None or problem.positive is None:
