@@ -233,6 +233,12 @@ def test_full_disk_under_the_log_and_the_lines(project, sample, durability):
     assert server.process.returncode in (0, -signal.SIGTERM)
 
 
+def has_table(home: Path) -> bool:
+    """Whether the log's file is there with its table; on a busy machine that takes a while."""
+    with closing(sqlite3.connect(home / "predictions.db")) as connection:
+        return connection.execute("SELECT count(*) FROM sqlite_master WHERE name = 'predictions'").fetchone() == (1,)
+
+
 def killed(root: Path, rows: list[dict], durability: str, times: int) -> None:
     seed = secrets.randbelow(10**6)
     chance, home = random.Random(seed), root / ".mlops"
@@ -240,7 +246,8 @@ def killed(root: Path, rows: list[dict], durability: str, times: int) -> None:
         server = Server(root, "income@production", "--log", durability)
         try:
             with asking(server, rows) as answers:
-                time.sleep(chance.uniform(0.1, 1.5))
+                server.until(lambda: sum(len(ids) for _, code, ids in list(answers) if code == 200) > 20 and has_table(home))
+                time.sleep(chance.uniform(0, 1.4))
                 at = time.monotonic()
                 server.process.kill()
                 server.process.wait(30)

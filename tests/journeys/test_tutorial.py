@@ -128,3 +128,20 @@ def test_how_a_table_is_read(now, tmp_path):
     assert "model strom version 1, phase staging" in said(table, "^answer = ")
     scored = said(table, "^rows = Path")
     assert "399 of 400 rows scored" in scored and '"reason": "expected a number such as 1.234,50 €"' in scored
+
+
+@BOTH_WAYS
+def test_how_far_figures_can_be_trusted(now, tmp_path):
+    """What its text says is what its simulations show."""
+    trust = notebook_of("trust.ipynb", now, tmp_path)
+
+    def table(pattern: str) -> list[list[float]]:
+        return [[float(v) for v in re.findall(r" (\d\.\d+)", line)] for line in said(trust, pattern).splitlines() if re.search(r" \d\.\d", line)]
+
+    held = [share for (share,) in table("^def answered")]
+    assert len(held) == 9 and min(held) > 0.9 and 0.92 < sum(held) / 9 < 0.98
+    assert said(trust, "^little = ").count("too few for an interval") == 4
+    assert all(row < 0.7 < 0.88 < person for row, person in table("^def visits"))
+    seen, sure = zip(*table("^rejected = "), strict=True)
+    assert max(seen) > 0.5 and max(sure) <= 0.05
+    assert re.search(r"'(9\d|100)% of the unfair models are rejected", said(trust, "^unfair = "))

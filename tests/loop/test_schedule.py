@@ -143,7 +143,7 @@ def test_sigterm_ends_the_watcher_and_its_jobs(tmp_path):
     until(lambda: state(settings, "slow") == "running")
     assert lock(settings.home / "watch" / "slow.lock") is None
     process.terminate()
-    assert process.wait(20) == 0
+    assert process.wait(120) == 0
     held = lock(settings.home / "watch" / "slow.lock")
     assert held is not None and state(settings, "slow") == "failed"
     os.close(held)

@@ -443,7 +443,7 @@ def test_an_mlflow_server_does_as_well(tmp_path):
         published_by_a_server(uri, tmp_path / "copy")
     finally:
         os.killpg(server.pid, 15)
-        server.wait(20)
+        server.wait(120)
 
 
 def test_a_server_that_is_away_is_one_sentence_without_secrets(monkeypatch):
