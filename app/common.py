@@ -12,6 +12,7 @@ from mlops_nb.base.errors import MlopsError
 from mlops_nb.cli.store import sample_word
 from mlops_nb.registry.evidence import Evidence, Span
 from mlops_nb.registry.files import read_evidence
+from mlops_nb.registry.judged import judged_by, judged_line
 from mlops_nb.registry.versions import Version, versions
 from mlops_nb.base.settings import Settings
 from mlops_nb.model.extensions import open_project
@@ -50,6 +51,18 @@ def _evidence(uri: str, _version: Version, digest: str) -> Evidence:
 @st.cache_resource(show_spinner="Loading and checking the model ...", max_entries=4)
 def _predictor(_settings: Settings, _version: Version, key: tuple[str, ...]) -> Predictor:
     return Predictor.load(_settings, _version.name, _version)
+
+
+@st.cache_data(show_spinner=False, max_entries=8)
+def _judged(uri: str, name: str, digest: str, newest: tuple[int, ...]) -> int:
+    return len(judged_by(uri, name, digest))
+
+
+def judged(uri: str, version: Version, evidence: Evidence) -> str:
+    "How often the version's test rows have judged versions, as a sentence; empty where nothing is known."
+    numbers = tuple(v.version for v in st.session_state["versions"])
+    said = judged_line(_judged(uri, version.name, evidence.digests.get("test", ""), numbers), version.name)
+    return in_markdown(f"{said[:1].upper()}{said[1:]}.") if said else ""
 
 
 def best(found: list[Version]) -> Version:

@@ -5,7 +5,7 @@ import os
 import altair as alt
 import pandas as pd
 import streamlit as st
-from common import BLUE, GREY, badge, chosen, command, interval, message, number, table
+from common import BLUE, GREY, badge, chosen, command, interval, judged, message, number, table
 
 from mlops_nb.model.metrics import Metric
 from mlops_nb.registry.evidence import Evaluation, Evidence
@@ -133,7 +133,7 @@ badge(version)
 st.markdown(in_markdown(problem.goal))
 standing(version, st.session_state["versions"])
 headline(evaluation, [problem.metric, *problem.secondary, *(c["metric"] for c in evaluation.criteria)], problem.kind.metrics)
-st.caption(f"On {evaluation.n:,} test rows that nothing was chosen by.")
+st.caption(f"On {evaluation.n:,} test rows that nothing was chosen by. {judged(here.registry_uri, version, evidence)}")
 if evaluation.cost:
     st.caption(f"Mean cost of a decision, by the charter's costs: {number(evaluation.cost.value)} ({interval(evaluation.cost)})")
 

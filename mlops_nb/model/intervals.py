@@ -58,14 +58,10 @@ def gain(
         return mean_estimate(sign * (kind.each(name, y_true, new) - kind.each(name, y_true, old)), units)
 
     def apart(rows: Any) -> float:
-        after, before = (kind.scores(_of(a, rows), y_true[rows], [name])[name] for a in (new, old))
+        after, before = (kind.scores(a.at(rows), y_true[rows], [name])[name] for a in (new, old))
         return sign * (after - before)
 
     draws = [apart(rows) for rows in drawn(len(y_true), units, resamples, seed)]
     low, high = np.nanpercentile(draws, [2.5, 97.5])
     return Estimate(apart(slice(None)), float(low), float(high), len(y_true), float(np.nanstd(draws)))
 
-
-def _of(said: Answers, rows: Any) -> Answers:
-    "The answers to some of the rows."
-    return said._replace(proba=None if said.proba is None else said.proba[rows], y_pred=said.y_pred[rows])

@@ -24,6 +24,7 @@ from ..base.errors import MlopsError
 from ..model.compile import compile_model
 from ..model.compiled_model import CompiledModel
 from ..pipeline.records import git_state
+from ..registry.judged import judged_by, judged_line
 from ..registry.registration import register
 from ..registry.sample import plain_rows, sample_frame, sample_of
 from ..registry.evidence import FORMAT, Evidence, PlainRows, as_evidence

@@ -31,6 +31,8 @@ from ..model.problem import Problem
 from ..model.tasks.known import task_of
 from ..model.tasks.task import Answers
 from ..model.entities import entities_of, entity_codes
+from ..model.optimism import optimism_of
+from ..stats.luck import luck_line
 
 # %% ../../nbs/stages/060_train.ipynb #16b96cfc
 def able_candidates(

@@ -21,6 +21,7 @@ from ..base.errors import MlopsError, nearest
 from ..pipeline.stage import Figure, Input, Json, Model, Output, Table, picture_of, log
 from ..model.model_types import MODEL_TYPES, Range
 from ..model.entities import entity_codes
+from ..stats.luck import Luck, luck_by_folds, luck_line
 from ..model.problem import Problem
 from .train import answers_of, bounds_of, features_of, fold_interval, scores_of, make_estimator, make_folds, side_by_side, truth_of
 
@@ -119,7 +120,7 @@ class Search:
         value = float(np.mean(scores)) if whole else self.best["mean"] + scores[0] - self.best["scores"][0]
         self.asked.report(value, step=len(scores))
         self.study.tell(self.asked, value if whole else None, None if whole else _optuna().trial.TrialState.PRUNED)
-        self.history.append({"model": self.name, "trial": len(self.history), "value": value, "folds": len(scores), "params": dict(self.asked.params)})
+        self.history.append({"model": self.name, "trial": len(self.history), "value": value, "folds": len(scores), "scores": scores, "params": dict(self.asked.params)})
         if whole and self.better * (value - self.best["mean"]) > 0:
             self.best = {"params": params, "scores": scores, "mean": value}
 
@@ -140,7 +141,7 @@ def start_search(
     if MODEL_TYPES[name].start:
         study.enqueue_trial({**usual, **MODEL_TYPES[name].start})
     best = {"params": {}, "scores": entry["scores"], "mean": entry["mean"]}
-    first = {"model": name, "trial": 0, "value": entry["mean"], "folds": len(entry["scores"]), "params": usual}
+    first = {"model": name, "trial": 0, "value": entry["mean"], "folds": len(entry["scores"]), "scores": entry["scores"], "params": usual}
     return Search(name, space, study, 1 if greater_is_better else -1, best, [first])
 
 # %% ../../nbs/stages/070_tune.ipynb #804c0b7c
@@ -205,10 +206,12 @@ def tuned_result(
     models = []
     for s in searches:
         _, low, high = fold_interval(s.best["scores"], bounds_of(problem))
-        tried = {"trials": len(s.history), "stopped": sum(h["folds"] < len(s.best["scores"]) for h in s.history), "default": s.history[0]["value"]}
+        whole = np.array([h["scores"] for h in s.history if h["folds"] == len(s.best["scores"])])
+        luck = luck_by_folds(whole, board["greater_is_better"], range(1, whole.shape[1]))  # the first fold has stopped trials
+        tried = {"luck": luck._asdict(), "trials": len(s.history), "stopped": sum(h["folds"] < len(s.best["scores"]) for h in s.history), "default": s.history[0]["value"]}
         models.append({"name": s.name, **s.best, "low": low, "high": high, **tried, "capped": capped})
     return {
-        **{key: board[key] for key in ("metric", "greater_is_better", "folds", "seed")},
+        **{key: board[key] for key in ("metric", "greater_is_better", "folds", "seed", "luck") if key in board},
         "models": sorted(models, key=lambda m: m["mean"], reverse=board["greater_is_better"]),
         "history": [h for s in searches for h in s.history],
         "importance": {s.name: param_importance(s, seed) for s in searches},

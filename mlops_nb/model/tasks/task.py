@@ -25,6 +25,13 @@ class Answers(NamedTuple):
         "What it rests on: probabilities, or numbers."
         return self.y_pred if self.proba is None else self.proba
 
+    def at(
+        self,
+        rows: Any,  # places or a slice
+    ) -> "Answers":
+        "The answers to some of the rows."
+        return self._replace(proba=None if self.proba is None else self.proba[rows], y_pred=self.y_pred[rows])
+
 # %% ../../../nbs/model/tasks/10_task.ipynb #21e48841
 #: Parts of the lifecycle that mean something of their own for each task.
 CELLS = ("evaluate", "fairness", "explain", "compiled serving", "batch", "drift", "A/B", "retraining", "app")
