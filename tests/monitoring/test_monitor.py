@@ -270,7 +270,7 @@ def test_a_task_of_the_projects_own(place, monkeypatch):
     tested = {"metrics": {"deviance": {"value": 1.0, "low": 0.9, "high": 1.1}}, "n": 2000, "said": y_pred[:150].tolist()}
     shown = as_evidence({"problem": stated, "schema": shape, "evaluation": tested})
     part, channels = look_at_part(part_of(hour(place), 1, shown), make_reference(1, shown, people(3000)), RULES)
-    assert list(part.quality["realised"]) == ["mae", "deviance"] and part.quality["estimated"] == part.groups == {}
+    assert list(part.quality["realised"]) == ["deviance", "mae"] and part.quality["estimated"] == part.groups == {}
     assert set(channels) == {"drift", "predictions", "quality"} and "deviance is" in part.quality_down, "three times as many came as were said"
     msgspec.json.encode(part)
 
