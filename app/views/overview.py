@@ -8,7 +8,7 @@ import streamlit as st
 from common import BLUE, GREY, badge, chosen, command, interval, judged, message, number, table
 
 from mlops_nb.model.metrics import Metric
-from mlops_nb.registry.evidence import Evaluation, Evidence
+from mlops_nb.registry.evidence import Evaluation, Evidence, leaks_in
 from mlops_nb.registry.versions import Version
 from mlops_nb.base.text import in_markdown
 
@@ -138,6 +138,8 @@ if evaluation.cost:
     st.caption(f"Mean cost of a decision, by the charter's costs: {number(evaluation.cost.value)} ({interval(evaluation.cost)})")
 
 st.subheader("Good enough?")
+for leak in leaks_in(evidence):
+    st.warning(in_markdown(leak), icon=":material/warning:")
 criteria([*evaluation.criteria, *(r for r in evidence.fairness_audit.get("rules", ()) if r["gate"])])
 if problem.policy:
     st.caption(f"Policy: {in_markdown(problem.policy)}")

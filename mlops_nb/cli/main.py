@@ -255,7 +255,7 @@ def _closing(settings: "Settings", summary: dict[str, Any]) -> None:
         say(f"model {model['name']} version {model['version']}, phase {model['phase']}{_rejected_by(settings, model)}")
         for gate in model["gates"] or ():
             word = {True: "pass", False: "FAIL"}.get(gate["passed"], "undecided")
-            say(f"  {word:<10}  {gate['name']}: {number(gate['value'])} ({_bound(gate)})")
+            say(f"  {word:<10}  {gate['name']}: {_bound(gate)}")
     say_report(settings, summary)
     if summary["status"] == "interrupted":
         say("what is done stays: the same command goes on from there")
@@ -289,10 +289,14 @@ def _rejected_by(settings: "Settings", model: dict[str, Any]) -> str:
 
 
 def _bound(gate: dict[str, Any]) -> str:
-    bound = gate.get("bound")
+    "A gate's figure with its bound; why, where it has none."
+    bound, value = gate.get("bound"), number(gate["value"])
+    if bound is None and gate["value"] is None:
+        return str(gate.get("reason") or "")
     if isinstance(bound, dict):
-        return ", ".join(f"{k.replace('_', ' ')} {number(v)}" for k, v in bound.items() if v is not None)
-    return f"bound {number(bound)}"
+        ends = ", ".join(f"{k.replace('_', ' ')} {number(v)}" for k, v in bound.items() if v is not None)
+        return f"{value} ({ends})"
+    return f"{value} (bound {number(bound)})"
 
 # %% ../../nbs/cli/10_main.ipynb #2917df1c
 def junit_xml(summary: dict[str, Any]) -> bytes:

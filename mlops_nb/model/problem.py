@@ -49,7 +49,8 @@ class Problem(Statement):
 
     def without_texts(self) -> "Problem":
         "What is computed on: no title, goal, policy, reason, licence or attribution."
-        bare: dict[str, Any] = {place: [b.model_copy(update={"reason": ""}) for b in getattr(self, place)] for place in ("success", "fairness")}
+        accepted = self.leaks.model_copy(update={"accept": dict.fromkeys(self.leaks.accept, "")})
+        bare: dict[str, Any] = {"leaks": accepted} | {place: [b.model_copy(update={"reason": ""}) for b in getattr(self, place)] for place in ("success", "fairness")}
         return self.model_copy(update={**bare, "title": "", "goal": "", "policy": "", "data": Data(source=self.data.source), "exclude": dict.fromkeys(self.exclude, "")})
 
 # %% ../../nbs/model/27_problem.ipynb #d8b682ab

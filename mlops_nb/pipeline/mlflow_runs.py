@@ -37,6 +37,7 @@ def _mlflow_facts(
     metrics |= figures_of({"seconds": summary.get("seconds")})
     facts = {"charter": charter.get("name"), **{name: summary.get(name) for name in ("run", "status", "git", "report")}}
     facts |= {f"stage.{n}": s.get("status") for n, s in stages.items()}
+    facts |= {"warnings": "\n".join(map(str, summary.get("warnings") or ())) or None}
     tags = {_mlflow_name("mlops_nb", k): _brief(v, 5000) for k, v in facts.items() if v is not None}
     tags |= {"mlflow.runName": str(summary.get("run")), "mlflow.note.content": _note(summary, charter)}
     return params, metrics, tags

@@ -22,6 +22,7 @@ from ..model.conform import feature_rows
 from ..pipeline.stage import Figure, Input, Json, Model, Output, Table, picture_of, log
 from ..base.text import in_figure, in_markdown
 from ..model.entities import units_of
+from ..model.leaks import far_leaks
 from ..model.problem import Problem
 from ..model.tasks.known import task_of
 from ..model.tasks.task import Answers

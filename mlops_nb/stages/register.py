@@ -41,12 +41,15 @@ from ..model.schema import Schema
 def gate_list(
     judged: dict,  # the evaluation artifact; uses "criteria"
     audit: dict,  # the fairness_audit artifact; uses "rules"
+    division: dict | None = None,  # the division artifact; uses "rules", as of the evaluation
 ) -> list[dict]:  # name, passed (None: can't be judged), value, bound, reason
     "Every gate with its verdict."
     rules = [{**r, "name": f"{r['metric']} by {r['by']}"} for r in audit.get("rules", []) if r.get("gate")]
     criteria = [{**c, "name": c["metric"]} for c in judged.get("criteria", [])]
+    leaks = [r for said in (division or {}, judged) for r in said.get("rules", []) if r.get("gate")]
     keys = ("name", "passed", "value", "bound")
-    told = [(g, (g.get("message") or g.get("reason", "")).removeprefix(g["name"] + ": ")) for g in criteria + rules]
+    told = [(g, (g.get("message") or g.get("reason", "")).removeprefix(g["name"] + ": "))
+            for g in criteria + rules + leaks]  # fmt: skip
     return [{k: g.get(k) for k in keys} | {"reason": reason} for g, reason in told]
 
 # %% ../../nbs/stages/120_register.ipynb #8889c17c

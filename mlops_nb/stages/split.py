@@ -20,7 +20,8 @@ from pydantic import BaseModel, ConfigDict
 from ..model.decision import as_said
 from ..base.errors import MlopsError, nearest
 from ..model.conform import learn_schema, schema_table, with_types
-from ..model.entities import Entities, entities_of
+from ..model.entities import Entities, entities_of, entity_codes
+from ..model.leaks import split_leaks
 from ..stats.estimate import blocks
 from ..model.schema import Schema
 from ..pipeline.stage import Input, Json, Output, Table, log

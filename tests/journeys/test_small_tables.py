@@ -22,8 +22,10 @@ from mlops_nb.cli.main import app
 from mlops_nb.cli.project import init
 from mlops_nb.model.entities import entity_codes
 from mlops_nb.model.problem import Problem
+from mlops_nb.pipeline.records import broken
 from mlops_nb.pipeline.stage import Source
 from mlops_nb.sources.files import source_file
+from mlops_nb.stages.register import gate_list, phase_of
 from mlops_nb.stages.train import make_folds
 
 STAGES = ("problem", "ingest", "validate", "split", "features", "train", "tune", "ensemble", "evaluate", "explain", "fairness")
@@ -297,3 +299,23 @@ def test_check_knows_model_types_without_importing_them(tmp_path: Path, monkeypa
     (folder := root / settings.package).mkdir(exist_ok=True)
     (folder / "types.py").write_text("ours = lambda: ModelType('own_forest', 'tree')\n")
     assert said("dummy", "own_forest").startswith("sound: ") and "did you mean 'own_forest'?" in said("own_forst")
+
+
+def test_a_column_that_gives_the_target_away_is_a_warning_a_gate_or_accepted(tmp_path: Path) -> None:
+    table = made(600).assign(outcome_code=lambda t: t["y"].map({"yes": 7, "no": 3}))
+    table.to_csv(tmp_path / "rows.csv", index=False)
+    root = init(tmp_path / "project", tmp_path / "rows.csv", "y").root
+    charter = load_settings(root).charter
+    stated = yaml.safe_load(charter.read_text())
+
+    def leaks(**how: Any) -> list[dict[str, Any]]:
+        charter.write_text(yaml.safe_dump(stated | {"leaks": how}))
+        return json.loads(run(root, "split")["division"])["rules"]
+
+    (rule,) = leaks()
+    assert broken({"rules": [rule]}) == [rule["message"]] and "'outcome_code' alone ranks 'y' nearly perfectly (AUC 1.000)" in rule["message"]
+    assert phase_of(gate_list({}, {}, {"rules": [rule]}))[0] == "staging"
+    assert leaks(accept={"outcome_code": "Asked before."}) == []
+    (gate,) = leaks(gate=True)
+    phase, why = phase_of(gate_list({}, {}, {"rules": [gate]}))
+    assert phase == "rejected" and why.startswith("no leak by outcome_code: split: ") and broken({"rules": [gate]}) == []
