@@ -266,8 +266,9 @@ class Contest(NamedTuple):
 
 def _whole_luck(here: Luck, score: float, name: str, result: dict[str, Any], problem: Problem) -> Luck:
     "The luck of the winner, of all choices that were made by these folds."
-    tuned = [Luck(**m["luck"]) for m in result["models"] if "luck" in m and (m["name"] == name or name in ("voting", "stacking"))]
-    steps = [here, *([Luck(**result["luck"])] if "luck" in result else []), *sorted(tuned, key=lambda t: t.optimism or 0)[-1:]]
+    mine = [m for m in result["models"] if m["name"] == name or name in ("voting", "stacking")]
+    tuned = sorted((Luck(**m["luck"]) for m in mine if "luck" in m), key=lambda t: t.optimism or 0)
+    steps = [here, *(Luck(**r["luck"]) for r in [result] if "luck" in r), *tuned[-1:]]
     return joint_luck(score, steps, problem.greater_is_better)
 
 # %% ../../nbs/stages/080_ensemble.ipynb #37e3ea61
@@ -291,9 +292,11 @@ def hold_contest(
     scores = {n: [f.scores[problem.metric] for f in done] for n, done in fits.items()}
     joint = {n: ensemble_said(n, inner, frame, problem, fold_of) for n in ("voting", "stacking")}
     truth = truth_of(frame, problem)
-    scores |= {n: [scores_of(a, truth[fold_of == f], problem)[problem.metric] for f, a in enumerate(said)] for n, said in joint.items()}
+    judge = lambda a, f: scores_of(a, truth[fold_of == f], problem)[problem.metric]  # noqa: E731
+    scores |= {n: [judge(a, f) for f, a in enumerate(said)] for n, said in joint.items()}
     name, why, rows = compare(scores, list(singles), problem, min_gain)
-    here = optimism_of({n: [f.said for f in done] for n, done in fits.items()} | joint, truth, fold_of, problem, together, seed)
+    every = {n: [f.said for f in done] for n, done in fits.items()} | joint
+    here = optimism_of(every, truth, fold_of, problem, together, seed)
     luck = _whole_luck(here, float(np.mean(scores[name])), name, result, problem)
     why += f"; {luck_line(luck, problem.metric)}"
     cv = inner_folds(frame, problem)

@@ -48,7 +48,7 @@ def power_of(
 
 
 def _beyond(edge: float, df: float, shift: float) -> float:
-    "The chance that a noncentral t is further from 0 than `edge`: the normal's tails, over what the standard deviation may turn out to be."
+    "The chance that a noncentral t is beyond `edge`: the normal's tails, averaged over what the sd may turn out to be."
     log_sd = np.linspace(-min(20, 40 / df + 9 / math.sqrt(df)), min(3, 9 / math.sqrt(df)), 4001)
     weight = np.exp(df * (log_sd - np.expm1(2 * log_sd) / 2))
     reach = edge * np.exp(log_sd)
