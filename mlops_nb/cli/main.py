@@ -234,18 +234,15 @@ def _closing(settings: "Settings", summary: dict[str, Any]) -> None:
     from mlops_nb.cli.earlier import summaries
     from mlops_nb.cli.runs import say_report
 
-    folder = settings.reports / summary["run"]
-    place = Path(os.path.relpath(folder, Path.cwd()))
+    place = Path(os.path.relpath(settings.reports / summary["run"], Path.cwd()))
     warnings = summary.get("warnings", ())
     executed = any(s["status"] in ("done", "failed") for s in summary["stages"].values())
     before = () if executed else next(islice(summaries(settings), 1, None), {}).get("warnings", ())
     for warning in [w for w in warnings if w not in before]:
         say(f"warning: {warning}", error=True)
     if known := sum(w in before for w in warnings):
-        word = "warning" if known == 1 else "warnings"
-        say(f"{known} {word} as in the run before; to read: mlops-nb runs show{sample_word(settings)}", error=True)
-    cards = [s["error"] for s in summary["stages"].values() if "error" in s]
-    for card in cards:
+        say(f"{known} warning{'s' * (known > 1)} as in the run before; to read: mlops-nb runs show{sample_word(settings)}", error=True)
+    for card in (s["error"] for s in summary["stages"].values() if "error" in s):
         where = f", line {card['line']}" if card["line"] else ""
         say("", f"{card['stage']} failed in cell {card['cell'] or '?'}{where}", *(f"  {line}" for line in lines_of(f"{card['ename']}: {card['evalue']}")),
             f"  executed notebook: {place / card['stage']}.ipynb", f"  repeat with: {card['repeat']}")
@@ -264,6 +261,7 @@ def _closing(settings: "Settings", summary: dict[str, Any]) -> None:
     _say_next(settings, model)
 
 
+# %% ../../nbs/cli/10_main.ipynb #b92b0c4a
 def _say_next(settings: "Settings", model: dict[str, Any] | None) -> None:
     "The commands that go on from here, in the same store."
     word = sample_word(settings)
@@ -287,16 +285,15 @@ def _rejected_by(settings: "Settings", model: dict[str, Any]) -> str:
     return "" if last.action == "register" else f" (by {last.by}{': ' * bool(last.reason)}{last.reason})"
 
 
-
 def _bound(gate: dict[str, Any]) -> str:
     "A gate's figure with its bound; why, where it has none."
-    bound, value = gate.get("bound"), number(gate["value"])
+    bound = gate.get("bound")
     if bound is None and gate["value"] is None:
         return str(gate.get("reason") or "")
-    if isinstance(bound, dict):
-        ends = ", ".join(f"{k.replace('_', ' ')} {number(v)}" for k, v in bound.items() if v is not None)
-        return f"{value} ({ends})"
-    return f"{value} (bound {number(bound)})"
+    ends = bound if isinstance(bound, dict) else {"bound": bound}
+    said = ", ".join(f"{k.replace('_', ' ')} {number(v)}" for k, v in ends.items() if v is not None)
+    return f"{number(gate['value'])} ({said or 'bound undefined'})"
+
 
 # %% ../../nbs/cli/10_main.ipynb #2917df1c
 def junit_xml(summary: dict[str, Any]) -> bytes:

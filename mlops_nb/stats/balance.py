@@ -54,7 +54,9 @@ def representation(
         return None
     low, high = wilson(n / n.sum(), n.sum(), 1 - (1 - level) / len(n))
     shown = zip(population, n, n / n.sum(), low, high, asked, strict=True)
-    return Representation({g: Share(int(k), *map(float, rest)) for g, k, *rest in shown}, _chance(n, asked, seed), others)
+    return Representation(
+        {g: Share(int(k), *map(float, rest)) for g, k, *rest in shown}, _chance(n, asked, seed), others
+    )
 
 
 def _chance(n: np.ndarray, asked: np.ndarray, seed: int) -> float:
@@ -68,6 +70,7 @@ def _chance(n: np.ndarray, asked: np.ndarray, seed: int) -> float:
     drawn = np.random.default_rng(seed).multinomial(n.sum(), asked, size=2000)
     far = ((drawn - due) ** 2 / due).sum(axis=1) >= ((n - due) ** 2 / due).sum() - 1e-9
     return float((1 + far.sum()) / 2001)
+
 
 # %% ../../nbs/stats/36_balance.ipynb #e8cd8ad5
 _MOST = 50  # values and groups that are told apart
@@ -142,5 +145,8 @@ def missing_gaps(
             p = float(stats.chi2_contingency(table, correction=False).pvalue) * len(gone)
             found.append((p, name, shares(hits, n)))
     sure = sorted((f for f in found if f[0] < 0.05), key=lambda f: f[0])[:most]
-    told = {name: (rate.x.tolist(), gaps(rate, level=1 - 0.05 / max(len(gone), 1)).difference) for _, name, rate in sure}
+    told = {
+        name: (rate.x.tolist(), gaps(rate, level=1 - 0.05 / max(len(gone), 1)).difference) for _, name, rate in sure
+    }
     return {name: (each, gap) for name, (each, gap) in told.items() if gap.low > 0}
+

@@ -47,7 +47,9 @@ def shares(
     "Shares of groups from counts."
     hits, n = np.asarray(hits, float), np.asarray(n, float)
     if hits.shape != n.shape or not ((hits >= 0) & (hits <= n)).all():
-        raise ValueError("counts of groups are hits and how many they are of, two equally long lists with 0 <= hits <= n")
+        raise ValueError(
+            "counts of groups are hits and how many they are of, two equally long lists with 0 <= hits <= n"
+        )
     with np.errstate(invalid="ignore", divide="ignore"):
         return Rate(hits / n, n if worth is None else np.minimum(n, np.asarray(worth, float)))
 
@@ -64,6 +66,7 @@ def means(
     with np.errstate(invalid="ignore"):
         return Rate(x, np.where(n > 1, np.maximum(error * wide, least) ** -2.0, 0.0), share=False)
 
+
 # %% ../../nbs/stats/35_gaps.ipynb #276fbc83
 def worth(
     values: np.ndarray,  # (n,) number or bool of each row, whose mean by group is asked for
@@ -74,12 +77,15 @@ def worth(
     "How many independent rows say as much as the rows of each group."
     n = np.bincount(codes, minlength=groups)
     left = values - (np.bincount(codes, values, groups) / np.maximum(n, 1))[codes]
-    pairs, at = np.unique(np.column_stack([codes, np.unique(units, return_inverse=True)[1]]), axis=0, return_inverse=True)
+    pairs, at = np.unique(
+        np.column_stack([codes, np.unique(units, return_inverse=True)[1]]), axis=0, return_inverse=True
+    )
     people = np.bincount(pairs[:, 0], minlength=groups).astype(float)
     between = np.bincount(pairs[:, 0], np.bincount(at, left) ** 2, groups) * people / np.maximum(people - 1, 1)
     within = np.bincount(codes, left**2, groups)
     found = np.where(between > 1e-12, n * within / np.maximum(between, 1e-12), people)
     return np.where(people < 10, np.minimum(found, people), np.minimum(found, n))
+
 
 # %% ../../nbs/stats/35_gaps.ipynb #f72fc1dd
 def _front(x: np.ndarray, arm: np.ndarray) -> np.ndarray:  # places
@@ -196,9 +202,18 @@ def _of_two(
 ) -> list[float]:
     "Critical values, at each level, of the highest of some groups less the lowest of others."
     x = np.linspace(-9, 9, 2001)
-    first, last = (np.exp(sum(stats.norm.logcdf(x[:, None] + part).sum(axis=1) for part in np.array_split(back, 1 + len(back) // 500))) for back in (high, low))
+    first, last = (
+        np.exp(
+            sum(stats.norm.logcdf(x[:, None] + part).sum(axis=1) for part in np.array_split(back, 1 + len(back) // 500))
+        )
+        for back in (high, low)
+    )
     step, middle = np.diff(first), (x[1:] + x[:-1]) / 2
-    return [optimize.brentq(lambda q, level=level: step @ np.interp(q - middle, x, last) - level, -8, 16) / math.sqrt(2) for level in levels]
+    return [
+        optimize.brentq(lambda q, level=level: step @ np.interp(q - middle, x, last) - level, -8, 16) / math.sqrt(2)
+        for level in levels
+    ]
+
 
 # %% ../../nbs/stats/35_gaps.ipynb #ccca9f1f
 class Gap(NamedTuple):
@@ -289,7 +304,12 @@ def shrunk(
 
 # %% ../../nbs/stats/35_gaps.ipynb #03b4f509
 #: Each rate, and of whom it is a share: of all, of the truly positive, of the truly negative.
-RATES = {"selection_rate": "all", "true_positive_rate": "positive", "false_positive_rate": "negative", "accuracy": "all"}
+RATES = {
+    "selection_rate": "all",
+    "true_positive_rate": "positive",
+    "false_positive_rate": "negative",
+    "accuracy": "all",
+}
 #: What fairlearn's differences and ratios are about.
 FAMILIES = {
     "demographic_parity": ("selection_rate",),
@@ -336,8 +356,11 @@ def gaps_of(
     made: dict[str, Gap] = {}
     for name, about in FAMILIES.items():
         if all(one in rates for one in about):
-            made[f"{name}_difference"], made[f"{name}_ratio"] = gaps(*(rates[one] for one in about), level=level, draws=draws, seed=seed)
+            made[f"{name}_difference"], made[f"{name}_ratio"] = gaps(
+                *(rates[one] for one in about), level=level, draws=draws, seed=seed
+            )
     return made
+
 
 # %% ../../nbs/stats/35_gaps.ipynb #18c22cfc
 def _estimates(rate: Rate, n: np.ndarray, level: float) -> list[Estimate]:
@@ -345,7 +368,10 @@ def _estimates(rate: Rate, n: np.ndarray, level: float) -> list[Estimate]:
     low, high = wilson(rate.x, n, level)
     with np.errstate(invalid="ignore", divide="ignore"):
         error = np.sqrt(rate.x * (1 - rate.x) / n)
-    return [Estimate(float(x), float(a), float(b), int(k), float(e)) for x, a, b, k, e in zip(rate.x, low, high, n, error, strict=True)]
+    return [
+        Estimate(float(x), float(a), float(b), int(k), float(e))
+        for x, a, b, k, e in zip(rate.x, low, high, n, error, strict=True)
+    ]
 
 
 def by_group(
@@ -366,4 +392,7 @@ def by_group(
     rates = {str(g): {rate: each[i] for rate, each in told.items()} for i, g in enumerate(names)}
     beside = {str(g): {rate: float(each[i]) for rate, each in drawn.items()} for i, g in enumerate(names)}
     small = [g for g, each in rates.items() if any(e.n < min_group for e in each.values())]
-    return Groups(rates, beside, {name: gap for name, gap in gaps_of(found, level).items() if not math.isnan(gap.value)}, small)
+    return Groups(
+        rates, beside, {name: gap for name, gap in gaps_of(found, level).items() if not math.isnan(gap.value)}, small
+    )
+

@@ -82,7 +82,9 @@ def noisy_twins(
     at, there = (((t[measured] - middle) / spread).to_numpy(float) for t in (ours, theirs))
     distance, place = KDTree(at).query(there, k=10)
     rest = [c for c in known.columns if c not in measured]
-    alike = (_keys(simplified(ours[rest])).to_numpy()[place[:, 0]] == _keys(simplified(theirs[rest])).to_numpy()) | (not rest)
+    alike = (_keys(simplified(ours[rest])).to_numpy()[place[:, 0]] == _keys(simplified(theirs[rest])).to_numpy()) | (
+        not rest
+    )
     first, fifth, tenth = distance[:, 0], distance[:, 4], distance[:, 9]
     shown = tenth > 0
     median = float(np.clip(np.median(fifth[shown] / tenth[shown]), 1e-3, 0.999)) if shown.any() else 0.999
@@ -100,3 +102,4 @@ def _measurements(frame: pd.DataFrame, most: int = 8) -> list[str]:
     numbers = [c for c in frame.columns if pd.api.types.is_float_dtype(frame[c])]
     distinct = {c: frame[c].nunique() for c in numbers if frame[c].quantile(0.75) > frame[c].quantile(0.25)}
     return sorted((c for c, n in distinct.items() if n >= 20), key=lambda c: -distinct[c])[:most]
+
