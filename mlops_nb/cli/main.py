@@ -247,8 +247,7 @@ def _closing(settings: "Settings", summary: dict[str, Any]) -> None:
         say("", f"{card['stage']} failed in cell {card['cell'] or '?'}{where}", *(f"  {line}" for line in lines_of(f"{card['ename']}: {card['evalue']}")),
             f"  executed notebook: {place / card['stage']}.ipynb", f"  repeat with: {card['repeat']}")
     say("", f"run {summary['run']}: {summary['status']} in {summary['seconds']:.1f} s")
-    model = summary["model"]
-    if model:
+    if model := summary["model"]:
         say(f"model {model['name']} version {model['version']}, phase {model['phase']}{_rejected_by(settings, model)}")
         for gate in model["gates"] or ():
             word = {True: "pass", False: "FAIL"}.get(gate["passed"], "undecided")
