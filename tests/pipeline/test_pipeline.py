@@ -43,6 +43,11 @@ def test_every_stage_in_order(summary):
     assert registered["name"] == summary["model"]["name"] == "income" and registered["phase"] in ("staging", "rejected")
 
 
+def test_the_rows_that_judged_a_version_are_known(summary):
+    """By their digest, so that it can be counted how often they have judged one."""
+    assert read(summary, "evaluate", "evaluation", Json)["test_digest"] == summary["stages"]["split"]["outputs"]["test"]
+
+
 def test_only_three_stages_read_the_test_rows():
     readers = {s.name for s in load_graph(SETTINGS).stages.values() if any(p.artifact == "test" for p in s.inputs)}
     assert readers == {"evaluate", "explain", "fairness"}
