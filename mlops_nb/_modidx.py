@@ -2254,6 +2254,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                        'mlops_nb/registry/evidence.py'),
                                             'mlops_nb.registry.evidence.Evaluation.costs_by': ( 'registry/evidence.html#evaluation.costs_by',
                                                                                                 'mlops_nb/registry/evidence.py'),
+                                            'mlops_nb.registry.evidence.Evaluation.estimate': ( 'registry/evidence.html#evaluation.estimate',
+                                                                                                'mlops_nb/registry/evidence.py'),
                                             'mlops_nb.registry.evidence.Evidence': ( 'registry/evidence.html#evidence',
                                                                                      'mlops_nb/registry/evidence.py'),
                                             'mlops_nb.registry.evidence.Evidence.classes': ( 'registry/evidence.html#evidence.classes',

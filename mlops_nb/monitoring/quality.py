@@ -44,9 +44,7 @@ def quality_of(
         found = estimates(problem.kind, part.y_true, Answers(proba, part.y_pred[part.known], evidence.rule.names or None))
         made["realised"] = _told(found)
         if problem.metric in before:
-            span = before[problem.metric]
-            there = Estimate.told(span.value, span.low, span.high, evidence.evaluation.n or 2)
-            made["p"]["quality"] = _drop(found[problem.metric], there, rules, problem)
+            made["p"]["quality"] = _drop(found[problem.metric], evidence.evaluation.estimate(problem.metric), rules, problem)
         if problem.kind.has_positive and proba is not None:
             made["calibration"] = _calibrated(part.y_true, proba)
     return made

@@ -52,6 +52,7 @@ class Evaluation(_Part):
     n: int = 0  # test rows
     threshold: float | None = None
     metrics: dict[str, Span] = {}
+    errors: dict[str, float | None] = {}  # their standard errors, where rows are too few for an interval, too
     cost: Span | None = None  # of a decision, the mean; None where the charter says none
     confusion: dict[str, Any] | None = None  # tp, fp, fn, tn; or classes and matrix; None for numbers
     criteria: list[dict[str, Any]] = []
@@ -67,6 +68,14 @@ class Evaluation(_Part):
         cells = seen.get("matrix") or [[seen["tn"], seen["fp"]], [seen["fn"], seen["tp"]]]
         classes = [c if (n := number_of(c)) is None else n for c in seen.get("classes", ())]  # by their names
         return np.repeat(np.ravel(cost_matrix(costs, classes)), np.ravel(cells))
+
+    def estimate(self, name: str) -> Any:  # stats.estimate.Estimate
+        "A metric with its standard error; by the interval where older evidence says no more."
+        from mlops_nb.stats.estimate import Estimate
+
+        span, error = self.metrics.get(name, Span()), self.errors.get(name)
+        found = Estimate.told(span.value, span.low, span.high, self.n or 2)
+        return found if error is None else found._replace(error=error)
 
 
 class PlainRows(_Part):

@@ -82,12 +82,12 @@ def figures(
     if name == "cost":
         each = found.costs_by(problem.costs)
         return Figures(float(each.mean()), float(each.std(ddof=1)), 0.0)
-    span = found.metrics.get(name, Span())
-    if span.value is None or span.low is None or span.high is None:
+    said = found.estimate(name)
+    if math.isnan(said.value + said.error):
         raise MlopsError(f"{name} is undefined on the rows that evaluated the model, so its spread isn't known; plan by another metric, e.g. cost or accuracy")
     share, metric = name == "accuracy" and name in problem.kind.stock(), problem.kind.metrics[name]
-    sd = math.sqrt(span.value * (1 - span.value)) if share else (span.high - span.low) / (2 * 1.959964) * math.sqrt(found.n)
-    return Figures(span.value, sd, metric.high if greater else metric.low, share)
+    sd = math.sqrt(said.value * (1 - said.value)) if share else said.error * math.sqrt(found.n)
+    return Figures(said.value, sd, metric.high if greater else metric.low, share)
 
 # %% ../../nbs/stages/150_abtest.ipynb #cb95f1a1
 def plan(

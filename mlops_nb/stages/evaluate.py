@@ -116,7 +116,8 @@ def _measured(
     of = "outside the most frequent class" if problem.kind.has_classes else "in all"
     few = f"; {rare} rows {of} are too few for that of ranks, probabilities or errors, which needs {FEW}"
     how = f"95%, by the influence of each {each}{few if rare < FEW else ''}"
-    return {"metrics": metrics, "interval": how, "criteria": check_criteria(problem.success, metrics)}
+    errors = {name: e.plain()["error"] for name, e in found.items()}
+    return {"metrics": metrics, "errors": errors, "interval": how, "criteria": check_criteria(problem.success, metrics)}
 
 
 # %% ../../nbs/stages/090_evaluate.ipynb #45153434

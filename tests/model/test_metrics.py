@@ -16,12 +16,12 @@ from mlops_nb.model.tasks import known as tasks
 from mlops_nb.model.tasks.binary import Binary
 from mlops_nb.model.tasks.known import task_of
 from mlops_nb.loop.retraining import Labelled, compare
-from mlops_nb.registry.evidence import Evaluation, as_evidence
+from mlops_nb.registry.evidence import Evaluation, Span, as_evidence
 from mlops_nb.registry.loading import Loaded
 from mlops_nb.registry.versions import Version
 from mlops_nb.monitoring.windows import part_of, window_at, window_of
 from mlops_nb.model.intervals import estimates
-from mlops_nb.stages.abtest import check_comparable, contributed, figures
+from mlops_nb.stages.abtest import check_comparable, contributed, figures, plan
 from mlops_nb.stages.evaluate import evaluate_binary
 from mlops_nb.stages.train import Answers, scores_of
 from mlops_nb.stats.influence import MEASURES
@@ -178,3 +178,15 @@ def test_retraining_compares_by_the_tasks_own_function(gains, metric):
     picked = [v.model.predict_proba(held[[c]])[:, 1] >= 0.3 for v, c in ((old, "age"), (new, "wage"))]
     assert [found.champion, found.challenger] == pytest.approx([own(buys[1000:] == "yes", p)[metric] for p in picked])
     assert found.verdict == "better" and found.low < found.challenger - found.champion < found.high
+
+
+def test_few_rows_have_an_error_though_no_interval():
+    """So that an experiment can be planned and a drop be judged by a version that few rows have evaluated."""
+    y_true, proba, _ = answered("binary", 0)
+    stated = Problem.model_validate({"name": "a", "goal": "g", "task": "binary", "target": "t", "positive": "1", "metric": "roc_auc", "data": {"source": "x.csv"}})
+    found = Evaluation.model_validate(evaluate_binary(stated, y_true[:40], proba[:40], 0.5, resamples=100, bins=2, seed=0))
+    assert y_true[:40].sum() < 25 and found.metrics["roc_auc"].low is None and found.errors["roc_auc"] > 0
+    known = figures(found, "roc_auc", stated)
+    assert known.sd == pytest.approx(found.errors["roc_auc"] * 40**0.5) and plan(known, "roc_auc")["watched"]["total"] > 100
+    older = found.model_copy(update={"errors": {}, "metrics": {"roc_auc": Span(value=0.8, low=0.7, high=0.9)}})
+    assert older.estimate("roc_auc").error == pytest.approx(0.2 / 2 / 1.959964)
