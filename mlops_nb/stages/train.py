@@ -131,7 +131,8 @@ def make_folds(
         together = entities_of(frame, problem.feature_names(frame.columns)).codes
     first, thing = np.unique(together, return_index=True, return_inverse=True)[1:]
     if len(first) < 4:
-        few = f"{len(first)} distinct training rows are too few to compare models"
+        many = f", and rows of one id or group (split.group) count once, {len(frame)} rows" if len(first) < len(frame) else ""
+        few = f"{len(first)} distinct training rows are too few to compare models{many}"
         raise MlopsError(f"{few}; bring more rows, or lower split.test_size and split.valid_size")
     if len(first) == len(frame) or len(first) > _MANY:
         count = max(min(count, _fewest(target.iloc[first], problem)), 2)
