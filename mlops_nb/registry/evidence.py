@@ -78,12 +78,14 @@ class Evaluation(_Part):
         return found if error is None else found._replace(error=error)
 
 
+# %% ../../nbs/registry/25_evidence.ipynb #66feaf8a
 class PlainRows(_Part):
     "A few rows as JSON holds them, for `registry.sample.sample_frame`; with `expected`, what the model says about them."
 
     rows: list[dict[str, Any]]
     dtypes: dict[str, Any]
     expected: list[Any] | None = None
+
 
 # %% ../../nbs/registry/25_evidence.ipynb #f57526b5
 class Evidence(BaseModel):
