@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,10 @@ class Port:
 
     def __init__(self, artifact: str, kind: Any) -> None:
         self.artifact, self.kind = artifact, kind
+
+    @property
+    def digest(self) -> str:
+        return sha256(self.values[self.artifact]).hexdigest()
 
     def read(self, model: Any = None) -> Any:
         if self.kind is Source:
