@@ -16,7 +16,8 @@ import pyarrow as pa
 
 from ..model.decision import Decision
 from ..registry.evidence import Evidence
-from ..stats.drift import compare, domain, slices
+from ..stats.domain import domain, slices
+from ..stats.drift import compare
 from ..stats.profile import Numbers, Profile, Texts, column, numbers, texts
 from .reference import SOME, Reference
 from .windows import Part, plain
@@ -68,7 +69,7 @@ def input_drift(
         if f["name"] in part.inputs.column_names:
             features[place]["shape"] = shape_of(reference.profile.features[f["name"]], column(part.inputs, f["name"]), f["kind"])
     kinds = reference.profile.kinds
-    told = domain(reference.some, part.inputs, seed, SOME, kinds)
+    told = domain(reference.some, part.inputs, seed, SOME, kinds, alpha)
     some = part.inputs.take(pa.array(np.sort(np.random.default_rng(seed).permutation(len(part.inputs))[:SOME])))
     moved = slices(reference.some, some, most=8, kinds=kinds) if any(f["drifted"] for f in features) else []
     return features, None if told.note else plain(told._asdict()), [plain(s._asdict()) for s in moved]

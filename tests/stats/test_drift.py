@@ -10,7 +10,8 @@ from scipy import stats
 from scipy.spatial.distance import jensenshannon
 
 from mlops_nb.stats import drift, profile
-from mlops_nb.stats.drift import compare, domain, range_p, slices
+from mlops_nb.stats.domain import domain, slices
+from mlops_nb.stats.drift import compare, range_p
 from mlops_nb.stats.profile import Profile, Texts
 
 NUMBERS = {
