@@ -30,6 +30,32 @@ def schema() -> Any:
     types = text | {"time": pa.timestamp("us", tz="UTC"), "version": pa.int64(), "latency": pa.float64()}
     return pa.schema([("seq", pa.int64()), *((name, types[name]) for name in COLUMNS.split(", "))])
 
+# %% ../../nbs/log/30_history.ipynb #89e00b2b
+_READ = COLUMNS.replace("subject", "coalesce(subject, '') AS subject, subject IS NULL AS nobody")  # no NULL: `batches`
+
+
+def _formed(
+    found: Any,  # RecordBatch of seq and _READ, as it comes from a database
+) -> Any:
+    "A batch with the log's types."
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    columns = {field.name: _readable(found[field.name]).cast(field.type) for field in schema()}
+    columns["subject"] = pc.if_else(found["nobody"].cast(pa.bool_()), pa.scalar(None, pa.string()), columns["subject"])
+    return pa.RecordBatch.from_arrays(list(columns.values()), schema=schema())
+
+
+def _readable(column: Any) -> Any:
+    "What isn't UTF-8, which SQLite takes for a text, with a mark in its place."
+    import pyarrow as pa
+
+    try:
+        column.validate(full=True)
+    except pa.ArrowInvalid:
+        return pa.array([data.decode(errors="replace") for data in column.cast(pa.binary()).to_pylist()])
+    return column
+
 # %% ../../nbs/log/30_history.ipynb #0a6c55bd
 def _asked(since: date | datetime | None = None, until: date | datetime | None = None, model: str | None = None, version: int | None = None) -> tuple[list[tuple[str, str, Any]], Any]:
     "Conditions for SQL and for Arrow."
@@ -60,7 +86,7 @@ class History:
     erase: Callable[..., int]
     _covered: Callable[..., list[Rolled]]
     _only_live: Callable[..., tuple[str, list[Any]]]
-    _live: Callable[..., Iterator[Any]]
+    _live: Callable[..., Callable[[], Iterator[Any]]]
     _rolled: Callable[..., Any]
     _top: Callable[..., int]
     _tidy: Callable[..., None]
@@ -102,7 +128,7 @@ def _covered(self: History, connection: Any) -> list[Rolled]:
 @patch
 def _only_live(self: History, connection: Any, wanted: list[tuple[str, str, Any]]) -> tuple[str, list[Any]]:
     "The condition that a row is wanted, and in no file; its values."
-    clauses, values = ["seq > 0", *(f"{name} {sign} ?" for name, sign, _ in wanted)], [value for *_, value in wanted]
+    clauses, values = ["1 = 1", *(f"{name} {sign} ?" for name, sign, _ in wanted)], [value for *_, value in wanted]
     for file in self._covered(connection):
         clauses.append("NOT (seq BETWEEN ? AND ? AND time >= ? AND time < ?)")
         values += span_of(file)
@@ -110,16 +136,17 @@ def _only_live(self: History, connection: Any, wanted: list[tuple[str, str, Any]
 
 
 @patch
-def _live(self: History, connection: Any, wanted: list[tuple[str, str, Any]], top: int = 2**62, limit: int = 2**62) -> Iterator[Any]:
-    "Record batches of rows that are in the database only, in the order of writing."
-    import pyarrow as pa
-
+def _live(
+    self: History,
+    connection: Any,
+    wanted: list[tuple[str, str, Any]],
+    rest: str = "",  # of the statement
+    *more: Any,  # its values
+) -> Callable[[], Iterator[Any]]:  # reads record batches, each time anew
+    "Rows that are in the database only. Asked for an order of seq, SQLite scans the table; a window is found by its time."
     where, values = self._only_live(connection, wanted)
-    statement = f"SELECT seq, {COLUMNS} FROM predictions WHERE {where} AND seq > ? AND seq <= ? ORDER BY seq LIMIT ?"  # noqa: S608
-    last = 0
-    while limit and (rows := self._database.execute(connection, statement, [*values, last, top, min(limit, 20_000)]).fetchall()):
-        yield pa.RecordBatch.from_arrays([pa.array(c, f.type) for c, f in zip(zip(*rows, strict=True), schema(), strict=True)], schema=schema())
-        last, limit = rows[-1][0], limit - len(rows)
+    statement = f"SELECT seq, {_READ} FROM predictions WHERE {where}{rest}"  # noqa: S608
+    return lambda: map(_formed, filter(len, self._database.batches(statement, [*values, *more])))
 
 
 @patch
@@ -143,7 +170,7 @@ def read(
     given, wanted = _asked(since, until, model, version)
     with self._locked(fcntl.LOCK_SH) as connection:
         rolled = self._rolled().to_table(filter=wanted)
-        live = pa.Table.from_batches(self._live(connection, given), schema())
+        live = pa.Table.from_batches(self._live(connection, given)(), schema())
     return pa.concat_tables([rolled, live]).sort_by("seq")
 
 
@@ -161,13 +188,16 @@ def count(
         return self._rolled().count_rows(filter=wanted) + self._one(connection, f"SELECT count(*) FROM predictions WHERE {where}", *values)  # noqa: S608
 
 # %% ../../nbs/log/30_history.ipynb #c3479bf3
+_FIRST = "SELECT min(time) FROM (SELECT time FROM predictions WHERE model = ? ORDER BY time LIMIT 1) AS one"  # by the index
+
+
 @patch
 def first(self: History, model: str) -> datetime | None:  # None: there is none
     "The time of a model's earliest prediction."
     import pyarrow.compute as pc
 
     with self._locked(fcntl.LOCK_SH) as connection:
-        live = self._one(connection, "SELECT min(time) FROM predictions WHERE model = ?", model)
+        live = self._one(connection, _FIRST, model)
         rolled = pc.min(self._rolled().to_table(columns=["time"], filter=_asked(model=model)[1])["time"].cast("int64")).as_py()
     found = [when for when in (live, rolled) if when is not None]
     return moment_of(min(found, default=None))
@@ -206,6 +236,18 @@ def _said(self: History, connection: Any) -> Any:  # pyarrow Table
     return pa.table([pa.array([row[i] for row in rows], field.type) for i, field in enumerate(form)], schema=form)
 
 
+class _Batches:
+    "Rows that DuckDB reads as often as a query asks for them, and never holds as a whole."
+
+    def __init__(self, read: Callable[[], Iterator[Any]]):
+        self.read = read
+
+    def __arrow_c_stream__(self, requested_schema: Any = None) -> Any:
+        import pyarrow as pa
+
+        return pa.RecordBatchReader.from_batches(schema(), self.read()).__arrow_c_stream__(requested_schema)
+
+# %% ../../nbs/log/30_history.ipynb #b7102b9f
 @patch
 def query(
     self: History,
@@ -217,13 +259,11 @@ def query(
         import duckdb
     except ImportError as error:
         raise MlopsError("a query over the prediction log needs the package duckdb; run: pip install duckdb") from error
-    import pyarrow as pa
-
     with self._locked(fcntl.LOCK_SH) as connection, duckdb.connect(":memory:") as reader:
         reader.register("rolled", self._rolled())
-        reader.register("batches", pa.RecordBatchReader.from_batches(schema(), self._live(connection, [])))
+        newest = self._one(connection, "SELECT max(seq) FROM predictions") or 0
+        reader.register("live", _Batches(self._live(connection, [], " AND seq <= ?", newest)))
         reader.register("feedback", self._said(connection))
-        reader.execute("CREATE TABLE live AS SELECT * FROM batches")
         reader.execute("CREATE VIEW predictions AS SELECT * FROM rolled UNION ALL SELECT * FROM live")
         reader.execute("SET TimeZone = 'UTC'; SET enable_external_access = false; SET lock_configuration = true")
         try:
@@ -284,7 +324,8 @@ def _roll_slice(self: History, connection: Any, day: date, top: int) -> int:
     import pyarrow as pa
 
     span = [("time", ">=", micros(day)), ("time", "<", micros(day + timedelta(days=1)))]
-    table = pa.Table.from_batches(self._live(connection, span, top, SLICE), schema())
+    read = self._live(connection, span, " AND seq <= ? ORDER BY seq LIMIT ?", top, SLICE)
+    table = pa.Table.from_batches(read(), schema())
     first, last = table["seq"][0].as_py(), table["seq"][-1].as_py()
     path = self.home / "predictions" / f"day={day}" / f"{first:012}-{last:012}.parquet"
     save_rolled(path, table)

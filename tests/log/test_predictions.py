@@ -20,7 +20,7 @@ import pytest
 from tests.faults.test_faults import full, small_disk
 
 from mlops_nb.base.errors import MlopsError
-from mlops_nb.log import history
+from mlops_nb.log import database, history
 from mlops_nb.log.history import History
 from mlops_nb.log.rolled import rolled_files
 from mlops_nb.log.values import micros
@@ -324,6 +324,37 @@ def test_a_newer_format_is_left_alone(tmp_path):
     assert "has format 2, this version of mlops-nb writes format 1; update mlops-nb" in log.close().error
     with pytest.raises(MlopsError, match="has format 2"):
         History(tmp_path).read()
+
+
+# -- read by columns ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("where", ["sqlite", "postgres"])
+def test_batches_of_a_database_are_the_rows_that_were_written(tmp_path, where, request, monkeypatch):
+    monkeypatch.setattr(database, "BATCH", 10)
+    url = request.getfixturevalue("postgres") if where == "postgres" else ""
+    said = [None] * 25 + ["", "é ü 漢", "x" * 5000, None, "0", "12"] + [None] * 25  # what the first rows have is no type of a column
+    with closing(PredictionLog(tmp_path, url)) as log:
+        log.put([record(n, DAY + timedelta(days=n % 3), subject=who) for n, who in enumerate(said)])
+    past = History(tmp_path, url)
+    table = past.read()
+    assert table.schema == history.schema() and table["subject"].to_pylist() == said
+    assert table["id"].to_pylist() == [record(n).id for n in range(len(said))] and table["latency"].to_pylist() == [record(0).latency] * len(said)
+    one = past.read(DAY + timedelta(days=1), DAY + timedelta(days=2))
+    assert one.to_pylist() == [row for row in table.to_pylist() if row["time"].date() == DAY + timedelta(days=1)] and len(one) > 10
+    twice = "SELECT count(*) AS n, count(a.subject) AS known FROM predictions a JOIN predictions b ON a.seq = b.seq + 1"
+    assert past.query(twice).to_pylist() == [{"n": len(said) - 1, "known": 5}]  # the database is read once for each
+    assert past.query("SELECT * FROM predictions ORDER BY seq").to_pylist() == table.to_pylist()
+    assert len(past.read(date(2001, 1, 1), date(2001, 1, 2))) == 0 and past.query("SELECT 1 AS one FROM predictions WHERE false").num_rows == 0
+
+
+def test_what_is_no_text_is_read_with_a_mark(tmp_path):
+    with closing(PredictionLog(tmp_path)) as log:
+        log.put([record(n) for n in range(3)])
+    with closing(sqlite3.connect(tmp_path / "predictions.db")) as connection:
+        connection.execute("UPDATE predictions SET arm = CAST(x'61ff62' AS TEXT) WHERE seq = 2")
+        connection.commit()
+    assert History(tmp_path).read()["arm"].to_pylist() == [record(0).arm, "a\ufffdb", record(0).arm]
 
 
 # -- PostgreSQL --------------------------------------------------------------------------------------------------------
