@@ -3318,6 +3318,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'mlops_nb.stats.drift.Drift.table': ('stats/drift.html#drift.table', 'mlops_nb/stats/drift.py'),
                                       'mlops_nb.stats.drift.FeatureDrift': ('stats/drift.html#featuredrift', 'mlops_nb/stats/drift.py'),
                                       'mlops_nb.stats.drift._finite_area': ('stats/drift.html#_finite_area', 'mlops_nb/stats/drift.py'),
+                                      'mlops_nb.stats.drift._modal_p': ('stats/drift.html#_modal_p', 'mlops_nb/stats/drift.py'),
                                       'mlops_nb.stats.drift._note': ('stats/drift.html#_note', 'mlops_nb/stats/drift.py'),
                                       'mlops_nb.stats.drift._tail': ('stats/drift.html#_tail', 'mlops_nb/stats/drift.py'),
                                       'mlops_nb.stats.drift.bin_edges': ('stats/drift.html#bin_edges', 'mlops_nb/stats/drift.py'),
