@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from .tasks.task import Answers, Task
-from ..stats.estimate import Estimate, mean_estimate
+from ..stats.estimate import Estimate, mean_estimate, percentiles
 from ..stats.quality import drawn, realised
 
 # %% ../../nbs/model/22_intervals.ipynb #2367e6e4
@@ -62,6 +62,6 @@ def gain(
         return sign * (after - before)
 
     draws = [apart(rows) for rows in drawn(len(y_true), units, resamples, seed)]
-    low, high = np.nanpercentile(draws, [2.5, 97.5])
-    return Estimate(apart(slice(None)), float(low), float(high), len(y_true), float(np.nanstd(draws)))
+    low, high, error = percentiles(np.array(draws))
+    return Estimate(apart(slice(None)), low, high, len(y_true), error)
 

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from ..base.charter import Monitoring
+from ..log.drawn import drawn_words
 from ..model.conform import conform
 from ..model.schema import Schema
 from ..stats.alarm import Alarm
@@ -47,7 +48,7 @@ def look_at_part(
     said, quality = prediction_drift(part, reference.evidence, rules.false_alarms), quality_of(part, reference.evidence, rules)
     groups = groups_of(part, reference.evidence.problem, rules)
     made = PartReport(part.version, part.rows, len(part.inputs), part.rows >= rules.min_rows, part.arms, features, whole, moved, said, quality, groups, looks=int("quality" in quality["p"]))
-    made.notes = [*part.notes, *([reference.why] if reference.why else [])]
+    made.notes = _notes(part, reference, quality)
     if not made.judged:
         made.notes.append(f"too few to judge: {part.rows:,} rows, {rules.min_rows:,} are asked for; figures are shown, nothing raises an alarm")
         return made, []
@@ -57,6 +58,12 @@ def look_at_part(
     alarms = _judged(pvalues, rules.false_alarms, share, effects)
     made.alarms = [plain(a._asdict()) | {"said": _cause(a, made)} for a in alarms]
     return made, list(pvalues)
+
+
+def _notes(part: Part, reference: Reference, quality: Mapping[str, Any]) -> list[str]:
+    "What is unusual, what intervals count, and what can't be judged."
+    drawn = [drawn_words(part.drawn, len(part.y_pred))] if len(part.y_pred) else []
+    return [*part.notes, *filter(None, [reference.why, *drawn, quality["why"]])]
 
 
 def _judged(pvalues: Mapping[str, Any], budget: float, share: float, effects: Mapping[str, Any]) -> list[Alarm]:
@@ -74,7 +81,9 @@ def _cause(
         q, name = made.quality, made.quality["metric"]
         now, before = q["realised" if alarm.channel == "quality" else "estimated"][name], q["reference"].get(name) or {}
         how = f"on {q['labelled']:,} labelled predictions" if alarm.channel == "quality" else f"estimated from the chances of {made.looked:,} predictions, before labels"
-        return f"{name} is {now['value']:.3f} ({now['low']:.3f} to {now['high']:.3f}) {how}; it was {before.get('value', math.nan):.3f} on the test rows"
+        span = "too few for an interval" if now["low"] is None else f"{now['low']:.3f} to {now['high']:.3f}"
+        then = f"it was {before.get('value', math.nan):.3f} on the test rows"
+        return f"{name} is {now['value']:.3f} ({span}) {how}; {then}"
     if alarm.what == _WHOLE:
         parts = sorted(((made.domain or {}).get("importances") or {}).items(), key=lambda i: -i[1])[:3]
         return f"a classifier tells this window from the training rows (AUC {(made.domain or {}).get('auc') or math.nan:.2f}), most of all by {', '.join(n for n, _ in parts)}"
@@ -140,8 +149,9 @@ def judge_again(
     "Quality and groups of a part whose labels came late."
     if isinstance(reference, str):
         return
-    rows = part_of(window, part.version, reference.evidence)
+    rows, before = part_of(window, part.version, reference.evidence), part.quality.get("why", "")
     part.quality, part.groups = quality_of(rows, reference.evidence, rules), groups_of(rows, reference.evidence.problem, rules)
+    part.notes = [*(n for n in part.notes if n != before), *filter(None, [part.quality["why"]])]
     part.looks += 1
     p = part.quality["p"].get("quality")
     if part.judged and p is not None and not part.quality_down:

@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 
 from ..base.charter import Monitoring
+from ..log.drawn import Drawn
 from ..model.groups import group_labels
 from ..model.intervals import estimates
 from ..model.problem import Problem
 from ..model.tasks.task import Answers
 from ..registry.evidence import Evidence
-from ..stats.estimate import Estimate
+from ..stats.estimate import FEW, Estimate
 from ..stats.gaps import by_group
 from ..stats.quality import drop_test, estimated
 from ..stats.quality import calibration as calibration_of
@@ -29,32 +30,46 @@ def quality_of(
     part: Part,
     evidence: Evidence,  # problem, schema, evaluation
     rules: Monitoring,
-) -> dict[str, Any]:  # metric, labelled, reference, estimated, realised, calibration, p
+) -> dict[str, Any]:  # metric, labelled, reference, estimated, realised, calibration, p, why it can't be judged
     "How good a version is in a window, as far as that can be known."
     problem, before = evidence.problem, evidence.evaluation.metrics
     made: dict[str, Any] = {"metric": problem.metric, "greater_is_better": problem.greater_is_better, "labelled": len(part.y_true)}
     made["reference"] = {name: span.model_dump() for name, span in before.items()}
-    made |= {"estimated": {}, "realised": {}, "calibration": None, "p": {}}
+    made |= {"estimated": {}, "realised": {}, "calibration": None, "p": {}, "why": ""}
     if part.proba is not None and len(part.proba) > 1:
-        found = _estimated(evidence, part.proba, part.y_pred)
-        there = _estimated_before(evidence) if problem.metric in found else None
+        found = _estimated(evidence, part.proba, part.y_pred, part.drawn.codes)
+        there = _estimated_before(evidence) if problem.metric in found and not part.drawn.few else None
         made["estimated"], made["p"]["estimated"] = _told(found), None if there is None else _drop(found[problem.metric], there, rules, problem)
     if len(part.y_true) >= rules.min_labels:
-        proba = None if part.proba is None else part.proba[part.known]
-        found = estimates(problem.kind, part.y_true, Answers(proba, part.y_pred[part.known], evidence.rule.names or None))
+        proba, drawn = None if part.proba is None else part.proba[part.known], part.drawn.at(part.known)
+        said = Answers(proba, part.y_pred[part.known], evidence.rule.names or None)
+        found = estimates(problem.kind, part.y_true, said, units=drawn.codes)
         made["realised"] = _told(found)
         if problem.metric in before:
-            made["p"]["quality"] = _drop(found[problem.metric], evidence.evaluation.estimate(problem.metric), rules, problem)
+            now, there = found[problem.metric], evidence.evaluation.estimate(problem.metric)
+            p = None if drawn.few else _drop(now, there, rules, problem)
+            made["p"]["quality"], made["why"] = p, "" if p is not None else _why_not(now, problem, drawn)
         if problem.kind.has_positive and proba is not None:
-            made["calibration"] = _calibrated(part.y_true, proba)
+            made["calibration"] = _calibrated(part.y_true, proba, drawn.codes)
     return made
 
 
-def _estimated(evidence: Evidence, proba: np.ndarray, y_pred: np.ndarray) -> dict[str, Estimate]:
+def _why_not(now: Estimate, problem: Problem, drawn: Drawn) -> str:
+    "Why the quality can't be judged, though there are labels."
+    if drawn.few:
+        return f"labels about {drawn.counted} are too few to judge the quality, {FEW} are asked for; figures are shown"
+    what = "is undefined" if math.isnan(now.value) else "has no error that is known"
+    return f"the quality can't be judged: {problem.metric} {what} on these labels, as where all are of one class"
+
+
+def _estimated(
+    evidence: Evidence, proba: np.ndarray, y_pred: np.ndarray, units: np.ndarray | None = None
+) -> dict[str, Estimate]:
     "Those metrics of the task that can be known before labels come."
     kind = evidence.problem.kind
     names = kind.stock()
-    return estimated(proba, y_pred, names, target_type=kind.target_type, classes=evidence.rule.names) if names else {}
+    how: dict[str, Any] = {"target_type": kind.target_type, "classes": evidence.rule.names, "units": units}
+    return estimated(proba, y_pred, names, **how) if names else {}
 
 
 def _told(found: Mapping[str, Estimate]) -> dict[str, dict]:
@@ -74,11 +89,13 @@ def _estimated_before(evidence: Evidence) -> Estimate | None:
         y_pred = np.array(evidence.rule.names, dtype=object)[evidence.rule.chosen(proba)]
         return _estimated(evidence, proba / proba.sum(axis=1, keepdims=True), y_pred)[evidence.problem.metric]
     found = _estimated(evidence, proba, proba >= (tested.threshold or 0.5))[evidence.problem.metric]
-    return found._replace(error=found.error * math.sqrt(len(proba) / max(tested.n, len(proba))))  # order statistics stand for all test rows
+    error = found.error * math.sqrt(len(proba) / max(tested.n, len(proba)))  # order statistics stand for all test rows
+    realised = tested.errors.get(evidence.problem.metric) or 0.0  # counts what was drawn together as one draw
+    return found._replace(error=max(error, realised))
 
 
-def _calibrated(y_true: np.ndarray, proba: np.ndarray) -> dict[str, Any]:
-    found = calibration_of(y_true, proba)
+def _calibrated(y_true: np.ndarray, proba: np.ndarray, units: np.ndarray | None) -> dict[str, Any]:
+    found = calibration_of(y_true, proba, units=units)
     bins = [{"said": round(b.said, 5), "seen": b.seen.plain()} for b in found.bins]
     return {"bins": bins} | plain({k: getattr(found, k) for k in ("error", "by_luck", "z", "p")})
 
@@ -94,7 +111,9 @@ def groups_of(
         if feature.column in part.inputs.column_names:
             label = group_labels(part.inputs.select([feature.column]).to_pandas(), feature).to_numpy()
             enough = len(part.y_true) >= rules.min_labels
-            found = by_group(part.y_true, part.y_pred[part.known], label[part.known]) if enough else by_group(None, part.y_pred, label)
+            some = part.known if enough else np.ones(len(label), bool)
+            units = part.drawn.at(some).codes
+            found = by_group(part.y_true if enough else None, part.y_pred[some], label[some], units=units)
             rates = {group: _told(rate) for group, rate in found.rates.items()}
             gaps = {name: gap.plain() for name, gap in found.gaps.items()}
             made[feature.name] = {"labelled": enough, "rates": rates, "shrunk": plain(found.shrunk), "gaps": gaps, "small": found.small}

@@ -20,6 +20,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ..log.drawn import Drawn, drawn_of
 from ..log.events import Events
 from ..log.feedback import Feedback
 from ..log.history import History
@@ -162,6 +163,7 @@ class Part(NamedTuple):
     y_true: np.ndarray  # of those, as y_pred is
     arms: dict[str, int]  # of an experiment, with their rows
     notes: list[str]  # what is unusual, in sentences
+    drawn: Drawn = Drawn()  # which rows vary by chance together
 
 
 def part_of(
@@ -180,7 +182,8 @@ def part_of(
     inputs = parsed(rows["inputs"], {f.name: _TYPES[f.kind] for f in form.fields})
     y_true, known = _truths(rows["label"], rule)
     arms = {arm: n for arm, n in Counter(rows["arm"].to_pylist()).items() if arm}
-    return Part(number, answered, inputs, y_pred, proba, known, y_true[known], arms, notes)
+    drawn = drawn_of(rows.select(["subject", "time", "inputs"]).to_pandas(), evidence)
+    return Part(number, answered, inputs, y_pred, proba, known, y_true[known], arms, notes, drawn)
 
 # %% ../../nbs/monitoring/10_windows.ipynb #f31902c0
 def _answers(outputs: pa.ChunkedArray, form: Schema, rule: Decision) -> tuple[np.ndarray, np.ndarray | None]:

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FEW', 'SHARES', 'LOSSES', 'Estimate', 'wilson', 'share_of', 'Spread', 'spread', 'interval', 'mean_of_shares',
-           'mean_estimate', 'blocks']
+           'percentiles', 'mean_estimate', 'blocks']
 
 # %% ../../nbs/stats/27_estimate.ipynb #def4b30f
 import math
@@ -123,7 +123,8 @@ def interval(
     if error > 0 and 0 < value < 1 and name not in SHARES:
         middle, half = logit(np.clip(value - bias, 1e-6, 1 - 1e-6)), z * error / (value * (1 - value))
         return min(float(expit(middle - half)), value), max(float(expit(middle + half)), value)
-    low, high = wilson(value, value * (1 - value) / error**2 if error > 0 and 0 < value < 1 else n, level)
+    wide = error * z / float(stats.norm.isf((1 - level) / 2))
+    low, high = wilson(value, value * (1 - value) / wide**2 if wide > 0 and 0 < value < 1 else n, level)
     return float(low), float(high)
 
 # %% ../../nbs/stats/27_estimate.ipynb #d9aa682e
@@ -138,6 +139,19 @@ def mean_of_shares(
     return middle - float(down) / len(values), middle + float(up) / len(values)
 
 # %% ../../nbs/stats/27_estimate.ipynb #d6640e60
+def percentiles(
+    draws: Any,  # (resamples,) of a figure; nan where it is undefined
+    level: float = 0.95,
+) -> tuple[float, float, float]:  # low, high, standard error; nan where one draw in twenty is undefined
+    "The interval of a figure from its bootstrap resamples (Efron and Tibshirani 1993)."
+    known = np.asarray(draws, float)
+    known = known[np.isfinite(known)]
+    if len(known) < 0.95 * len(draws) or not len(draws):
+        return math.nan, math.nan, math.nan
+    low, high = np.percentile(known, [50 - 50 * level, 50 + 50 * level])
+    return float(low), float(high), float(np.std(known))
+
+
 def mean_estimate(
     values: np.ndarray,  # (n,) numbers, finite
     units: np.ndarray | None = None,  # see spread
@@ -148,7 +162,7 @@ def mean_estimate(
     off = spread(values - middle, units=units)
     units_or_rows = len(values) if units is None else len(np.unique(units))
     reach = off.error * float(stats.t.isf((1 - level) / 2, max(units_or_rows - 1, 1)))
-    return Estimate(middle, middle - reach, middle + reach, len(values), off.error)
+    return Estimate(middle, middle - reach, middle + reach, units_or_rows, off.error)
 
 # %% ../../nbs/stats/27_estimate.ipynb #7bbcf393
 def blocks(

@@ -47,9 +47,7 @@ def shares(
     "Shares of groups from counts."
     hits, n = np.asarray(hits, float), np.asarray(n, float)
     if hits.shape != n.shape or not ((hits >= 0) & (hits <= n)).all():
-        raise ValueError(
-            "counts of groups are hits and how many they are of, two equally long lists with 0 <= hits <= n"
-        )
+        raise ValueError("counts of groups are hits and how many they are of, two equal lists with 0 <= hits <= n")
     with np.errstate(invalid="ignore", divide="ignore"):
         return Rate(hits / n, n if worth is None else np.minimum(n, np.asarray(worth, float)))
 
@@ -77,9 +75,8 @@ def worth(
     "How many independent rows say as much as the rows of each group."
     n = np.bincount(codes, minlength=groups)
     left = values - (np.bincount(codes, values, groups) / np.maximum(n, 1))[codes]
-    pairs, at = np.unique(
-        np.column_stack([codes, np.unique(units, return_inverse=True)[1]]), axis=0, return_inverse=True
-    )
+    own = np.unique(units, return_inverse=True)[1]
+    pairs, at = np.unique(np.column_stack([codes, own]), axis=0, return_inverse=True)
     people = np.bincount(pairs[:, 0], minlength=groups).astype(float)
     between = np.bincount(pairs[:, 0], np.bincount(at, left) ** 2, groups) * people / np.maximum(people - 1, 1)
     within = np.bincount(codes, left**2, groups)
@@ -324,9 +321,9 @@ class Groups(NamedTuple):
     rates: dict[str, dict[str, Estimate]]  # {group: {rate: ...}}; n is the rows of which the rate is a share
     shrunk: dict[str, dict[str, float]]  # {group: {rate: ...}} by empirical Bayes; nan where undefined
     gaps: dict[str, Gap]  # fairlearn's differences and ratios between the extreme groups
-    small: list[str]  # groups with a rate of fewer than `min_group` rows: mostly noise
+    small: list[str]  # groups with a rate of fewer than `min_group` rows, or of rows worth fewer: mostly noise
 
-
+# %% ../../nbs/stats/35_gaps.ipynb #25c5d3bf
 def counts_of(
     y_true: np.ndarray | None,  # (n,) bool; None before labels come
     picked: np.ndarray,  # (n,) bool, the decisions
@@ -338,11 +335,16 @@ def counts_of(
     def count(rows: np.ndarray) -> np.ndarray:
         return np.bincount(codes[rows], minlength=groups)
 
-    made = {"selection_rate": (count(picked), np.bincount(codes, minlength=groups))}
+    return {rate: (count(of & hit), count(of)) for rate, (hit, of) in _measures(y_true, picked).items()}
+
+
+def _measures(y_true: np.ndarray | None, picked: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    "Of each rate, what is a hit (n,), and which rows it is about (n,)."
+    every = np.ones(len(picked), bool)
+    made = {"selection_rate": (picked, every)}
     if y_true is not None:
-        made["true_positive_rate"] = (count(y_true & picked), count(y_true))
-        made["false_positive_rate"] = (count(~y_true & picked), count(~y_true))
-        made["accuracy"] = (count(y_true == picked), made["selection_rate"][1])
+        made |= {"true_positive_rate": (picked, y_true), "false_positive_rate": (picked, ~y_true)}
+        made["accuracy"] = (y_true == picked, every)
     return made
 
 
@@ -356,22 +358,18 @@ def gaps_of(
     made: dict[str, Gap] = {}
     for name, about in FAMILIES.items():
         if all(one in rates for one in about):
-            made[f"{name}_difference"], made[f"{name}_ratio"] = gaps(
-                *(rates[one] for one in about), level=level, draws=draws, seed=seed
-            )
+            both = gaps(*(rates[one] for one in about), level=level, draws=draws, seed=seed)
+            made[f"{name}_difference"], made[f"{name}_ratio"] = both
     return made
-
 
 # %% ../../nbs/stats/35_gaps.ipynb #18c22cfc
 def _estimates(rate: Rate, n: np.ndarray, level: float) -> list[Estimate]:
     "Shares with Wilson's intervals, one for each group."
-    low, high = wilson(rate.x, n, level)
+    low, high = wilson(rate.x, rate.size, level)
     with np.errstate(invalid="ignore", divide="ignore"):
-        error = np.sqrt(rate.x * (1 - rate.x) / n)
-    return [
-        Estimate(float(x), float(a), float(b), int(k), float(e))
-        for x, a, b, k, e in zip(rate.x, low, high, n, error, strict=True)
-    ]
+        error = np.sqrt(rate.x * (1 - rate.x) / rate.size)
+    each = zip(rate.x, low, high, n, error, strict=True)
+    return [Estimate(float(x), float(a), float(b), int(k), float(e)) for x, a, b, k, e in each]
 
 
 def by_group(
@@ -380,6 +378,7 @@ def by_group(
     groups: Any,  # (n,) name of each row's group
     min_group: int = 50,  # rows
     level: float = 0.95,
+    units: np.ndarray | None = None,  # (n,) of what was drawn together, as a person's rows
 ) -> Groups:
     "Rates by group with Wilson's intervals; demographic parity, equal opportunity and equalised odds by fairlearn's definitions."
     picked = as_bools(y_pred, "decisions")
@@ -387,12 +386,14 @@ def by_group(
     names, codes = np.unique(as_column(groups, "groups", len(picked)).astype(str), return_inverse=True)
     counts = counts_of(real, picked, codes, len(names))
     found = {rate: shares(*both) for rate, both in counts.items()}
+    if units is not None:
+        for rate, (hit, of) in _measures(real, picked).items():
+            found[rate] = shares(*counts[rate], worth(hit[of].astype(float), codes[of], units[of], len(names)))
     drawn = {rate: shrunk(each) for rate, each in found.items()}
     told = {rate: _estimates(each, counts[rate][1], level) for rate, each in found.items()}
     rates = {str(g): {rate: each[i] for rate, each in told.items()} for i, g in enumerate(names)}
     beside = {str(g): {rate: float(each[i]) for rate, each in drawn.items()} for i, g in enumerate(names)}
-    small = [g for g, each in rates.items() if any(e.n < min_group for e in each.values())]
-    return Groups(
-        rates, beside, {name: gap for name, gap in gaps_of(found, level).items() if not math.isnan(gap.value)}, small
-    )
+    small = [str(g) for g in names[np.min([each.size for each in found.values()], axis=0) < min_group]]
+    apart = {name: gap for name, gap in gaps_of(found, level).items() if not math.isnan(gap.value)}
+    return Groups(rates, beside, apart, small)
 

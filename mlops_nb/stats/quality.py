@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from .estimate import FEW, SHARES, Estimate, Spread, interval, mean_estimate, mean_of_shares, share_of, spread
+from .estimate import FEW, SHARES, Estimate, Spread, interval, mean_estimate, mean_of_shares, percentiles, share_of, spread
 from .influence import MEASURES, NEEDS_CHANCES, Slope, by_chances, by_decisions, number_slope, precision_bias
 
 # %% ../../nbs/stats/30_quality.ipynb #3fc1151a
@@ -154,15 +154,16 @@ def _estimate(
     "Value, interval and error of a measure of known truth."
     value, influence, base = slope
     each, counts = (weights * influence).sum(axis=1), weights.sum(axis=0)
+    drawings = len(each) if units is None else len(np.unique(units))
     if name in SHARES or name == "f1":
         off = spread(each, units=units)
         off = off if units is not None else off._replace(freedom=math.inf)
     else:
         off = spread(each, None if len(counts) == 1 else weights.argmax(axis=1), units)
         rare = counts.sum() - counts.max() if len(counts) > 1 else len(each)
-        if rare < FEW or math.isnan(off.error):
-            return Estimate(value, math.nan, math.nan, round(base), off.error)
-    base = base if units is None else min(base, len(np.unique(units)))
+        if min(rare, drawings) < FEW or math.isnan(off.error):
+            return Estimate(value, math.nan, math.nan, round(min(base, drawings)), off.error)
+    base = min(base, drawings)
     return Estimate(value, *interval(name, value, off, base, level, bias), round(base), off.error)
 
 
@@ -184,8 +185,8 @@ def _resampled(
         return mean_estimate(np.asarray(value, float), units, level)
     some = drawn(len(given[0]), units, resamples, seed)
     draws = [measure(*[x if x is None else x[rows] for x in given]) for rows in some]
-    low, high = np.nanpercentile(draws, [50 - 50 * level, 50 + 50 * level])
-    return Estimate(float(value), float(low), float(high), len(given[0]), float(np.nanstd(draws)))
+    low, high, error = percentiles(draws, level)
+    return Estimate(float(value), low, high, len(given[0]) if units is None else len(np.unique(units)), error)
 
 
 def drawn(
@@ -271,10 +272,12 @@ def estimated(
     target_type: str = "binary",  # or multiclass
     classes: Sequence | None = None,  # labels of the columns of proba
     level: float = 0.95,
+    units: np.ndarray | None = None,  # (n,) codes 0.. of what was drawn together, as a person's rows
 ) -> dict[str, Estimate]:
     """Quality without labels, by the chances themselves (confidence-based performance estimation, NannyML).
 
-    The interval is for what the labels of these very rows will say; `error` is for all rows of the same kind. Both hold while the chances are calibrated: that a row of
+    The interval is for what the labels of these very rows will say; `error` is for all rows of the same kind. Labels of
+    one unit may all go together, which chances can't tell: the interval is wide enough for that. Both hold while the chances are calibrated: that a row of
     the same inputs has come to mean something else (concept drift) can't be seen without labels, however wrong the model is.
     """
     if target_type == "continuous":
@@ -287,18 +290,28 @@ def estimated(
         raise ValueError("a calibrator mends the chances of a binary target; several classes must be calibrated by the model")
     mended = None if calibrator is None else calibrator.mend(proba[:, 1])
     weights = proba if mended is None else np.column_stack([1 - mended, mended])
-    return {name: _expected(name, _slope(name, weights, proba, y_pred), weights, proba, calibrator, level) for name in names}
+    slopes = {name: _slope(name, weights, proba, y_pred) for name in names}
+    return {name: _expected(name, slope, weights, proba, calibrator, level, units) for name, slope in slopes.items()}
 
 
-def _expected(name: str, slope: Slope, weights: np.ndarray, proba: np.ndarray, calibrator: Calibrator | None, level: float) -> Estimate:
+def _expected(
+    name: str, slope: Slope, weights: np.ndarray, proba: np.ndarray, calibrator: Any, level: float, units: Any
+) -> Estimate:
     "Value, interval and error of a measure of expected truth."
     value, influence, base = slope
     n = len(weights)
     mean = (weights * influence).sum(axis=1)
-    labels, rows = (((weights * influence**2).sum(axis=1) - mean**2).sum() / n**2, (mean**2).sum() / n**2)
+    label = np.sqrt(np.maximum((weights * influence**2).sum(axis=1) - mean**2, 0))
+    labels, together, rows = (label**2).sum() / n**2, _squares(label, units) / n**2, _squares(mean, units) / n**2
     doubt = 0.0 if calibrator is None else calibrator.doubt(proba[:, 1], (influence[:, 1] - influence[:, 0]) / n)
-    low, high = interval(name, value, Spread(math.sqrt(max(labels + doubt, 0)), math.inf), base, level)
-    return Estimate(value, low, high, round(base), math.sqrt(max(labels + rows + doubt, 0)))
+    base = base if units is None else min(base, len(np.unique(units)))
+    low, high = interval(name, value, Spread(math.sqrt(together + doubt), math.inf), base, level)
+    return Estimate(value, low, high, round(base), math.sqrt(labels + rows + doubt))
+
+
+def _squares(values: np.ndarray, units: np.ndarray | None) -> float:
+    "The sum of squares of the units' sums."
+    return float(((values if units is None else np.bincount(units, values)) ** 2).sum())
 
 # %% ../../nbs/stats/30_quality.ipynb #d4e9aecb
 class Bin(NamedTuple):
@@ -323,18 +336,40 @@ def calibration(
     proba: Any,  # (n,) of the positive class
     bins: int = 10,  # with equal numbers of rows, >= 1
     level: float = 0.95,
+    units: np.ndarray | None = None,  # (n,) codes 0.. of what was drawn together, as a person's rows
 ) -> Calibration:
-    "Reliability bins, expected calibration error, and Spiegelhalter's test (1986)."
+    "Reliability bins, expected calibration error, and Spiegelhalter's test (1986); by units where there are some."
     real = as_bools(y_true, "labels")
     said = _chances(proba, len(real))[:, 1]
     parts = np.array_split(np.argsort(said, kind="stable"), min(bins, len(real)))
-    made = [Bin(float(said[p].mean()), share_of(int(real[p].sum()), len(p), level)) for p in parts]
+    own = [None if units is None else np.unique(units[p], return_inverse=True)[1] for p in parts]
+    made = [Bin(float(said[p].mean()), _seen(real[p], u, level)) for p, u in zip(parts, own, strict=True)]
     share = np.array([len(p) for p in parts]) / len(real)
     error = float(share @ [abs(b.said - b.seen.value) for b in made])
-    luck = float(share @ [math.sqrt(2 / math.pi * (said[p] * (1 - said[p])).sum()) / len(p) for p in parts])
-    top, spread = float(((real - said) * (1 - 2 * said)).sum()), math.sqrt(float(((1 - 2 * said) ** 2 * said * (1 - said)).sum()))
-    z = top / spread if spread > 0 else math.copysign(math.inf, top) if abs(top) > 1e-9 else math.nan
-    return Calibration(made, error, luck, z, float(2 * stats.norm.sf(abs(z))))
+    luck = float(share @ [_lucky(real[p], said[p], u) for p, u in zip(parts, own, strict=True)])
+    slope = 1 - 2 * said
+    off = (real - said) * slope
+    known = float((slope**2 * said * (1 - said)).sum()) if units is None else _squares(off, units)
+    top, reach = float(off.sum()), math.sqrt(known)
+    z = top / reach if reach > 0 else math.copysign(math.inf, top) if abs(top) > 1e-9 else math.nan
+    freedom = math.inf if units is None else len(np.unique(units)) - 1
+    return Calibration(made, error, luck, z, float(2 * stats.t.sf(abs(z), freedom)))
+
+
+def _seen(real: np.ndarray, units: np.ndarray | None, level: float) -> Estimate:
+    "The share of positives among some rows."
+    if units is None:
+        return share_of(int(real.sum()), len(real), level)
+    value = float(real.mean())
+    off = spread(real - value, units=units)
+    return Estimate(value, *interval("accuracy", value, off, int(units.max()) + 1, level), len(real), off.error)
+
+
+def _lucky(real: np.ndarray, said: np.ndarray, units: np.ndarray | None) -> float:
+    "How far the share of positives is, by chance, from perfect chances; nan for one unit."
+    off = real - said
+    alone = math.sqrt((said * (1 - said)).sum()) / len(said)
+    return math.sqrt(2 / math.pi) * (alone if units is None else spread(off - off.mean(), units=units).error)
 
 # %% ../../nbs/stats/30_quality.ipynb #14cca1cc
 def drop_test(
