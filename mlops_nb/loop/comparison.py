@@ -139,6 +139,6 @@ def _verdict(
     words += f"version {champion.version} {before:.4g}: a gain of {found.value:.4g} "
     words += f"(95% interval {found.low:.4g} to {found.high:.4g})"
     words += f"; its decisions save {saved.value:.4g} a row ({saved.low:.4g} to {saved.high:.4g})" if saved else ""
-    why = "; better" if better and not dearer else "; not better: its decisions cost more" if better else "; not better: the gain may be chance" if found.high > 0 else "; worse"
+    why = "; better" if better and not dearer else "; not better: its decisions cost more" if better else "; not better: the gain may be chance" if found.high >= 0 else "; worse"
     gains = (None if np.isnan(v) else v for v in (found.low, found.high))
     return Challenge("better" if better and not dearer else "not better", words + why, len(y_true), before, after, *gains)

@@ -72,15 +72,18 @@ def worth(
     units: np.ndarray,  # (n,) of each row's person
     groups: int,  # how many
 ) -> np.ndarray:  # (groups,)
-    "How many independent rows say as much as the rows of each group."
+    "How many independent rows say as much: by the spread of its people, or by how alike rows of one are in all groups."
     n = np.bincount(codes, minlength=groups)
     left = values - (np.bincount(codes, values, groups) / np.maximum(n, 1))[codes]
-    own = np.unique(units, return_inverse=True)[1]
-    pairs, at = np.unique(np.column_stack([codes, own]), axis=0, return_inverse=True)
+    both = np.column_stack([codes, np.unique(units, return_inverse=True)[1]])
+    pairs, at, rows = np.unique(both, axis=0, return_inverse=True, return_counts=True)
     people = np.bincount(pairs[:, 0], minlength=groups).astype(float)
     between = np.bincount(pairs[:, 0], np.bincount(at, left) ** 2, groups) * people / np.maximum(people - 1, 1)
     within = np.bincount(codes, left**2, groups)
     found = np.where(between > 1e-12, n * within / np.maximum(between, 1e-12), people)
+    more = np.bincount(pairs[:, 0], rows.astype(float) ** 2, groups) / np.maximum(n, 1) - 1  # rows beside one's own
+    alike = np.clip((between - within).sum() / max(float(within @ more), 1e-12), 0, 1)
+    found = np.minimum(found, n / (1 + np.maximum(more, 0) * alike))
     return np.where(people < 10, np.minimum(found, people), np.minimum(found, n))
 
 
@@ -355,7 +358,7 @@ def gaps_of(
     seed: int = 0,
 ) -> dict[str, Gap]:  # by fairlearn's names
     "The differences and ratios that these rates allow."
-    made: dict[str, Gap] = {}
+    made = {}
     for name, about in FAMILIES.items():
         if all(one in rates for one in about):
             both = gaps(*(rates[one] for one in about), level=level, draws=draws, seed=seed)
@@ -366,8 +369,7 @@ def gaps_of(
 def _estimates(rate: Rate, n: np.ndarray, level: float) -> list[Estimate]:
     "Shares with Wilson's intervals, one for each group."
     low, high = wilson(rate.x, rate.size, level)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        error = np.sqrt(rate.x * (1 - rate.x) / rate.size)
+    error = np.sqrt(rate.x * (1 - rate.x) / np.where(rate.size > 0, rate.size, np.nan))
     each = zip(rate.x, low, high, n, error, strict=True)
     return [Estimate(float(x), float(a), float(b), int(k), float(e)) for x, a, b, k, e in each]
 
@@ -386,9 +388,8 @@ def by_group(
     names, codes = np.unique(as_column(groups, "groups", len(picked)).astype(str), return_inverse=True)
     counts = counts_of(real, picked, codes, len(names))
     found = {rate: shares(*both) for rate, both in counts.items()}
-    if units is not None:
-        for rate, (hit, of) in _measures(real, picked).items():
-            found[rate] = shares(*counts[rate], worth(hit[of].astype(float), codes[of], units[of], len(names)))
+    for rate, (hit, of) in {}.items() if units is None else _measures(real, picked).items():
+        found[rate] = shares(*counts[rate], worth(hit[of] * 1.0, codes[of], np.asarray(units)[of], len(names)))
     drawn = {rate: shrunk(each) for rate, each in found.items()}
     told = {rate: _estimates(each, counts[rate][1], level) for rate, each in found.items()}
     rates = {str(g): {rate: each[i] for rate, each in told.items()} for i, g in enumerate(names)}

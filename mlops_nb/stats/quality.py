@@ -396,4 +396,4 @@ def drop_test(
 
 def _error(e: Estimate) -> float:  # nan where it is not known
     "Standard error; by the interval where all rows agree, which is no certainty."
-    return e.error if e.error > 0 else (e.high - e.low) / (2 * 1.959964)
+    return e.error if e.error > 1e-12 * max(1.0, abs(e.value)) else (e.high - e.low) / (2 * 1.959964)

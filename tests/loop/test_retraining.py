@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression, PoissonRegressor
 from sklearn.metrics import mean_poisson_deviance
@@ -32,6 +33,7 @@ from mlops_nb.registry.evidence import Evidence
 from mlops_nb.registry.versions import Version, get
 from mlops_nb.base.settings import load_settings
 from mlops_nb.sources.tables import read_table
+from mlops_nb.log.drawn import Drawn
 from mlops_nb.loop import retraining as retrain
 from mlops_nb.loop.retraining import Labelled, Look, Retrainer, Trigger, compare, hold_out, only_one, settle, triggers, why_not, why_now
 from mlops_nb.stages.evaluate import evaluate
@@ -540,3 +542,88 @@ def test_from_what_is_served_to_a_challenger(shop):
     assert trigger.kind == "quality" and "roc_auc" in trigger.reason
     assert shop.retrainer().retrain(trigger, shop.now).state == "asked"
     assert why_now(shop.retrainer(), shop.now) == []
+
+
+def fitted(number: int, column: str, metric: str) -> Loaded:
+    """A version that reads one of two columns that say equally much."""
+    form = {"fields": [{"name": column, "kind": "number", "nullable": False}], "target": "y", "classes": ["no", "yes"]}
+    stated = {"name": "shop", "goal": "g", "task": "binary", "positive": "yes", "target": "y", "metric": metric, "data": {"source": "x.csv"}, "costs": {"false_positive": 0, "false_negative": 0}}
+    rng = np.random.default_rng(99)
+    x, y, _ = visits(rng, 20_000, 20_000)
+    y = np.where(y == "yes", 1, 0)
+    both = np.concatenate([x["a"], x["b"]])  # one rule for either column
+    model = LogisticRegression().fit(pd.DataFrame({column: both}), np.where(np.concatenate([y, y]) == 1, "yes", "no"))
+    about = Version(name="shop", version=number, phase="staging", created="2026-11-25", model_digest="", evidence_digest="", mlflow_run="")
+    return Loaded(about, model, as_evidence({"problem": stated, "schema": form, "decision": {"threshold": 0.5}}))
+
+
+def visits(rng: np.random.Generator, subjects: int, rows: int) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
+    """Rows of subjects, whose columns and labels are mostly their own."""
+    who = np.arange(rows) if subjects == rows else np.repeat(np.arange(subjects), rng.multinomial(rows, rng.dirichlet(np.full(subjects, 2.0))))
+    own = rng.normal(size=(subjects, 2))[who] + 0.3 * rng.normal(size=(rows, 2))
+    chance = 1 / (1 + np.exp(-own.sum(axis=1) - rng.normal(size=subjects)[who]))
+    return pd.DataFrame(own, columns=["a", "b"]), np.where(rng.random(rows) < chance, "yes", "no"), who
+
+
+def called_better(metric: str, subjects: int, count: int, known: bool = True) -> int:
+    """How often one of two versions that are equally good is called better, on 600 rows."""
+    champion, challenger, rng, better = fitted(1, "a", metric), fitted(2, "b", metric), np.random.default_rng(7), 0
+    for _ in range(count):
+        rows, label, who = visits(rng, subjects, 600)
+        drawn = Drawn("subject", np.unique(who, return_inverse=True)[1]) if known and subjects < 600 else Drawn()
+        told = Labelled(rows, pd.Series(label), pd.Series([0] * 600), pd.Series(who.astype(str)), drawn)
+        found = compare(champion, challenger, told, 100)
+        assert found.verdict != "too few rows", found.said
+        better += found.verdict == "better"
+    return better
+
+
+@pytest.mark.slow
+def test_subjects_don_t_promote_by_chance():
+    """2.5% of equals are called better, whether rows are drawn one by one or several of a subject; row by row many more would be."""
+    alone, clustered, naive = called_better("brier", 600, 150), called_better("brier", 60, 150), called_better("brier", 60, 150, known=False)
+    assert max(alone, clustered) <= 11, "more than 11 of 150 has a chance of 1 in 1,000"
+    assert naive > 20, "row by row"
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize("metric", ["brier", "log_loss", "accuracy", "roc_auc"])
+@pytest.mark.parametrize("subjects", [30, 60, 200])
+def test_subjects_don_t_promote_by_chance_in_full(metric, subjects):
+    count = 200 if metric == "roc_auc" else 1000
+    alone, clustered, naive = called_better(metric, 600, count), called_better(metric, subjects, count), called_better(metric, subjects, count, known=False)
+    assert stats.binom.sf(max(alone, clustered) - 1, count, 0.035) > 1e-3 and naive > 2 * clustered, (alone, clustered, naive)
+
+
+@pytest.mark.parametrize(("who", "said"), [(np.zeros(600, int), "about 1 subject, 1 of the rarest class"), (np.arange(600) // 30, "about 20 subjects")])
+def test_few_subjects_are_too_few_to_compare_by(who, said):
+    rows, label, _ = visits(np.random.default_rng(0), 600, 600)
+    told = Labelled(rows, pd.Series(label), pd.Series([0] * 600), pd.Series(who.astype(str)), Drawn("subject", who))
+    found = compare(fitted(1, "a", "brier"), fitted(2, "b", "brier"), told, 100)
+    assert found.verdict == "too few rows" and said in found.said and "needs 100 about 25, and 10 of each class" in found.said
+
+
+def test_equal_versions_and_one_class_are_no_gain():
+    rows, label, who = visits(np.random.default_rng(0), 100, 600)
+    told = Labelled(rows, pd.Series(label), pd.Series([0] * 600), pd.Series(who.astype(str)), Drawn("subject", np.unique(who, return_inverse=True)[1]))
+    same = compare(fitted(1, "a", "roc_auc"), fitted(2, "a", "roc_auc"), told, 100)
+    assert (same.verdict, same.low, same.high) == ("not better", 0, 0) and "rows about 97 subjects" in same.said
+    assert "may be chance" in same.said and "worse" not in same.said
+    assert compare(fitted(1, "a", "roc_auc"), fitted(2, "b", "roc_auc"), told._replace(label=pd.Series(["no"] * 600)), 100).verdict == "too few rows"
+
+
+def test_rows_of_the_log_know_their_subjects(shop):
+    """Those that are held out are about other subjects than those that are learnt from; the comparison counts subjects."""
+    rows, begun = customers(1000, 1, "age"), shop.now - timedelta(days=5)
+    asked = rows.drop(columns="buys").astype(object).where(rows.drop(columns="buys").notna(), None).to_dict("records")
+    said = json.dumps({"decision": "no", "probability": 0.1}).encode()
+    log = PredictionLog(shop.settings.home)
+    log.put([Record(f"{i:032x}", int((begun + timedelta(minutes=i)).timestamp() * 1e6), "shop", 1, "", f"c{i // 4}", json.dumps(a).encode(), said, 0.001, b"[]") for i, a in enumerate(asked)])
+    log.close()
+    Feedback(shop.settings.home).put([Item(f"{i:032x}", b) for i, b in enumerate(rows.buys)], "test")
+    found = retrain.labelled(shop.settings, load(shop.settings.registry_uri, "shop", 1), None, shop.now)
+    assert (found.drawn.by, found.drawn.draws) == ("subject", 250) and found.key.nunique() == 250
+    held = hold_out(found.key, 100)
+    assert not set(found.where(held).key) & set(found.where(~held).key) and found.where(held).drawn.draws == found.where(held).key.nunique()
+    done = shop.retrainer().retrain(HAND, shop.now)
+    assert done.state == "asked" and "recent labelled rows about " in done.reason and " subjects version 2" in done.reason
