@@ -59,7 +59,7 @@ def drawn_of(
         named |= {name: _logged(rows["inputs"], name) for name in columns if name}
     by, values = max(named.items(), key=lambda item: int(item[1].notna().sum()))
     if not values.notna().any():
-        return Drawn("time", blocks(rows["time"].to_numpy())) if in_time and len(rows) else Drawn()
+        return Drawn("time", blocks(rows["time"].astype("int64").to_numpy())) if in_time and len(rows) else Drawn()
     codes = pd.factorize(values)[0]
     alone = codes < 0
     codes[alone] = codes.max() + 1 + np.arange(alone.sum())

@@ -54,6 +54,8 @@ def summary_of(
     served = sum(r.rows for r in found)
     said = [f"{served:,} predictions of {in_markdown(name)} in {len(found)} windows, {sum(bool(r.every_alarm) for r in found)} of them with an alarm." if served else f"Nothing was served yet by {in_markdown(name)}: below is what windows will be compared with. To serve it: `mlops-nb serve {name}`"]
     if proof:
-        said.append(f"Of {proof['windows']} undisturbed windows of {proof['rows']:,} rows, made of training rows, {proof['alarms']} raised an alarm; the charter tolerates {proof['tolerated']:.1%}.")
-    said += [f"- **{a['channel']}**, {r.start:%Y-%m-%d %H:%M}: {in_markdown(a['said'])}" for r in found[-1:] for a in r.every_alarm]
+        said.append(f"Of {proof['windows']} undisturbed windows of {proof['rows']:,} rows, made of training rows drawn one by one, {proof['alarms']} raised an alarm; the charter tolerates {proof['tolerated']:.1%}.")
+    for r in found[-1:]:
+        said += [f"- **{a['channel']}**, {r.start:%Y-%m-%d %H:%M}: {in_markdown(a['said'])}" for a in r.every_alarm]
+        said += [f"- version {p.version}: {in_markdown(note)}" for p in r.parts for note in p.notes]
     return "\n\n".join(said[:2]) + "\n\n" + "\n".join(said[2:])

@@ -106,3 +106,32 @@ def test_a_damaged_report_is_left_out(staged):
     folder.mkdir(parents=True)
     (folder / "2025-01-15T0800.json").write_bytes(b"\x00half")
     assert "was looked at yet" in text(page("monitoring"))
+
+
+@pytest.mark.parametrize(("who", "said"), [(lambda i: f"client {i // 8}", "count 50 subjects, not 400 rows"), (lambda i: None, "each of 400 rows is taken as drawn by itself")])
+def test_the_page_says_how_rows_were_drawn(staged, monkeypatch, who, said):
+    evidence = read_evidence(uri(), released(uri(), "income"))
+    monkeypatch.setattr(reference, "reference_of", lambda *_: reference.make_reference(1, evidence, PEOPLE.head(1600)))
+    log = PredictionLog(staged)
+    made = [r._replace(subject=who(i)) for i, r in enumerate(serve(staged / "another", PEOPLE.tail(400), START, evidence.form.names))]
+    log.put(made)
+    log.close()
+    labels = PEOPLE.tail(400)["income"]
+    Feedback(staged).put([Item(r.id, str(t), at=START + timedelta(hours=1)) for r, t in zip(made, labels, strict=True)])
+    monitor_due(load_settings(tracking="disabled"), Charter.model_validate(STATED | {"monitoring": {"window": "hour"}}), "income", START + timedelta(hours=1))
+    at = page("monitoring")
+    assert not at.exception and said in text(at) and "400 labels" in text(at)
+
+
+def test_one_class_and_one_subject_on_the_page(staged, monkeypatch):
+    """Figures without an interval are shown as such; why nothing is judged stands there."""
+    evidence = read_evidence(uri(), released(uri(), "income"))
+    monkeypatch.setattr(reference, "reference_of", lambda *_: reference.make_reference(1, evidence, PEOPLE.head(1600)))
+    made = [r._replace(subject="one client") for r in serve(staged / "another", PEOPLE.tail(400), START, evidence.form.names)]
+    log = PredictionLog(staged)
+    log.put(made)
+    log.close()
+    Feedback(staged).put([Item(r.id, "<=50K", at=START + timedelta(hours=1)) for r in made])
+    monitor_due(load_settings(tracking="disabled"), Charter.model_validate(STATED | {"monitoring": {"window": "hour"}}), "income", START + timedelta(hours=1))
+    at = page("monitoring")
+    assert not at.exception and "labels about 1 subject are too few to judge the quality" in text(at)

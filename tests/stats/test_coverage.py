@@ -9,7 +9,7 @@ from scipy.special import expit, logit
 
 from mlops_nb.stats.estimate import blocks
 from mlops_nb.stats.influence import MEASURES
-from mlops_nb.stats.quality import realised
+from mlops_nb.stats.quality import calibration, estimated, realised
 
 BINARY, SEVERAL, NUMBERS = (MEASURES[kind] for kind in ("binary", "multiclass", "continuous"))
 
@@ -144,3 +144,43 @@ def test_one_person_only_has_no_interval_for_ranks():
     found = realised(y_true, proba, y_pred, units=np.zeros(400, int))
     assert math.isnan(found["roc_auc"].low) and math.isnan(found["brier"].high)
     assert found["accuracy"].high - found["accuracy"].low > 0.5, "one draw says next to nothing"
+
+
+def clients(rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """One to twenty rows of each subject; chances are exactly right, and half of a subject's labels go by one draw."""
+    who = np.repeat(np.arange(count), rng.integers(1, 21, count))
+    proba = expit(rng.normal(size=count)[who] + 0.5 * rng.normal(size=len(who)))
+    lot = np.where(rng.random(len(who)) < 0.5, rng.random(count)[who], rng.random(len(who)))
+    return lot < proba, proba, who
+
+
+@pytest.mark.parametrize("subjects", [60, 200])
+def test_what_labels_of_subjects_will_say(subjects):
+    """Before labels come, intervals are wide enough for those of one subject to go together."""
+    rng, count, names = np.random.default_rng(8), 150, ["accuracy", "log_loss", "brier", "roc_auc"]
+    held, naive = dict.fromkeys(names, 0), dict.fromkeys(names, 0)
+    for _ in range(count):
+        y_true, proba, who = clients(rng, subjects)
+        seen = realised(y_true, proba, proba >= 0.5, names)
+        for units, hits in ((who, held), (None, naive)):
+            for name, e in estimated(proba, proba >= 0.5, names, units=units).items():
+                hits[name] += e.low <= seen[name].value <= e.high
+    assert min(held.values()) >= 0.93 * count and min(naive.values()) < 0.85 * count, (held, naive)
+
+
+def test_calibration_of_subjects():
+    """Perfect chances are called wrong about as seldom as the level says, though labels of a subject go together; row by row they would not."""
+    rng, count = np.random.default_rng(9), 200
+    rows = [clients(rng, 60) for _ in range(count)]
+    off, naive = (sum(calibration(y, p, units=u).p < 0.05 for y, p, u in each) for each in (rows, [(y, p, None) for y, p, _ in rows]))
+    assert stats.binom.sf(off - 1, count, 0.05) > 1e-3 and naive > 0.12 * count, (off, naive)
+    by_units = np.mean([[calibration(y, p, units=u).by_luck, calibration(y, p).error, calibration(y, p).by_luck] for y, p, u in rows[:60]], axis=0)
+    assert 0.75 < by_units[0] / by_units[1] < 1.25 and by_units[2] < 0.85 * by_units[1], "what chance alone shows"
+
+
+def test_few_subjects_have_no_interval_and_shares_a_wide_one():
+    y_true, proba, who = clients(np.random.default_rng(3), 12)
+    found = realised(y_true, proba, proba >= 0.5, units=who)
+    assert math.isnan(found["roc_auc"].low) and math.isnan(found["log_loss"].low) and not math.isnan(found["roc_auc"].error)
+    alone = realised(y_true, proba, proba >= 0.5)["accuracy"]
+    assert found["accuracy"].high - found["accuracy"].low > 1.2 * (alone.high - alone.low) and found["accuracy"].n == 12
