@@ -139,8 +139,9 @@ if evaluation.cost:
 
 st.subheader("Good enough?")
 for leak in leaks_in(evidence):
-    st.warning(in_markdown(leak), icon=":material/warning:")
-criteria([*evaluation.criteria, *(r for r in evidence.fairness_audit.get("rules", ()) if r["gate"])])
+    st.warning(in_markdown(leak["message"]), icon=":material/warning:")
+leaks = [{"metric": r["name"], "reason": "", **r} for r in leaks_in(evidence, gate=True)]
+criteria([*evaluation.criteria, *(r for r in evidence.fairness_audit.get("rules", ()) if r["gate"]), *leaks])
 if problem.policy:
     st.caption(f"Policy: {in_markdown(problem.policy)}")
 

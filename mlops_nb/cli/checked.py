@@ -42,7 +42,10 @@ def check_project(
 ) -> bool:  # whether all is sound
     "Say that a project is sound, or what is wrong; as JSON nothing is raised."
     from mlops_nb.pipeline.graph import override_notes
+    from mlops_nb.model.sense import name_notes
     from mlops_nb.pipeline.plan import prepare
+    from mlops_nb.sources.files import source_path
+    from mlops_nb.sources.tables import header
 
     gc.set_threshold(50_000)  # many objects are made and few let go: a tenth of the time
     try:
@@ -52,7 +55,9 @@ def check_project(
             raise
         _say_json(sound=False, findings=[in_parts(line) for line in str(error).split("\n")], notes=[])
         return False
-    notes, knobs = list(override_notes(plan.graph, plan.settings)), sum(len(s) for s in plan.knobs.values())
+    columns = header(source_path(plan.charter, plan.settings.root), plan.charter.data) or []
+    notes = [*override_notes(plan.graph, plan.settings), *name_notes(plan.charter, columns)]
+    knobs = sum(len(s) for s in plan.knobs.values())
     if as_json:
         _say_json(sound=True, findings=[], notes=notes)
         return True

@@ -87,8 +87,8 @@ def _facts(version: "Version", evidence: "Evidence") -> Iterator[tuple[str, str]
 
 # %% ../../nbs/cli/45_models.ipynb #6cfc7b2b
 def _figures(evidence: "Evidence") -> None:
-    "Figures with their intervals, and the gates."
-    from mlops_nb.registry.evidence import Span
+    "Figures with their intervals, the gates, and what was found beside them."
+    from mlops_nb.registry.evidence import Span, gates_of, leaks_in
 
     if evidence.metrics:
         paid = {"cost": evidence.evaluation.cost} if evidence.evaluation.cost else {}
@@ -96,11 +96,14 @@ def _figures(evidence: "Evidence") -> None:
         interval = {k: "" if v.low is None else f"{number(v.low)} to {number(v.high)}" for k, v in spans.items()}
         say("")
         aligned([("figure", "value", "95% interval"), *((k, "-" if v.value is None else v.value, interval[k]) for k, v in spans.items())])
-    rules = [r for r in evidence.fairness_audit.get("rules", ()) if r.get("gate")]
-    if gates := [*evidence.evaluation.criteria, *rules]:
+    if gates := gates_of(evidence):
         verdict = {True: "pass", False: "FAIL"}
         say("")
-        aligned([("gate", "verdict", "why"), *((f"{g['metric']}{' by ' + g['by'] if 'by' in g else ''}", verdict.get(g["passed"], "undecided"), g.get("message") or g.get("reason", "")) for g in gates)])
+        rows = ((g["name"], verdict.get(g["passed"], "undecided"), g["reason"]) for g in gates)
+        aligned([("gate", "verdict", "why"), *rows])
+    if leaks := leaks_in(evidence):
+        say("")
+        aligned([("finding",), *((leak["message"],) for leak in leaks)])
 
 
 def _columns(form: "Schema | None") -> None:

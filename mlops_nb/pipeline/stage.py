@@ -380,5 +380,6 @@ def bind(module: str) -> dict[str, Any]:
     _lose_nothing()
     if os.environ.get("MLOPS_NB_CONTEXT"):  # a run of a project
         open_project()
+    importlib.invalidate_caches()  # a module that was exported in this tick of the folder's clock is not in a listing
     warnings.filterwarnings("ignore", "IProgress not found")  # tqdm's, on a page that nobody watches live
     return {name: value for name, value in vars(importlib.import_module(module)).items() if not name.startswith("__")}

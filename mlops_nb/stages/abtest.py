@@ -30,6 +30,7 @@ from ..model.problem import Problem
 from ..registry.evidence import Evaluation, Span
 from .problem import as_markdown
 from ..stats.experiment import Analysis, Conclusion, Measure, Size, analyse, decide, linearised, ratio_mismatch, sample_size
+from ..stats.mismatch import label_mismatch
 from ..stats.sequential import always_valid, critical, effective, planned
 from ..log.assignment import Experiment, ExperimentPlan, assign, check_assignment, unit_of
 
@@ -61,6 +62,10 @@ def check_comparable(name: str, problem: Problem) -> None:
         raise MlopsError(f"versions can't be compared by {name}: nothing says what a single row contributes to it; a {problem.task} task's can be compared by {', '.join(able)}")
 
 # %% ../../nbs/stages/150_abtest.ipynb #4ac9bb50
+class _NoPlan(MlopsError):
+    "What is known of a metric doesn't say how large an experiment has to be."
+
+
 class Figures(NamedTuple):
     "What is known of a metric before an experiment."
 
@@ -84,7 +89,7 @@ def figures(
         return Figures(float(each.mean()), float(each.std(ddof=1)), 0.0)
     said = found.estimate(name)
     if math.isnan(said.value + said.error):
-        raise MlopsError(f"{name} is undefined on the rows that evaluated the model, so its spread isn't known; plan by another metric, e.g. cost or accuracy")
+        raise _NoPlan(f"{name} is undefined on the rows that evaluated the model, so its spread isn't known; plan by another metric, e.g. cost or accuracy")
     share, metric = name == "accuracy" and name in problem.kind.stock(), problem.kind.metrics[name]
     sd = math.sqrt(said.value * (1 - said.value)) if share else said.error * math.sqrt(found.n)
     return Figures(said.value, sd, metric.high if greater else metric.low, share)
@@ -101,6 +106,8 @@ def plan(
     share: float = 0.5,  # of the units that the variants get together
 ) -> dict[str, Any]:  # hypothesis, effect, and how many units it takes when one looks once, and when one watches
     "An experiment's size."
+    if known.value == known.best:
+        raise _NoPlan(f"no experiment can be planned: {name} is {known.value:g} on the rows that evaluated the model, and nothing can be better; see whether something gives the target away, or plan by another metric")
     effect = float(f"{abs(known.best - known.value) / 10:.2g}") if effect is None and math.isfinite(known.best) else effect
     if not effect:
         raise MlopsError(f"{name} is {known.value:g}, so nothing says which improvement is worth while; give one: -p abtest.minimum_effect=NUMBER")
@@ -109,7 +116,7 @@ def plan(
         spread = {"rate": known.value} if known.share else {"sd": known.sd}
         fixed = sample_size(signed, **spread, alpha=alpha, power=power, variants=variants, ratio=share / variants / (1 - share))
     except ValueError as error:
-        raise MlopsError(f"no experiment can be planned for {name}: {error}") from error
+        raise _NoPlan(f"no experiment can be planned for {name}: {error}") from error
     watched = planned(fixed, alpha / variants, power)
     return {
         "hypothesis": f"a variant has {'higher' if signed > 0 else 'lower'} {name} than the control, whose value is {known.value:.4g}",
@@ -258,16 +265,6 @@ class Finding(NamedTuple):
     units: pd.DataFrame
 
 
-def _labels_missing(units: pd.DataFrame, name: str, arms: Sequence[str], threshold: float = 0.001) -> str:
-    "Whether labels are missing more in one arm than in another; in words, empty when not."
-    known = units[name].notna()
-    crossed = np.array([[int((known & (units["arm"] == a)).sum()), int((~known & (units["arm"] == a)).sum())] for a in arms])
-    if (crossed.sum(axis=0) == 0).any() or (crossed.sum(axis=1) == 0).any() or stats.chi2_contingency(crossed, correction=False).pvalue >= threshold:
-        return ""
-    said = ", ".join(f"{row[0] / row.sum():.1%} of {arm}" for arm, row in zip(arms, crossed, strict=True))
-    return f"labels came for {said}: the arms can't be compared by those who have one. Look at: whether a decision has an influence on who gets a label, and whether the labels of one arm come later"
-
-
 def conclude(
     test: Experiment,
     logged: Any,  # see answers
@@ -286,9 +283,9 @@ def conclude(
     if units.empty:
         return Finding(Conclusion("go on", "", ["nothing was answered yet"]), None, counts, units)
     by_arm = {arm: int((units["arm"] == arm).sum()) for arm in shares}
-    mismatch = ratio_mismatch(by_arm, shares)
-    if not mismatch.ok or (missing := _labels_missing(units, intent.metric, [*shares])):
-        return Finding(Conclusion("refused", "", [missing if mismatch.ok else mismatch.said]), None, counts, units)
+    known = units.loc[units[intent.metric].notna(), "arm"].value_counts().to_dict()
+    if wrong := [check.said for check in (ratio_mismatch(by_arm, shares), label_mismatch(known, by_arm, shares)) if not check.ok]:
+        return Finding(Conclusion("refused", "", wrong[:1]), None, counts, units)
     size = Size(intent.control or 5000, intent.variant or 5000, 0)
     try:
         analysis = analyse(units, measures, shares, assigned=by_arm, alpha=intent.alpha, widen=always_valid(size) if once else None)
@@ -338,7 +335,7 @@ def figures_of_table(
         raise MlopsError(f"the table has {len(mine)} units of '{control}' with a number for {name}{nearest(control, units['arm'].unique())}; expected at least 2")
     top = mine[name].to_numpy(float)
     each = linearised(top, mine[f"{name}/per"].to_numpy(float)) if f"{name}/per" in mine else top
-    return Figures(float(each.mean()), float(each.std(ddof=1)), 0.0 if smaller else math.inf)
+    return Figures(float(each.mean()), float(each.std(ddof=1)), math.inf if not smaller else 0.0 if each.mean() > 0 else -math.inf)
 
 
 def analyse_table(
@@ -376,13 +373,16 @@ def as_plain(
 
 # %% ../../nbs/stages/150_abtest.ipynb #d93574e8
 def plot_plan(
-    intent: Mapping[str, Any],  # of `plan`
+    intent: Mapping[str, Any] | str,  # of `plan`, or why there is none
     found: Analysis | None = None,  # what was found is drawn in
 ) -> Any:  # matplotlib.figure.Figure
     "The half width of the interval after how many units, when one looks once and when one watches."
     import matplotlib.figure
 
     figure = matplotlib.figure.Figure(figsize=(6.4, 3.4), dpi=80, layout="constrained")
+    if isinstance(intent, str):
+        figure.text(0.5, 0.5, in_figure(intent, 300), ha="center", va="center", fontsize=9, wrap=True)
+        return figure
     axes, size, alpha = figure.subplots(), intent["watched"], intent["alpha"] / intent["variants"]
     part = np.linspace(0.02, 1, 200)
     n, m = part * size["control"], part * size["variant"]

@@ -102,6 +102,9 @@ def test_a_version_is_a_page_of_facts(project, tables):
         "data": {"source": "rows.csv", "sha256": "ab" * 32, "rows": 48842, "rows_train": 30000}, "git": {"commit": "c" * 40, "dirty": True},
         "libraries": {"python": "3.12.0"}, "big": list(range(20000)),
         "evaluation": {"criteria": [{"metric": "roc_auc", "passed": True, "message": "0.93, asked: at least 0.9: met"}]},
+        "division": {"rules": [
+            {"name": "no leak by job", "passed": False, "gate": True, "message": "split: 'job' alone ranks 'income'"},
+            {"name": "no leak by age", "passed": False, "gate": False, "message": "split: 'age' gives it away"}]},
         "schema": {"target": "income", "classes": ["<=50K", ">50K"], "fields": [
             {"name": "age", "kind": "integer", "nullable": False, "min": 17, "max": 90, "categories": None},
             {"name": "job", "kind": "category", "nullable": True, "min": None, "max": None, "categories": ["clerk", "nurse"]}]},
@@ -113,6 +116,8 @@ def test_a_version_is_a_page_of_facts(project, tables):
     assert len(page.splitlines()) < 40
     for fact in ("tiny version 1: production", "by ada", "seen in the field", "0.92 to 0.94", "48,842 rows", "C 1", "cccccccccccc, with changes", "python 3.12.0", "17 to 90", "clerk, nurse", "run-7", "pass"):
         assert fact in page, fact
+    gates, findings = page.split("\ngate ")[1].split("\nfinding\n")
+    assert "no leak by job  FAIL     split: 'job' alone ranks 'income'" in gates and "roc_auc" in gates and findings.startswith("split: 'age' gives it away\n")
     assert json.loads(project.call("models", "show", "tiny", "--json").stdout)["evidence"]["big"] == evidence["big"]
     for words in (("models", "list", "--name", "tny"), ("models", "show", "tny"), ("models", "rollback", "tny")):
         assert "did you mean 'tiny'" in project.call(*words).stderr

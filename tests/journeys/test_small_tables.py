@@ -29,7 +29,7 @@ from mlops_nb.sources.files import source_file
 from mlops_nb.stages.register import gate_list, phase_of
 from mlops_nb.stages.train import make_folds
 
-STAGES = ("problem", "ingest", "validate", "split", "features", "train", "tune", "ensemble", "evaluate", "explain", "fairness")
+STAGES = ("problem", "ingest", "validate", "split", "features", "train", "tune", "ensemble", "evaluate", "explain", "fairness", "abtest")
 FEW: dict[str, dict[str, Any]] = {
     "features": {"points": 60}, "train": {"folds": 3, "candidates": ["dummy", "linear", "gradient_boosting"]}, "tune": {"n_models": 1, "trials": 2},
     "evaluate": {"resamples": 100}, "fairness": {"resamples": 100}, "explain": {"rows": 10, "background": 5},
@@ -324,3 +324,17 @@ def test_a_column_that_gives_the_target_away_is_a_warning_a_gate_or_accepted(tmp
     (gate,) = leaks(gate=True)
     phase, why = phase_of(gate_list({}, {}, {"rules": [gate]}))
     assert phase == "rejected" and why.startswith("no leak by outcome_code: split: ") and broken({"rules": [gate]}) == []
+
+
+@pytest.mark.slow
+def test_a_perfect_leak_ends_with_its_finding_and_no_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model without a fault leaves nothing to plan; the run ends, and says both."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    made(600).assign(outcome_code=lambda t: t["y"].map({"yes": 7, "no": 3})).to_csv(tmp_path / "rows.csv", index=False)
+    artifacts = run(init(tmp_path / "project", tmp_path / "rows.csv", "y").root, "abtest")
+    said = json.loads(artifacts["experiment"])
+    assert json.loads(artifacts["evaluation"])["metrics"]["roc_auc"]["value"] == 1.0
+    assert said["plan"] is said["rehearsal"] is said["verdict"] is None and said["assignment"]["ok"]
+    assert broken(said) == ["abtest: no experiment can be planned: roc_auc is 1 on the rows that evaluated the model, and nothing can be better; see whether something gives the target away, or plan by another metric"]
+    assert "'outcome_code' alone ranks 'y'" in broken(json.loads(artifacts["division"]))[0]
+    assert artifacts["experiment_plot"].startswith(b"\x89PNG")

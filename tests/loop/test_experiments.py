@@ -25,7 +25,7 @@ from mlops_nb.model.problem import Problem
 from mlops_nb.model.tasks import known
 from mlops_nb.model.tasks.regression import Regression
 from mlops_nb.registry.evidence import Evaluation
-from mlops_nb.stages.abtest import contributed, figures, plan
+from mlops_nb.stages.abtest import Figures, contributed, figures, figures_of_table, plan
 from mlops_nb.stats.experiment import (
     Measure, Size, analyse, compare_bootstrap, compare_means, compare_ranks, compare_shares, cuped, decide, holm, linearised, power_of, ratio_mismatch, sample_size,
 )  # fmt: skip
@@ -319,6 +319,32 @@ def test_what_can_not_be_started(store, arms, wish, shares, said):
     with pytest.raises(MlopsError, match=said):
         begin(store, "income", arms, wish, shares)
     assert read_experiment(store.home, "income") is None
+
+
+@pytest.mark.parametrize(
+    "known, effect, said",
+    [
+        (Figures(1.0, 0.0, 1.0), None, "nothing can be better"),
+        (Figures(1.0, 0.0, 1.0), 0.01, "nothing can be better"),  # not a plan to find a worse one
+        (Figures(1.0, 0.0, 1.0, share=True), None, "nothing can be better"),
+        (Figures(0.0, 0.0, 0.0), None, "nothing can be better"),  # a loss
+        (Figures(0.9, 0.0, 1.0), None, "what doesn't vary needs no test"),
+        (Figures(0.9, math.nan, 1.0), None, "expected a number above 0"),
+        (Figures(0.98, 0.14, 1.0, share=True), 0.05, "can't change by 0.05"),
+    ],
+)
+def test_what_leaves_nothing_to_plan_is_a_sentence(known, effect, said):
+    with pytest.raises(MlopsError, match=said) as refused:
+        plan(known, "accuracy", effect)
+    assert str(refused.value).startswith("no experiment can be planned") and "\n" not in str(refused.value)
+
+
+def test_a_table_whose_mean_is_nothing_can_be_planned_with_an_effect():
+    """A column that is better when smaller, 0 on average: profit lost; 0 is no bound of it."""
+    units = pd.DataFrame({"arm": "control", "loss": [-1.0, 1.0] * 50})
+    assert plan(figures_of_table(units, "loss", "control", smaller=True), "loss", 0.5)["hypothesis"].startswith("a variant has lower loss")
+    with pytest.raises(MlopsError, match="give one: -p abtest.minimum_effect"):
+        plan(figures_of_table(units, "loss", "control", smaller=True), "loss")
 
 
 def test_a_metric_that_no_row_contributes_to(monkeypatch):

@@ -2,6 +2,8 @@
 
 import os
 
+import pytest
+
 from mlops_nb.base.artifacts import Store
 from mlops_nb.base.settings import load_settings
 from mlops_nb.pipeline import stage
@@ -23,3 +25,25 @@ def test_the_source_is_hashed_once_for_each_change_of_its_file(project, monkeypa
     os.replace(project.root / "other.csv", rows)  # another file, of the same size and time
     last = stage.roots(settings, Store(settings.home))["source"]
     assert len(hashed) == 3 and last == stage.roots(settings, Store(settings.home))["source"] and len(hashed) == 3
+
+
+def test_a_module_is_found_that_was_exported_in_the_same_tick_of_the_clock(tmp_path, monkeypatch):
+    """Python lists a folder again only when its time has changed, and a file system's clock ticks slowly."""
+    import importlib
+    import os
+
+    from mlops_nb.pipeline.stage import bind
+
+    (folder := tmp_path / "ticking").mkdir()
+    (folder / "__init__.py").touch()
+    (folder / "first.py").write_text("one = 1\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert importlib.import_module("ticking.first").one == 1  # the folder is listed now
+    seen = folder.stat()
+    (folder / "second.py").write_text("two = 2\n")
+    (folder / "third.py").write_text("three = 3\n")
+    os.utime(folder, ns=(seen.st_atime_ns, seen.st_mtime_ns))
+    with pytest.raises(ModuleNotFoundError):
+        importlib.import_module("ticking.second")
+    os.utime(folder, ns=(seen.st_atime_ns, seen.st_mtime_ns))
+    assert bind("ticking.third")["three"] == 3
