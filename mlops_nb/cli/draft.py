@@ -116,6 +116,7 @@ def _rules(columns: list[Column]) -> list[str]:
         rule: dict[str, Any] = {"min": c.low, "max": c.high} if c.numeric else {"allowed": list(c.values)} if c.kind == "category" and c.values else {}
         rule |= {} if c.missing else {"required": True}
         gaps = f", {c.missing:,} missing" if c.missing else ""
+        gaps += f"; made of it: {', '.join(c.made)}" if c.made else ""
         lines.append(f"#  {_text(c.name)}: {_text(rule)}  # {c.kind}, {c.distinct:,} different{gaps}")
     return lines
 

@@ -16,8 +16,8 @@ from ..base.errors import MlopsError, nearest
 from ..base.reading import Reading
 from .suggest import Suggestion, named_as_id, suggestions, tokens
 from ..sources.forms import NAMELESS, is_index
-from ..sources.readings import Seen
-from ..sources.tables import Read, read
+from ..sources.readings import Seen, reads
+from ..sources.tables import Read, as_line, read
 
 # %% ../../nbs/cli/15_guess.ipynb #efd243d5
 def _rows_of(file: Path) -> Read:
@@ -46,6 +46,8 @@ class Column:
     why: str = ""  # it is taken for that
     ways: tuple[Reading, ...] = ()  # how its texts are read, where that isn't plain; several: a person says which
     alike: tuple = ()  # values that differ in case or blanks only
+    made: tuple[str, ...] = ()  # of a date: what becomes a column of its own
+    nearly: str = ""  # why words are no dates, though most of them are
 
     @property
     def numeric(self) -> bool:
@@ -84,13 +86,37 @@ def _look(name: str, values: Any, seen: Seen | None = None) -> Column:
     why = _why(kind, seen)
     alike = _alike(counts.index) if kind == "category" else ()
     ways = seen.options if seen else ()
-    return Column(name, kind, len(counts), int(values.isna().sum()), low, high, few, why, ways, alike)
+    made = _made_of(values, ways) if kind == "datetime" else ()
+    why += f"; made of it: {', '.join(made)}" if made else ""
+    nearly = _nearly_dates(name, list(counts.index)) if kind in ("text", "category") else ""
+    return Column(name, kind, len(counts), int(values.isna().sum()), low, high, few, why, ways, alike, made, nearly)
+
+
+def _made_of(values: Any, ways: tuple[Reading, ...]) -> tuple[str, ...]:
+    "What a model will read of a column of dates."
+    from mlops_nb.model.calendar import telling_parts
+
+    return ("days", *telling_parts(values.to_frame("at"), {"at": ways[0].zone if ways else None}))
 
 
 def _why(kind: str, seen: Seen | None) -> str:
     "What a column is taken for, in words."
     words = {"category": "words that come again", "text": "texts, more than half of them differ"}
     return words.get(kind, "as the file has it") if seen is None or seen.why == "words" else seen.why
+
+
+def _nearly_dates(name: str, words: list[Any]) -> str:
+    "What to do about a column that would be dates but for some of its texts."
+    some = [str(w).strip() for w in words[:500]]
+    for first in (None, "day", "month", "year"):
+        how = Reading(kind="datetime", first=first)
+        wrong = [w for w in some if not reads(w, how)]
+        if len(some) >= 10 and 0 < len(wrong) <= len(some) / 2:
+            said = ", ".join(repr(w[:40]) for w in wrong[:3]) + ", ..." * (len(wrong) > 3)
+            way = as_line(how.model_copy(update={"missing": [wrong[0][:40]]}))
+            many = f"{len(some) - len(wrong):,} of {len(some):,} different texts are times, and {said} not"
+            return f"{many}; mend these, or name each as no value in the charter, data.columns: {name}: {way}"
+    return ""
 
 
 def _alike(words: Any) -> tuple[str, ...]:
@@ -255,6 +281,8 @@ def columns_to_leave_out(
             why[c.name] = "It has one value only and says nothing." if c.distinct else "It is empty."
         elif is_index(c.name):
             why[c.name] = f"{INDEX[c.name == NAMELESS]}: most often the rows' numbers or labels."
+        elif c.kind == "text" and c.nearly:
+            why[c.name] = f"Words, not times: {c.nearly}."
         elif c.kind == "text" or identifies:
             why[c.name] = f"{c.distinct:,} different values in {rows:,} rows: free text or an identifier, not something to learn by heart."
     return row_id, why
@@ -285,7 +313,8 @@ class Guess:
         "What a person should look at before anything is learnt."
         why = "differ in case or blanks only, and a model takes each for another one; write each in one way"
         alike = [f"{c.name}: {', '.join(map(repr, c.alike[:6]))} {why}" for c in self.columns if c.alike]
-        return [*(self.seen.notes if self.seen else []), *alike]
+        nearly = [f"{c.name}: {c.nearly}" for c in self.columns if c.nearly and c.name not in self.left_out]
+        return [*(self.seen.notes if self.seen else []), *alike, *nearly]
 
 
 def guess_from(

@@ -19,7 +19,8 @@ _KNOWN = set(
     "Pipeline ColumnTransformer FunctionTransformer StandardScaler SimpleImputer OneHotEncoder OrdinalEncoder TargetEncoder PolynomialFeatures "
     "VarianceThreshold SelectPercentile DummyClassifier DummyRegressor LogisticRegression LinearRegression Ridge GaussianNB "
     "DecisionTreeClassifier DecisionTreeRegressor RandomForestClassifier RandomForestRegressor ExtraTreesClassifier ExtraTreesRegressor "
-    "HistGradientBoostingClassifier HistGradientBoostingRegressor VotingClassifier VotingRegressor StackingClassifier StackingRegressor CalibratedClassifierCV".split()
+    "HistGradientBoostingClassifier HistGradientBoostingRegressor VotingClassifier VotingRegressor StackingClassifier StackingRegressor CalibratedClassifierCV "
+    "Calendar Between".split()
 )
 
 
@@ -37,6 +38,7 @@ _LIMITS: dict[str, tuple[str, tuple]] = {
 
 
 _FUNCTIONS = {"arcsinh", "clip", "logit"}
+_OURS = dict.fromkeys(("Calendar", "Between"), "mlops_nb.model.calendar")
 
 # %% ../../nbs/model/52_compilable.ipynb #2bfd47f0
 def _parts_of(
@@ -58,7 +60,7 @@ def why_not_compilable(
 ) -> str:  # "" when it can be compiled
     "What stands in the way of compiling a model, by its types and settings."
     name = type_name(model)
-    if name not in _KNOWN or not type(model).__module__.startswith("sklearn."):
+    if name not in _KNOWN or not type(model).__module__.startswith(_OURS.get(name, "sklearn.")):
         return f"{name} has no compiled form"
     setting, able = _LIMITS.get(name, ("", ()))
     if setting and getattr(model, setting) not in able:

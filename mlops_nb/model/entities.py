@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['value_bits', 'row_position', 'identifies', 'own_position', 'Entities', 'joined', 'entities_of', 'entity_codes',
-           'in_blocks', 'units_of']
+           'in_blocks', 'units_of', 'moments_of']
 
 # %% ../../nbs/model/33_entities.ipynb #13ff6f11
 from collections.abc import Iterable
@@ -161,3 +161,11 @@ def units_of(
     "Which rows of a part vary by chance together."
     codes, distinct = pd.factorize(table.loc[table["part"] == part, "unit"])
     return None if len(distinct) == len(codes) else codes
+
+
+def moments_of(
+    table: pd.DataFrame,  # the artifact entities
+    part: str,  # train, valid or test
+) -> np.ndarray | None:  # n numbers, days where they are dates; None: rows are not in time
+    "When each row of a part was, where rows are divided by time."
+    return table.loc[table["part"] == part, "moment"].to_numpy() if "moment" in table else None

@@ -8,12 +8,14 @@ __all__ = ['number', 'columns', 'transform']
 # %% ../../nbs/model/54_transforms.ipynb #1006534d
 import math
 from collections.abc import Callable, Sequence
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 
+from .calendar import waves_of
 from .compilable import NotCompilable, type_name
-from .program import Program
+from .program import DAY, PARTS, Program
 
 # %% ../../nbs/model/54_transforms.ipynb #cde480e3
 _NAT = float(np.iinfo(np.int64).min)  # what scikit-learn reads where a time is missing
@@ -54,7 +56,7 @@ def _table(
 
 # %% ../../nbs/model/54_transforms.ipynb #399c7d61
 def _encode(program: Program, step: Any, inputs: list[int]) -> list[int]:
-    "Categories as codes, as one column each, or as the mean of the target."
+    "Categories as codes, as one column each, or as the mean of the target; parts of a date, too."
     widths = {"OrdinalEncoder": lambda: [1] * len(inputs), "OneHotEncoder": lambda: step._n_features_outs, "TargetEncoder": lambda: [len(step.encodings_) // len(inputs)] * len(inputs)}
     return _table(program, step, inputs, [int(w) for w in widths[type_name(step)]()])
 
@@ -104,6 +106,36 @@ def _choose(program: Program, step: Any, inputs: list[int]) -> list[int]:
     "The columns that a selection keeps."
     return [i for i, kept in zip(inputs, step.get_support(), strict=True) if kept]
 
+# %% ../../nbs/model/54_transforms.ipynb #d8f2f4fc
+def _parts(program: Program, step: Any, inputs: list[int]) -> list[int]:
+    "A part of each date; of a column without any, a missing one is the beginning of 1970."
+    for k in np.flatnonzero(step.empty_):
+        inputs = [*inputs[:k], *program.step("fill", [inputs[k]], 1, math.nan, 0.0), *inputs[k + 1 :]]
+    if step.part == "elapsed":
+        return program.step("scale", inputs, len(inputs), step.origin_, np.full(len(inputs), DAY))
+    out = []
+    for place, (moments, offsets) in zip(inputs, step.clocks_, strict=True):
+        code = list(PARTS).index(step.part)
+        (made,) = program.step(
+            "calendar", [place], 1, code, len(moments), moments, offsets, len(step.days_), step.days_
+        )
+        if step.waves:
+            table = np.vstack([waves_of(step.part, step.waves), np.zeros((2, 2 * step.waves))])
+            out += program.step("lookup", [made], 2 * step.waves, PARTS[step.part], table)
+        else:
+            program.domain[made] = (made, np.array([*range(PARTS[step.part]), -1, math.nan]))
+            out.append(made)
+    return out
+
+
+def _between(program: Program, step: Any, inputs: list[int]) -> list[int]:
+    "Days from one date to another."
+    out = []
+    for (early, late), nothing in zip(combinations(inputs, 2), step.empty_, strict=True):
+        days = program.step("scale", program.step("linear", [late, early], 1, [1, -1], 0), 1, 0.0, DAY)
+        out += program.step("fill", days, 1, math.nan, 0.0) if nothing else days
+    return out
+
 # %% ../../nbs/model/54_transforms.ipynb #02c9b9df
 def columns(program: Program, step: Any, inputs: list[int]) -> list[int]:
     "Each group of columns on its own way, side by side again at the end."
@@ -136,6 +168,7 @@ def transform(
     how: dict[str, Callable] = {
         "OrdinalEncoder": _encode, "OneHotEncoder": _encode, "TargetEncoder": _encode, "StandardScaler": _scale, "SimpleImputer": _impute,
         "PolynomialFeatures": _products, "FunctionTransformer": _apply, "VarianceThreshold": _choose, "SelectPercentile": _choose, "ColumnTransformer": columns,
+        "Calendar": _parts, "Between": _between,
     }  # fmt: skip
     if type_name(step) == "Pipeline":
         for _, part in step.steps:

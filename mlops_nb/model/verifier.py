@@ -20,6 +20,7 @@ def _need(what: str, n: int, m: int) -> tuple[int, int]:
         "constant": (0, n), "lookup": (1, 1), "scale": (n, 2 * n), "fill": (n, 2 * n), "missing": (n, n), "arcsinh": (n, 0), "multiply": (2 * n, 0),
         "float32": (n, 0), "clip": (n, 2), "logit": (n, 0), "expit": (n, 0), "linear": (m, n * (m + 1)), "softmax": (n, 0), "gauss": (m, 2 * n * m + n),
         "mean": (parts * n, parts + 1), "complement": (1, 0), "interpolate": (1, 1), "share": (n, 0), "trees": (0, n + 1),
+        "calendar": (1, 4),
     }[what]  # fmt: skip
 
 # %% ../../nbs/model/64_verifier.ipynb #0049a595
@@ -43,6 +44,7 @@ def check(
             lines = float(constants[at])
             room = (len(constants) - at - 1) // (n if STEPS[code] == "lookup" else 2)
             good = lines.is_integer() and (0 <= lines <= room - 2 if STEPS[code] == "lookup" else 1 <= lines <= room and n == 1)
+        good = good and (STEPS[code] != "calendar" or (n == 1 and _lists(constants[at:])))
         good = good and 0 <= first and 0 <= count and first + count <= len(roots)
         if not good:
             raise MlopsError(f"compiled model refused: step {number} reads or writes outside of the program; the file is damaged or was made to do harm")
@@ -60,6 +62,15 @@ _WIDE = [STEPS.index("linear"), STEPS.index("gauss")]  # every output of every i
 def _bound(work: float) -> None:
     if work > _MAX_WORK:
         raise MlopsError(f"compiled model refused: {work:.2g} operations a row, at most {_MAX_WORK:.2g} are done; the plain model must serve")
+
+
+def _lists(constants: np.ndarray) -> bool:
+    "Whether the two lists of a calendar's step, when clocks are changed and which days are holidays, end in the array."
+    changes, room = float(constants[1]), len(constants)
+    if not (changes.is_integer() and 0 <= changes and 2 * changes + 4 <= room):
+        return False
+    days = float(constants[int(2 * changes) + 3])
+    return days.is_integer() and 0 <= days <= room - 2 * changes - 4
 
 # %% ../../nbs/model/64_verifier.ipynb #c9a5daec
 def check_trees(

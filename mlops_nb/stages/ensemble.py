@@ -30,7 +30,8 @@ from ..model.problem import Problem
 from ..model.tasks.known import task_of
 from ..model.tasks.task import Answers
 from ..model.rule import with_rule
-from ..model.entities import entity_codes, in_blocks
+from ..model.entities import entity_codes, in_blocks, moments_of
+from ..model.folds import learns_from
 from ..model.optimism import optimism_of
 from ..model.threshold import choose_threshold, threshold_costs
 from ..stats.luck import Luck, joint_luck, luck_line
@@ -85,11 +86,11 @@ def blend(
     name: str,  # "voting" or "stacking"
     said: dict[str, Answers],  # the members' answers about n rows
     problem: Problem,  # the checked problem
-    final: Any = None,  # for stacking: the fitted final estimator
+    final: Any = None,  # for stacking: the fitted final estimator; none was: a vote
 ) -> Answers:
     "The ensemble's answers about the same rows."
     some = next(iter(said.values()))
-    if name == "voting":
+    if name == "voting" or final is None:
         together = np.mean([one.given for one in said.values()], axis=0)
     elif some.proba is None:
         together = final.predict(matrix_of(said))
@@ -107,7 +108,8 @@ def fit_final(
     without: int | None = None,  # a fold to leave out
 ) -> Any:  # fitted
     "The final estimator, fitted on what the members say about rows that they have not seen."
-    used = [f for f in range(fold_of.max() + 1) if f != without]
+    known = np.ones(len(fold_of), bool) if without is None else learns_from(fold_of, without)
+    used = [f for f in range(fold_of.max() + 1) if known[fold_of == f].any()]
     matrix = np.vstack([matrix_of({n: done[f].said for n, done in fits.items()}) for f in used])
     y_true = np.concatenate([truth_of(frame[fold_of == f], problem) for f in used])
     return final_estimator(problem.task).fit(matrix, y_true)
@@ -120,10 +122,11 @@ def ensemble_said(
     problem: Problem,  # the checked problem
     fold_of: np.ndarray,  # from make_folds
 ) -> list[Answers]:  # one a fold
-    "What an ensemble says about each fold, of which it has seen nothing."
+    "What an ensemble says about each fold, of which it has seen nothing; in time, a stack begins as a vote."
     answers = []
     for fold in range(fold_of.max() + 1):
-        final = fit_final(fits, frame, problem, fold_of, without=fold) if name == "stacking" else None
+        taught = name == "stacking" and (fold > 0 or fold_of.min() >= 0)
+        final = fit_final(fits, frame, problem, fold_of, without=fold) if taught else None
         answers.append(blend(name, {n: done[fold].said for n, done in fits.items()}, problem, final))
     return answers
 
@@ -281,12 +284,13 @@ def hold_contest(
     min_gain: float = 0.001,  # see compare
     seed: int = 0,
     together: np.ndarray | None = None,  # of the training rows, see make_folds
+    moments: np.ndarray | None = None,  # of the training rows, see make_folds
 ) -> Contest:
     "Compare single models and ensembles on the folds of the leaderboard."
     singles = single_models(result, made, problem.task, seed)
     tuned_names = [m["name"] for m in result["models"]]
     members = {n: singles[n] for n in (tuned_names if len(tuned_names) > 1 else singles)}
-    fold_of = make_folds(frame, problem, result["folds"], result["seed"], together)
+    fold_of = make_folds(frame, problem, result["folds"], result["seed"], together, moments, result.get("gap", 0.0))
     fits = cross_validate(singles, frame, problem, fold_of)
     inner = {n: fits[n] for n in members}
     scores = {n: [f.scores[problem.metric] for f in done] for n, done in fits.items()}

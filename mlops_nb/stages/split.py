@@ -90,6 +90,12 @@ def _moments(times: pd.Series) -> pd.Series:
     return times if pd.api.types.is_numeric_dtype(times) else pd.to_datetime(times, errors="coerce", utc=True)
 
 
+def _days(moments: pd.Series) -> np.ndarray:
+    "Moments as numbers: days since 1970, or the numbers that they are."
+    numbers = pd.api.types.is_numeric_dtype(moments)
+    return moments.to_numpy(float) if numbers else (moments - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(days=1)
+
+
 def _moment(text: str, like: pd.Series) -> Any:
     "A time given as text, of the kind that the column has."
     try:
@@ -291,8 +297,10 @@ def split_rows(
     gap = 0.0 if labels is None else class_gap(labels, part)
     rules = twin_rules(both, things, chosen, twins) + near_rules(*(p[read] for p in pieces.values()))
     shares = pd.concat([pd.DataFrame({"part": p, "entity": things.codes[part == p]}) for p in PARTS], ignore_index=True)
-    in_time = (blocks(_moments(p[time]).to_numpy()) for p in pieces.values()) if chosen == "time" else None
-    shares["unit"] = shares["entity"] if in_time is None else np.concatenate(list(in_time))
+    in_time = [_moments(p[time]) for p in pieces.values()] if chosen == "time" else []
+    shares["unit"] = np.concatenate([blocks(m.to_numpy()) for m in in_time]) if in_time else shares["entity"]
+    if in_time:
+        shares["moment"] = np.concatenate([_days(m) for m in in_time])
     return Division(**pieces, strategy=chosen, gap=gap, twins=both, entities=shares, rules=rules, chance=chance)
 
 

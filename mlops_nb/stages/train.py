@@ -30,7 +30,8 @@ from ..pipeline.stage import Figure, Input, Json, Model, Output, Table, picture_
 from ..model.problem import Problem
 from ..model.tasks.known import task_of
 from ..model.tasks.task import Answers
-from ..model.entities import entities_of, entity_codes
+from ..model.entities import entities_of, entity_codes, moments_of
+from ..model.folds import folds_in_time, learns_from
 from ..model.optimism import optimism_of
 from ..stats.luck import luck_line
 
@@ -124,9 +125,13 @@ def make_folds(
     count: int = 5,  # number of folds, >= 2
     seed: int = 0,  # random state of the dealing
     together: np.ndarray | None = None,  # n, which rows are one thing (model.entities); None: those that are equal
-) -> np.ndarray:  # n, the fold in which each row is tested: 0..count-1, or fewer where the rarest class has fewer things
-    "Deal out things by class: rows of one thing share a fold."
+    moments: np.ndarray | None = None,  # n, when each row was; None: rows are not in time
+    gap: float = 0.0,  # of time before each fold from which it doesn't learn
+) -> np.ndarray:  # n, the fold in which each row is tested: 0..count-1, or fewer; negative: in none
+    "Deal out things by class: rows of one thing share a fold; where rows are in time, blocks in its order."
     target = frame[problem.target]
+    if moments is not None:
+        return folds_in_time(moments, count, gap, target.to_numpy() if problem.kind.has_classes else None)
     if together is None:
         together = entities_of(frame, problem.feature_names(frame.columns)).codes
     first, thing = np.unique(together, return_index=True, return_inverse=True)[1:]
@@ -213,8 +218,8 @@ def fit_fold(
     fold_of: np.ndarray,  # from make_folds
     fold: int,  # the one to test on
 ) -> Fit:
-    "Fit on the other folds, judge on this one."
-    inside, outside = frame[fold_of != fold], frame[fold_of == fold]
+    "Fit on the other folds, or on those before, judge on this one."
+    inside, outside = frame[learns_from(fold_of, fold)], frame[fold_of == fold]
     start = time.thread_time()
     fitted = clone(model).fit(features_of(inside, problem), inside[problem.target])
     middle = time.thread_time()
@@ -319,7 +324,7 @@ def learning_curve(
     jobs = [(share, fold) for share in sorted(shares, reverse=True) for fold in range(fold_of.max() + 1)]
 
     def one(share: float, fold: int) -> tuple[int, float, float] | None:
-        inside = order[fold_of[order] != fold]
+        inside = order[learns_from(fold_of, fold)[order]]
         some, outside = frame.iloc[np.sort(inside[: max(round(share * len(inside)), 2)])], frame[fold_of == fold]
         if problem.kind.has_classes and some[problem.target].nunique() < frame[problem.target].nunique():
             return None

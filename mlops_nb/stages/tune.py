@@ -20,7 +20,8 @@ from sklearn.base import clone
 from ..base.errors import MlopsError, nearest
 from ..pipeline.stage import Figure, Input, Json, Model, Output, Table, picture_of, log
 from ..model.model_types import MODEL_TYPES, Range
-from ..model.entities import entity_codes
+from ..model.entities import entity_codes, moments_of
+from ..model.folds import learns_from
 from ..stats.luck import Luck, luck_by_folds, luck_line
 from ..model.problem import Problem
 from .train import answers_of, bounds_of, features_of, fold_interval, scores_of, make_estimator, make_folds, side_by_side, truth_of
@@ -57,7 +58,7 @@ def prepare_folds(
     "Fit each recipe in each fold."
 
     def one(family: str, fold: int) -> Fold:
-        inside, outside = frame[fold_of != fold], frame[fold_of == fold]
+        inside, outside = frame[learns_from(fold_of, fold)], frame[fold_of == fold]
         fitted = clone(made[family])
         matrix = fitted.fit_transform(features_of(inside, problem), inside[problem.target])
         return Fold(matrix, inside[problem.target], fitted.transform(features_of(outside, problem)), truth_of(outside, problem))
@@ -211,7 +212,7 @@ def tuned_result(
         tried = {"luck": luck._asdict(), "trials": len(s.history), "stopped": sum(h["folds"] < len(s.best["scores"]) for h in s.history), "default": s.history[0]["value"]}
         models.append({"name": s.name, **s.best, "low": low, "high": high, **tried, "capped": capped})
     return {
-        **{key: board[key] for key in ("metric", "greater_is_better", "folds", "seed", "luck") if key in board},
+        **{key: board[key] for key in ("metric", "greater_is_better", "folds", "seed", "gap", "luck") if key in board},
         "models": sorted(models, key=lambda m: m["mean"], reverse=board["greater_is_better"]),
         "history": [h for s in searches for h in s.history],
         "importance": {s.name: param_importance(s, seed) for s in searches},

@@ -131,6 +131,19 @@ def test_how_a_table_is_read(now, tmp_path):
 
 
 @BOTH_WAYS
+def test_what_becomes_of_dates(now, tmp_path):
+    dates = notebook_of("dates.ipynb", now, tmp_path)
+    assert re.search(r"at +datetime .* times, day first; made of it: days, day, weekday, hour", said(dates, "^!mlops-nb init"))
+    assert len(re.findall(r"(?m)^\w+ +done ", said(dates, "^os.chdir..bicycles"))) == 15
+    assert float(re.search(r"rows: (0\.\d+)", said(dates, "^import json"))[1]) > 0.8
+    eight, three, noon, far = (int(n) for n in re.findall(r"(?m)^[\d.]+ \d\d:00: (\d+)", said(dates, "Predictor.load")))
+    assert eight > 2 * three and noon > 2 * three and 0 < far < 200, "by the hour, and no trend for years on"
+    assert "is outside of 2026-01-05" in said(dates, "Predictor.load") and said(dates, "^reasons = ").startswith("[('at', ")
+    shown = json.dumps([c["outputs"] for c in dates["cells"] if c["cell_type"] == "code"])
+    assert not re.search(r"/(tmp|home|root|Users)/|\\u001b", shown)
+
+
+@BOTH_WAYS
 def test_how_far_figures_can_be_trusted(now, tmp_path):
     """What its text says is what its simulations show."""
     trust = notebook_of("trust.ipynb", now, tmp_path)
