@@ -3436,6 +3436,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                          'mlops_nb.stats.estimate.Spread': ('stats/estimate.html#spread', 'mlops_nb/stats/estimate.py'),
                                          'mlops_nb.stats.estimate._by_squares': ( 'stats/estimate.html#_by_squares',
                                                                                   'mlops_nb/stats/estimate.py'),
+                                         'mlops_nb.stats.estimate._placed': ('stats/estimate.html#_placed', 'mlops_nb/stats/estimate.py'),
                                          'mlops_nb.stats.estimate.blocks': ('stats/estimate.html#blocks', 'mlops_nb/stats/estimate.py'),
                                          'mlops_nb.stats.estimate.interval': ('stats/estimate.html#interval', 'mlops_nb/stats/estimate.py'),
                                          'mlops_nb.stats.estimate.mean_estimate': ( 'stats/estimate.html#mean_estimate',

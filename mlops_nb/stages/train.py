@@ -350,7 +350,7 @@ def learning_curve(
 def leaderboard_figure(
     board: dict[str, Any],  # the leaderboard artifact
 ) -> Any:  # matplotlib Figure
-    "Candidates with their intervals, and the learning curve of the best."
+    "Candidates with their intervals, the best without the luck of being chosen, and its learning curve."
     from matplotlib.figure import Figure as Canvas
 
     figure = Canvas(figsize=(9, 3.6), dpi=80, layout="constrained")
@@ -366,6 +366,10 @@ def leaderboard_figure(
         left.plot(entry["scores"], [i] * len(entry["scores"]), "|", color="0.2", markersize=5)
         left.plot(entry["mean"], i, "o", color="#08519c")
         left.annotate(f"{entry['mean']:.3f}", (entry["mean"], i), xytext=(0, 6), textcoords="offset points", ha="center", fontsize=8)
+    if (plain := board.get("luck", {}).get("corrected")) is not None and len(ranked) > 1:
+        best, how = (plain, len(ranked) - 1), {"textcoords": "offset points", "ha": "center", "fontsize": 8}
+        left.plot(*best, "D", mfc="white", mec="#08519c", markersize=7, zorder=1.9)
+        left.annotate(f"◇ {plain:.3f} without luck", best, xytext=(0, -14), **how)
     left.set_yticks(range(len(ranked)), [e["name"] for e in reversed(ranked)])
     left.set(xlabel=f"{board['metric']}, {'more' if board['greater_is_better'] else 'less'} is better", title="Mean, 95% interval, and each fold")
     left.set_ylim(-0.6, len(ranked) - 0.3)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import stats
-from scipy.special import expit, logit
+from scipy.special import expit, logit, ndtri, owens_t
 
 # %% ../../nbs/stats/27_estimate.ipynb #6e55b95b
 class Estimate(NamedTuple):
@@ -101,6 +101,11 @@ SHARES = ("accuracy", "precision", "recall")
 LOSSES = ("log_loss", "brier", "rmse", "mae")
 
 
+def _placed(area: float) -> float:
+    "Variance of a positive's place among the negatives, 0..1, where scores are normal (bivariate normal: Owen 1956)."
+    return area - 2 * float(owens_t(ndtri(area), math.sqrt(1 / 3))) - area**2
+
+
 def interval(
     name: str,  # of the measure
     value: float,
@@ -121,8 +126,10 @@ def interval(
         low, high = interval("precision", part, spread._replace(error=error * (1 + part) ** 2 / 2), n, level)
         return 2 * low / (1 + low), 2 * high / (1 + high)
     if error > 0 and 0 < value < 1 and name not in SHARES:
-        middle, half = logit(np.clip(value - bias, 1e-6, 1 - 1e-6)), z * error / (value * (1 - value))
-        return min(float(expit(middle - half)), value), max(float(expit(middle + half)), value)
+        middle, reach = logit(np.clip(value - bias, 1e-6, 1 - 1e-6)), z / (value * (1 - value))
+        least = math.sqrt((2 * error**2 + _placed(value) / n) / 3) if name == "roc_auc" else error
+        low, high = expit(middle - reach * max(error, least)), expit(middle + reach * error)
+        return min(float(low), value), max(float(high), value)
     wide = error * z / float(stats.norm.isf((1 - level) / 2))
     low, high = wilson(value, value * (1 - value) / wide**2 if wide > 0 and 0 < value < 1 else n, level)
     return float(low), float(high)
@@ -136,7 +143,7 @@ def mean_of_shares(
     "The interval of a mean of independent shares from Wilson's of each (MOVER: Zou and Donner 2008)."
     low, high = wilson(values, sizes, level)
     middle, down, up = float(np.mean(values)), np.hypot.reduce(values - low), np.hypot.reduce(high - values)
-    return middle - float(down) / len(values), middle + float(up) / len(values)
+    return max(0.0, middle - float(down) / len(values)), min(1.0, middle + float(up) / len(values))
 
 # %% ../../nbs/stats/27_estimate.ipynb #d6640e60
 def percentiles(

@@ -282,7 +282,8 @@ def gaps(
     apart, part = np.max([f.apart[:some] for f in found], axis=0), np.min([f.part[:some] for f in found], axis=0)
     most, least = (np.max([f.difference for f in found], axis=0).tolist(), np.min([f.ratio for f in found], axis=0).tolist())
     chance = [float(apart.mean()), float(np.quantile(apart, level))], [float(part.mean()), float(np.quantile(part, 1 - level))]
-    return Gaps(Gap._make([*most, *chance[0]]), Gap._make([*least, *chance[1]]))
+    ratio = UNKNOWN if math.isnan(least[0]) else Gap._make([*least, *chance[1]])
+    return Gaps(Gap._make([*most, *chance[0]]), ratio)
 
 # %% ../../nbs/stats/35_gaps.ipynb #058c7ae1
 def shrunk(

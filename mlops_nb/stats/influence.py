@@ -54,7 +54,7 @@ def _average_precision(weights: np.ndarray, score: np.ndarray) -> Slope:
     "Precision at each positive, averaged; ties share theirs."
     at, real, rest = _ranked(weights, score, 1)
     hits, false = np.cumsum(real[::-1])[::-1], np.cumsum(rest[::-1])[::-1]
-    p, n, every = hits[0], false[0], np.maximum(hits + false, 1e-300)
+    p, n, every = hits[0], false[0], np.maximum(hits + false, 1e-150)
     if p <= 0:
         return math.nan, np.full(weights.shape, np.nan), 0.0
     value = float(real @ (hits / every) / p)

@@ -81,16 +81,16 @@ def too_good(
     wanted: Wanted,
     nearly: dict[str, float] = NEARLY,  # by figure
 ) -> bool:
-    "Whether a figure is nearly perfect, and surely so: by the largest error that an AUC can have, by that of R²."
-    n = len(wanted.parts)
-    few = n - wanted.parts.sum(axis=0).max() if wanted.figure == "AUC" else n
-    bounded = min(value, 1 - 0.5 / max(few, 1))
-    noise = (
-        math.sqrt(bounded * (1 - bounded) / max(few, 1))
-        if wanted.figure == "AUC"
-        else 2 * (1 - bounded) * math.sqrt(max(bounded, 0) / n)
-    )
-    return value >= nearly[wanted.figure] and bounded - 2 * noise >= SURELY[wanted.figure]
+    "Whether a figure is nearly perfect, and surely so: by the largest error that an AUC can have, by Fisher's z of R²."
+    most = wanted.parts.sum(axis=0) if wanted.figure == "AUC" else np.unique(wanted.parts, return_counts=True)[1]
+    few = len(wanted.parts) - float(most.max())  # rows that are not as most are: one of thirty says little
+    if value < nearly[wanted.figure] or few <= 3:
+        return False
+    if wanted.figure == "R²":
+        least = math.atanh(math.sqrt(min(value, 1 - 1e-12))) - 2.33 * math.sqrt(1.06 / (few - 3))
+        return max(math.tanh(least), 0.0) ** 2 >= SURELY["R²"]
+    bounded = min(value, 1 - 0.5 / few)
+    return bounded - 2 * math.sqrt(bounded * (1 - bounded) / few) >= SURELY["AUC"]
 
 # %% ../../nbs/stats/18_leaks.ipynb #c11499e7
 def numbers_of(
@@ -146,9 +146,8 @@ def alone(
     if wanted.figure == "AUC" and wanted.parts.shape[1] == 2:
         rising = _auc(np.where(np.isnan(number), np.nanmedian(number), number), wanted.parts[:, 0])
         return max(value, rising, 1 - rising)
-    if wanted.figure == "R²":
-        together = pd.Series(number).corr(pd.Series(wanted.parts[:, 0]), method="spearman")
-        return max(value, together**2) if np.isfinite(together) and not np.isnan(number).any() else value
+    if wanted.figure == "R²" and not np.isnan(number).any() and np.ptp(number) > 0:
+        return max(value, pd.Series(number).corr(pd.Series(wanted.parts[:, 0]), method="spearman") ** 2)
     return value
 
 # %% ../../nbs/stats/18_leaks.ipynb #3266a721

@@ -52,7 +52,7 @@ def luck_by_folds(
     "The luck of the best candidate, by its folds."
     table, sign = np.asarray(scores, float) * (1 if greater else -1), 1 if greater else -1
     best, places = int(table.mean(axis=1).argmax()), judges or range(table.shape[1])
-    if table.shape[1] < 2:
+    if table.shape[1] < 2 or not np.isfinite(table).all():
         return Luck(None, None, len(table))
     others = [int(np.delete(table, k, axis=1).mean(axis=1).argmax()) for k in places]
     optimism = max(float(np.mean([table[best, k] - table[o, k] for k, o in zip(places, others, strict=True)])), 0.0)

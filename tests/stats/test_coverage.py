@@ -76,17 +76,38 @@ def test_of_two_classes_in_full(n, base, apart):
     holds(of_two(n, base, apart, 1000), 1000)
 
 
-@pytest.mark.slow
+often, full = pytest.param(400, id="often", marks=pytest.mark.slow), pytest.param(1000, id="full", marks=pytest.mark.deep)
+
+
+@pytest.mark.parametrize("count", [often, full])
+@pytest.mark.parametrize("n", [200, 500, 5000])
 @pytest.mark.parametrize("shares", [(0.5, 0.3, 0.2), (0.8, 0.1, 0.1)])
-def test_of_several_classes(shares):
-    holds(coverage(lambda rng, n: several(rng, n or 500, shares), SEVERAL, 400, 1, target_type="multiclass"), 400)
+def test_of_several_classes(n, shares, count):
+    holds(coverage(lambda rng, size: several(rng, size or n, shares), SEVERAL, count, 1, target_type="multiclass"), count)
+
+
+@pytest.mark.parametrize("count", [often, full])
+@pytest.mark.parametrize("n", [60, 200, 500, 5000])
+@pytest.mark.parametrize("tails", [100, 5])
+def test_of_numbers(n, tails, count):
+    holds(coverage(lambda rng, size: numbers(rng, size or n, tails), NUMBERS, count, n, target_type="continuous"), count)
+
+
+def rounded(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A calibrated model that says one of eleven probabilities."""
+    proba = np.clip(np.round(rng.beta(0.1, 1.2, n), 1), 0.002, 0.98)
+    return rng.random(n) < proba, proba, proba >= 0.3
+
+
+SURE = {"far apart": lambda rng, n: ranked(rng, n or 500, 0.05, 3.0), "many": lambda rng, n: ranked(rng, n or 500, 0.1, 3.0), "rounded": lambda rng, n: rounded(rng, n or 500)}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("n", [60, 200, 2000])
-@pytest.mark.parametrize("tails", [100, 5])
-def test_of_numbers(n, tails):
-    holds(coverage(lambda rng, size: numbers(rng, size or n, tails), NUMBERS, 400, n, target_type="continuous"), 400)
+@pytest.mark.parametrize("model", SURE)
+def test_roc_auc_near_one_of_few_positives(model):
+    """A table without one of the few positives that rank low looks good and sure at once."""
+    found = coverage(SURE[model], ["roc_auc"], 4000, 3)["roc_auc"]
+    assert 0.93 - 2 * math.sqrt(0.93 * 0.07 / 2000) <= found <= 0.97
 
 
 def people(rng: np.random.Generator, count: int, rows: int, base: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
