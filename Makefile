@@ -9,7 +9,7 @@ export PYTHONDONTWRITEBYTECODE =
 export OMP_WAIT_POLICY ?= PASSIVE
 export OPENBLAS_THREAD_TIMEOUT ?= 12
 
-.PHONY: help setup run test sample test-notebooks test-quick test-slow test-deep test-pythons bench bench-serve bench-monitor app lab prepare notebooks readme lock lint clean
+.PHONY: help setup run test sample test-notebooks test-quick test-slow test-deep test-pythons bench bench-serve bench-monitor bench-quality app lab prepare notebooks readme lock lint clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -61,6 +61,9 @@ bench-serve: $(DONE) ## our service beside others, under load; installs them und
 
 bench-monitor: $(DONE) ## our drift figures beside Evidently's; installs it under .bench/
 	@$(BIN)/python tests/bench/monitor.py --peers
+
+bench-quality: $(DONE) ## our default models beside HGB, FLAML, AutoGluon: TABLES=folder of CSVs, GROWTH=1, BENCH="--budget 20"
+	@$(BIN)/python tests/bench/quality/run.py $(if $(TABLES),--tables "$(TABLES)") $(if $(GROWTH),--growth) $(BENCH)
 
 app: $(DONE) ## the app for people who don't code, http://127.0.0.1:8501
 	@$(BIN)/mlops-nb app
