@@ -9,6 +9,7 @@ __all__ = ['UNKNOWN', 'RATES', 'FAMILIES', 'Rate', 'shares', 'means', 'worth', '
 # %% ../../nbs/stats/35_gaps.ipynb #c02373ab
 import math
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -335,11 +336,8 @@ def counts_of(
     groups: int,  # how many
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:  # {rate: hits (groups,), of how many (groups,)}
     "What each rate counts."
-
-    def count(rows: np.ndarray) -> np.ndarray:
-        return np.bincount(codes[rows], minlength=groups)
-
-    return {rate: (count(of & hit), count(of)) for rate, (hit, of) in _measures(y_true, picked).items()}
+    count = partial(np.bincount, minlength=groups)
+    return {rate: (count(codes[of & hit]), count(codes[of])) for rate, (hit, of) in _measures(y_true, picked).items()}
 
 
 def _measures(y_true: np.ndarray | None, picked: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
