@@ -124,7 +124,7 @@ def _rules(columns: list[Column]) -> list[str]:
 def _knobs(graph: Graph, width: int, suggested: Iterable[Suggestion] = ()) -> list[str]:
     "Every knob with its default and its help; what the rows ask for, what a wide table and --sample turn down."
     share = min(1.0, _WIDE / width)
-    wide, sample = {"explain": {"rows": int(300 * share)}}, _SAMPLE | {"explain": {"rows": int(60 * share)}}
+    wide, few = ({"explain": {"rows": max(10, int(rows * share))}} for rows in (300, 60))
     lines = ["# What the stages let you turn; each line shows the default. For one trial: mlops-nb run -p split.test_size=0.25"]
     if share < 1:
         lines += [f"# The table is wide ({width:,} columns): fewer rows are explained, else that would take most of the time."]
@@ -133,7 +133,7 @@ def _knobs(graph: Graph, width: int, suggested: Iterable[Suggestion] = ()) -> li
     for stage in graph.stages.values():
         lines += [f"#  {stage.name}:"] if stage.knobs else []
         lines += [f"#    {k.name}: {_text(k.default)}  # {k.help} ({k.annotation})" for k in stage.knobs.values()]
-    return [*lines, "", "# What mlops-nb run --sample N turns down, so that a trial of the whole pipeline takes seconds.", *_turned("sample", sample, graph)]
+    return [*lines, "", "# What mlops-nb run --sample N turns down, so that a trial of the whole pipeline takes seconds.", *_turned("sample", _SAMPLE | few, graph)]
 
 
 def _turned(title: str, values: dict[str, dict[str, Any]], graph: Graph) -> list[str]:
