@@ -159,13 +159,23 @@ def test_ensembles(scene, name):
     proven(make_ensemble(name, members, task), scene)
 
 
+def equal_or_plain(model, scene_) -> None:
+    """Naive Bayes is so sure that an isotonic curve may rise by .1 within 3e-14 of a probability, where rounding is 1e-14: such a one is refused, not answered wrongly."""
+    try:
+        proven(model, scene_)
+    except MlopsError as error:
+        assert "the plain pipeline must serve" in str(error)
+
+
 @pytest.mark.parametrize("method", ["sigmoid", "isotonic"])
 @pytest.mark.parametrize("name", ["linear", "random_forest", "voting", *(pytest.param(n, marks=pytest.mark.deep) for n in ("gradient_boosting", "naive_bayes", "stacking"))])
 def test_calibration(name, method):
     for task in ("binary", "multiclass"):
         scene_ = make_scene(task)
-        made = recipes(scene_[1], task, dates=name != "naive_bayes")  # parts of one date make it so sure that the curve's steps lie within rounding
-        if name in MODEL_TYPES:
+        made = recipes(scene_[1], task)
+        if (name, method) == ("naive_bayes", "isotonic"):
+            equal_or_plain(calibrated(make_model(name, made, task), method), scene_)
+        elif name in MODEL_TYPES:
             params = {"random_forest": {"n_estimators": 9}, "gradient_boosting": {"max_iter": 12}}.get(name)
             proven(calibrated(make_model(name, made, task, 0, params), method), scene_)
         else:
