@@ -18,7 +18,9 @@ from ..pipeline.graph import Graph
 from ..sources.tables import as_line
 
 # %% ../../nbs/cli/17_draft.ipynb #3f626b12
-_SAMPLE: dict[str, dict[str, Any]] = {"train": {"folds": 3}, "tune": {"trials": 3}, "explain": {"rows": 60}}
+_SAMPLE: dict[str, dict[str, Any]] = {
+    "train": {"folds": 3, "left_out": ["slow_boosting"]}, "tune": {"trials": 3}, "explain": {"rows": 60},
+}  # fmt: skip
 _WIDE = 100  # columns; what SHAP values cost grows with rows times columns
 
 
@@ -33,7 +35,7 @@ def _text(value: Any) -> str:
 def _success(task: TargetTask) -> list[tuple[str, str, float, str]]:  # metric, at_least or at_most, value, reason
     "Gates that say no more than: better than knowing nothing."
     known = TASKS[task.name]
-    shares = [task.base_rate, 1 - task.base_rate] if known.has_positive else [1 / task.classes] * task.classes if task.classes else []
+    shares = [task.base_rate, 1 - task.base_rate] if known.has_positive else list(task.shares)
     return known.low_bars(shares)
 
 # %% ../../nbs/cli/17_draft.ipynb #5c0ae237

@@ -174,6 +174,7 @@ class TargetTask:
     classes: int = 0
     base_rate: float = 0.0  # share of the positive class
     note: str = ""  # what to beware of
+    shares: tuple[float, ...] = ()  # of each class, where there are several
 
 
 def guess_task(values: Any) -> TargetTask:  # values: pandas.Series of the target
@@ -187,13 +188,14 @@ def guess_task(values: Any) -> TargetTask:  # values: pandas.Series of the targe
     note = f"{counts.index[-1]!r} has {counts.iloc[-1]} rows only; {way}" if counts.iloc[-1] < 30 else ""
     if column.distinct == 2:
         return _guess_binary(counts, note)
+    several: dict[str, Any] = {"classes": column.distinct, "note": note, "shares": tuple(counts / counts.sum())}
     if column.kind == "integer" and column.distinct <= 10:
-        return TargetTask("multiclass", f"{column.distinct} different whole numbers; if they are amounts, it is a regression", classes=column.distinct, note=note)
+        return TargetTask("multiclass", f"{column.distinct} different whole numbers; if they are amounts, it is a regression", **several)
     if column.numeric:
         return TargetTask("regression", f"{column.distinct:,} different numbers")
     if column.kind not in ("category", "boolean") or column.distinct > _MANY_CLASSES:
         raise MlopsError(f"target '{values.name}' has {column.distinct:,} different values that are no numbers; expected 2 to {_MANY_CLASSES} classes, or numbers; name another with --target")
-    return TargetTask("multiclass", f"{column.distinct} classes", classes=column.distinct, note=note)
+    return TargetTask("multiclass", f"{column.distinct} classes", **several)
 
 
 def _guess_binary(counts: Any, note: str) -> TargetTask:

@@ -17,6 +17,7 @@ class NotCompilable(MlopsError):
 # %% ../../nbs/model/52_compilable.ipynb #9186de11
 _KNOWN = set(
     "Pipeline ColumnTransformer FunctionTransformer StandardScaler SimpleImputer OneHotEncoder OrdinalEncoder TargetEncoder PolynomialFeatures "
+    "BaggingClassifier BaggingRegressor "
     "VarianceThreshold SelectPercentile DummyClassifier DummyRegressor LogisticRegression LinearRegression Ridge GaussianNB "
     "DecisionTreeClassifier DecisionTreeRegressor RandomForestClassifier RandomForestRegressor ExtraTreesClassifier ExtraTreesRegressor "
     "HistGradientBoostingClassifier HistGradientBoostingRegressor VotingClassifier VotingRegressor StackingClassifier StackingRegressor CalibratedClassifierCV "
@@ -29,7 +30,7 @@ _LIMITS: dict[str, tuple[str, tuple]] = {
     "VotingClassifier": ("voting", ("soft",)),
     "StackingClassifier": ("passthrough", (False,)),
     "StackingRegressor": ("passthrough", (False,)),
-    "CalibratedClassifierCV": ("method", ("sigmoid", "isotonic")),
+    "CalibratedClassifierCV": ("method", ("sigmoid", "isotonic", "temperature")),
     "DummyClassifier": ("strategy", ("prior",)),
     "PolynomialFeatures": ("degree", (1, 2)),
     "HistGradientBoostingRegressor": ("loss", ("squared_error", "absolute_error", "quantile")),

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .compilable import type_name
+from .compilable import NotCompilable, type_name
 from .program import Program
 from .transforms import transform
 from .trees import boost, grow
@@ -42,6 +42,15 @@ def _vote(program: Program, model: Any, inputs: list[int]) -> list[int]:
     return program.step("mean", [i for one in said for i in one], len(said[0]), weights, weights.sum())
 
 
+def _bag(program: Program, model: Any, inputs: list[int]) -> list[int]:
+    "The mean of one model fitted several times, each on its columns."
+    parts = list(zip(model.estimators_, model.estimators_features_, strict=True))
+    if any(hasattr(model, "classes_") and len(one.classes_) < len(model.classes_) for one, _ in parts):
+        raise NotCompilable(f"{type_name(model)} of which one model has not seen every class has no compiled form")
+    said = [answer(program, one, [inputs[i] for i in places]) for one, places in parts]
+    return program.step("mean", [i for one in said for i in one], len(said[0]), np.ones(len(said)), len(said))
+
+
 def _stack(program: Program, model: Any, inputs: list[int]) -> list[int]:
     "What the final estimator reads: the members' answers, for two classes those about the second one."
     read = []
@@ -56,11 +65,25 @@ def _calibrate(program: Program, model: Any, inputs: list[int]) -> list[int]:
     said = []
     for part in model.calibrated_classifiers_:
         raw = _scores(program, part.estimator, inputs)
+        if model.method == "temperature":
+            said.append(_temper(program, part, raw))
+            continue
         right = [i for score, curve in zip(raw, part.calibrators, strict=True) for i in _curve(program, curve, score)]
         said.append(program.step("complement", right, 2) if len(right) == 1 else program.step("share", right, len(right)))
     if len(said) == 1:
         return said[0]
     return program.step("mean", [i for one in said for i in one], len(said[0]), np.ones(len(said)), len(said))
+
+
+def _temper(program: Program, part: Any, raw: list[int]) -> list[int]:
+    "Logits, or the logarithms of probabilities, all by one factor."
+    if not hasattr(part.estimator, "decision_function"):
+        proba = raw if len(raw) > 1 else program.step("complement", raw, 2)
+        logits = [program.step("log", program.step("linear", [p], 1, 1.0, 1e-12), 1)[0] for p in proba]
+    else:
+        logits = raw if len(raw) > 1 else [*program.step("linear", raw, 1, -1.0, 0.0), *raw]
+    cooled = [program.step("linear", [z], 1, part.calibrators[0].beta_, 0.0)[0] for z in logits]
+    return program.step("softmax", cooled, len(cooled))
 
 
 def _curve(program: Program, curve: Any, score: int) -> list[int]:
@@ -102,8 +125,8 @@ def answer(
         return program.step("constant", [], np.size(getattr(model, "class_prior_", 0)), getattr(model, "class_prior_", getattr(model, "constant_", 0)))
     if name.startswith("Stacking"):
         return answer(program, model.final_estimator_, _stack(program, model, inputs))
-    if name.startswith(("Voting", "Calibrated", "Gaussian")):
-        return {"V": _vote, "C": _calibrate, "G": _bayes}[name[0]](program, model, inputs)
+    if name.startswith(("Voting", "Calibrated", "Gaussian", "Bagging")):
+        return {"V": _vote, "C": _calibrate, "G": _bayes, "B": _bag}[name[0]](program, model, inputs)
     if name.startswith(("Random", "Extra", "DecisionTree")):
         return grow(program, [model] if name.startswith("Decision") else model.estimators_, inputs)
     raw = boost(program, model, inputs) if name.startswith("Hist") else _linear(program, model, inputs)

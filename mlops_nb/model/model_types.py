@@ -14,6 +14,8 @@ import numpy as np
 from sklearn.base import clone
 from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.ensemble import (
+    BaggingClassifier,
+    BaggingRegressor,
     ExtraTreesClassifier,
     ExtraTreesRegressor,
     HistGradientBoostingClassifier,
@@ -55,6 +57,7 @@ class ModelType:
     start: dict[str, float] = field(default_factory=dict)  # tried right after the defaults
     trusted: tuple[str, ...] = ()  # reviewed types in its files, beyond scikit-learn's own that are known
     serving: Literal["compiled", "plain"] = "compiled"  # plain: services ask the pipeline itself, hundreds of times slower
+    least: int = 1  # rows of the rarest class, or half of all rows, that it needs to learn; with fewer it sits out
 
     def estimator(
         self,
@@ -120,29 +123,37 @@ def prove(
 # %% ../../nbs/model/84_model_types.ipynb #3c3e4fc7
 _FOREST = {"min_samples_leaf": Range(1, 30, 5, True), "max_features": Range(0.1, 0.6, 0.25), "max_samples": Range(0.4, 1.0, 1.0)}
 _TREE = {"max_leaf_nodes": 32, "min_samples_leaf": 20}
+_SLOW = {
+    "learning_rate": 0.05, "max_iter": 3000, "early_stopping": True, "n_iter_no_change": 40,
+    "max_leaf_nodes": 24, "min_samples_leaf": 10, "max_features": 0.4, "l2_regularization": 3.0,
+}  # fmt: skip
+_SEEDS = {"n_estimators": 3, "bootstrap": False}
 
 #: Who can take part, by name.
 MODEL_TYPES: dict[str, ModelType] = {
     entry.name: entry
     for entry in (
         ModelType("dummy", "tree", DummyClassifier(), DummyRegressor()),
-        ModelType("linear", "linear", LogisticRegression(solver="newton-cholesky"), Ridge(), space={"C": Range(1e-3, 1e2, 1.0, True), "alpha": Range(1e-3, 1e3, 1.0, True)}),
+        ModelType("linear", "linear", LogisticRegression(solver="newton-cholesky"), Ridge(), space={"C": Range(1e-4, 1e3, 1.0, True), "alpha": Range(1e-3, 1e3, 1.0, True)}),
         ModelType("naive_bayes", "linear", GaussianNB(), space={"var_smoothing": Range(1e-12, 1e-1, 1e-9, True)}),
         ModelType("neighbours", "linear", regressor=KNeighborsRegressor(20), space={"n_neighbors": Range(3, 100, 20, True)}, serving="plain"),
         ModelType(
             "decision_tree", "tree", DecisionTreeClassifier(**_TREE), DecisionTreeRegressor(**_TREE),
             space={"max_leaf_nodes": Range(8, 256, 32, True), "min_samples_leaf": Range(1, 100, 20, True)},
         ),
-        ModelType("random_forest", "tree", RandomForestClassifier(min_samples_leaf=5), RandomForestRegressor(min_samples_leaf=5), space=_FOREST),
+        ModelType(
+            "random_forest", "tree", RandomForestClassifier(min_samples_leaf=5), RandomForestRegressor(min_samples_leaf=5),
+            space=_FOREST, start={"min_samples_leaf": 1},
+        ),
         ModelType(
             "extra_trees", "tree", ExtraTreesClassifier(min_samples_leaf=5), ExtraTreesRegressor(min_samples_leaf=5),
-            space={k: v for k, v in _FOREST.items() if k != "max_samples"},
+            space={k: v for k, v in _FOREST.items() if k != "max_samples"}, start={"min_samples_leaf": 1},
         ),
         ModelType(
             "gradient_boosting", "tree", HistGradientBoostingClassifier(), HistGradientBoostingRegressor(),
             space={
-                "learning_rate": Range(0.03, 0.2, 0.1, True),
-                "max_iter": Range(100, 400, 100, True),
+                "learning_rate": Range(0.02, 0.3, 0.1, True),
+                "max_iter": Range(50, 1000, 100, True),
                 "max_leaf_nodes": Range(8, 48, 31, True),
                 "min_samples_leaf": Range(2, 100, 20, True),
                 "l2_regularization": Range(0.0, 10.0, 0.0),
@@ -150,6 +161,10 @@ MODEL_TYPES: dict[str, ModelType] = {
             },
             fixed={"early_stopping": False},
             start={"learning_rate": 0.05, "max_iter": 350, "max_leaf_nodes": 20, "min_samples_leaf": 5},
+        ),
+        ModelType(
+            "slow_boosting", "tree", BaggingClassifier(HistGradientBoostingClassifier(**_SLOW), **_SEEDS),
+            BaggingRegressor(HistGradientBoostingRegressor(**_SLOW), **_SEEDS), least=20,
         ),
     )
 }  # fmt: skip

@@ -16,7 +16,7 @@ SMALL = 512  #: A tree of at most so many numbers is small: the rows of a block 
 #: What a step of a compiled model may be.
 STEPS = (
     "constant", "lookup", "scale", "fill", "missing", "arcsinh", "multiply", "float32", "clip", "logit", "expit",
-    "linear", "softmax", "gauss", "mean", "complement", "interpolate", "share", "trees", "calendar",
+    "linear", "softmax", "gauss", "mean", "complement", "interpolate", "share", "trees", "calendar", "log",
 )  # fmt: skip
 #: The parts of a date, and how many values each may have, from 0 on; elapsed days have no end.
 PARTS = {"elapsed": 0, "month": 13, "day": 32, "yearday": 367, "weekday": 7, "hour": 24, "minute": 60, "holiday": 2}

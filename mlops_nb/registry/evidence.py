@@ -174,7 +174,7 @@ def leaks_in(
     evidence: Evidence,
     gate: bool = False,  # those that the charter calls gates, or the others
 ) -> list[dict]:  # rules that are not met: message, and of gates the name
-    "What gives the target away, or makes the test look too good."
+    "What gives the target away, makes the test look too good, or shows that nothing was learnt."
     rules = [*evidence.division.get("rules", ()), *evidence.evaluation.rules]
     return [r for r in rules if r["passed"] is False and bool(r.get("gate")) == gate]
 

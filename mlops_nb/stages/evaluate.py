@@ -26,6 +26,7 @@ from ..model.leaks import far_leaks
 from ..model.problem import Problem
 from ..model.tasks.known import task_of
 from ..model.tasks.task import Answers
+from ..model.worth import worthless
 from .problem import as_markdown
 from ..stats.estimate import FEW, Estimate, mean_estimate, wilson
 
@@ -117,7 +118,8 @@ def _measured(
     few = f"; {rare} rows {of} are too few for that of ranks, probabilities or errors, which needs {FEW}"
     how = f"95%, by the influence of each {each}{few if rare < FEW else ''}"
     errors = {name: e.plain()["error"] for name, e in found.items()}
-    return {"metrics": metrics, "errors": errors, "interval": how, "criteria": check_criteria(problem.success, metrics)}
+    judged = {"criteria": check_criteria(problem.success, metrics), "rules": worthless(y_true, said, problem)}
+    return {"metrics": metrics, "errors": errors, "interval": how} | judged
 
 
 # %% ../../nbs/stages/090_evaluate.ipynb #45153434

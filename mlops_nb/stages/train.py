@@ -52,6 +52,18 @@ def able_candidates(
             prove(name, task)
     return able
 
+
+def _taking_part(
+    asked: Iterable[str],  # names of model types
+    left_out: Iterable[str],  # those that sit out
+    target: pd.Series,  # of the training rows
+    task: str,
+) -> list[str]:
+    "Who of those asked for takes part: not who is left out, nor who needs more rows."
+    rows = int(target.value_counts().min()) if task_of(task).has_classes else len(target) // 2
+    able = able_candidates(set(asked) & set(left_out), task) if set(asked) & set(left_out) else []
+    return [n for n in able_candidates(asked, task) if n not in able and MODEL_TYPES[n].least <= rows]
+
 # %% ../../nbs/stages/060_train.ipynb #269a23d4
 def make_estimator(
     name: str,  # of a model type
@@ -66,9 +78,9 @@ def make_estimator(
     estimator, known = clone(found), found.get_params()
     if "random_state" in known:
         estimator.set_params(random_state=seed)
-    if "categorical_features" in known:
+    for told in (k for k in known if k.split("__")[-1] == "categorical_features"):  # its own, or its parts
         codes: list[str] = next((columns for part, _, columns in made["tree"].transformers if part == "category"), [])
-        estimator.set_params(categorical_features=list(range(len(codes))) or None)
+        estimator.set_params(**{told: list(range(len(codes))) or None})
     return estimator.set_params(**params or {})
 
 # %% ../../nbs/stages/060_train.ipynb #f9972864
@@ -274,7 +286,10 @@ def changed_params(estimator: Any) -> dict[str, Any]:
         usual = type(estimator)().get_params(deep=False)
     except TypeError:  # one that is made around another has no defaults
         usual = {}
-    plain = {k: v for k, v in estimator.get_params(deep=False).items() if isinstance(v, str | int | float | list | None)}
+    given = estimator.get_params(deep=False)
+    inner = changed_params(given["estimator"]) if hasattr(given.get("estimator"), "fit") else {}
+    plain = {k: v for k, v in given.items() if isinstance(v, str | int | float | list | None)}
+    plain |= {f"estimator__{k}": v for k, v in inner.items()}
     return {k: v for k, v in plain.items() if k not in usual or v != usual[k]}
 
 # %% ../../nbs/stages/060_train.ipynb #164f0c2a

@@ -105,15 +105,37 @@ class Search:
     best: dict[str, Any]  # params, scores, mean
     history: list[dict[str, Any]] = field(default_factory=list)  # one entry a trial
     asked: Any = None  # the trial that waits for its score
+    ended: str = ""  # why it has ended before its last trial
 
     def ask(self) -> dict[str, Any]:
         "The next parameters to try."
         self.asked = self.study.ask(_distributions(self.space))
         return {**self.asked.params, **MODEL_TYPES[self.name].fixed}
 
+    @property
+    def whole(self) -> np.ndarray:  # trials x folds, greater is better
+        "The scores of the trials that were judged on all folds."
+        return self.better * np.array([h["scores"] for h in self.history if h["folds"] == len(self.best["scores"])])
+
+    def spread(self) -> float:  # inf while nothing has been compared
+        "How far the difference of two trials is apart from fold to fold, as a rule."
+        apart = [float(np.std(one - self.better * np.array(self.best["scores"]), ddof=1)) for one in self.whole]
+        return float(np.median(sorted(apart)[1:])) if len(apart) > 1 else np.inf  # the best one differs from itself by nothing
+
     def promising(self, first: float) -> bool:
-        "Whether a trial with this score on the first fold is worth the other folds."
-        return self.better * (first - self.best["scores"][0]) >= 0
+        "Whether a trial with this score on the first fold is worth the other folds: not behind by more than folds differ."
+        return self.better * (first - self.best["scores"][0]) >= -self.spread()
+
+    def end(self, left: int) -> None:
+        "End where what the trials that are left can be expected to gain (a record's chance, 1 / n) is far below the noise."
+        values, k = np.sort(self.whole.mean(axis=1))[::-1], len(self.best["scores"])
+        if len(self.history) < 8 or len(values) < 4:
+            return
+        gain = left / (len(self.history) + 1) * float(values[0] - values[1:3].mean())
+        noise = self.spread() * float(np.sqrt(1 / k + 1 / (k - 1)))
+        if gain <= noise / 4:
+            after = f"after {len(self.history)} trials"
+            self.ended = f"{after}: {left} more can be expected to gain {gain:.2g}, and the noise is {noise:.2g}"
 
     def tell(self, params: dict[str, Any], scores: list[float]) -> None:
         "Take in the scores of what was asked: of all folds, or of the first if it was stopped there."
@@ -166,15 +188,17 @@ def tune_models(
     def score(name: str, params: dict[str, Any], fold: int) -> float:
         return score_params(clone(estimators[name]).set_params(**params), folds[MODEL_TYPES[name].recipe][fold], problem)
 
-    for _ in range(1, trials):
-        if time.monotonic() - start >= seconds:
+    for done in range(1, trials):
+        going_on = [s for s in searches if not s.ended]
+        if going_on and time.monotonic() - start >= seconds:
             return searches, True
-        asked = {s.name: s.ask() for s in searches}
+        asked = {s.name: s.ask() for s in going_on}
         first = dict(zip(asked, side_by_side(score, [(n, p, 0) for n, p in asked.items()]), strict=True))
-        going = [(s.name, asked[s.name], fold) for s in searches if s.promising(first[s.name]) for fold in range(1, fold_of.max() + 1)]
+        going = [(s.name, asked[s.name], fold) for s in going_on if s.promising(first[s.name]) for fold in range(1, fold_of.max() + 1)]
         more = list(zip(going, side_by_side(score, going), strict=True))
-        for s in searches:
+        for s in going_on:
             s.tell(asked[s.name], [first[s.name], *(value for (name, _, _), value in more if name == s.name)])
+            s.end(trials - 1 - done)
     return searches, False
 
 # %% ../../nbs/stages/070_tune.ipynb #43574dd4
@@ -209,10 +233,11 @@ def tuned_result(
         _, low, high = fold_interval(s.best["scores"], bounds_of(problem))
         whole = np.array([h["scores"] for h in s.history if h["folds"] == len(s.best["scores"])])
         luck = luck_by_folds(whole, board["greater_is_better"], range(1, whole.shape[1]))  # the first fold has stopped trials
-        tried = {"luck": luck._asdict(), "trials": len(s.history), "stopped": sum(h["folds"] < len(s.best["scores"]) for h in s.history), "default": s.history[0]["value"]}
+        tried = {"luck": luck._asdict(), "trials": len(s.history), "stopped": sum(h["folds"] < len(s.best["scores"]) for h in s.history), "default": s.history[0]["value"], "ended": s.ended}
         models.append({"name": s.name, **s.best, "low": low, "high": high, **tried, "capped": capped})
     return {
         **{key: board[key] for key in ("metric", "greater_is_better", "folds", "seed", "gap", "luck") if key in board},
+        "untuned": [n for n in (e["name"] for e in board["candidates"]) if n != "dummy" and not MODEL_TYPES[n].space],
         "models": sorted(models, key=lambda m: m["mean"], reverse=board["greater_is_better"]),
         "history": [h for s in searches for h in s.history],
         "importance": {s.name: param_importance(s, seed) for s in searches},

@@ -408,7 +408,7 @@ def sampled(env, changed, tmp_path_factory) -> Shell:
         shutil.copytree(changed.folder, folder / "tumours")
         charter = folder / "tumours" / "nbs" / "charters" / "tumours.yaml"
         text = charter.read_text()
-        for old, new in (("train: {folds: 3}", "train: {folds: 2, candidates: [dummy, linear]}"), ("trials: 3}", "trials: 2}")):  # in seconds
+        for old, new in (("train: {folds: 3,", "train: {folds: 2, candidates: [dummy, linear],"), ("trials: 3}", "trials: 2}")):  # in seconds
             assert old in text
             text = text.replace(old, new)
         charter.write_text(text)

@@ -6,6 +6,7 @@
 __all__ = ['Multiclass']
 
 # %% ../../../nbs/model/tasks/30_multiclass.ipynb #e1552836
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -61,5 +62,7 @@ class Multiclass(Task):
         return "the class whose errors are expected to cost least" if asked.costs.matrix else "the most probable class"
 
     def low_bars(self, shares: list[float]) -> list[tuple[str, str, float, str]]:
-        chance = 1 / len(shares)
-        return [("balanced_accuracy", "at_least", round(min(1.5 * chance, 0.9), 2), f"Guessing scores {chance:.2f}. A low bar to begin with; raise it to what pays.")]
+        blind = -sum(s * math.log(s) for s in shares if s > 0)
+        why = f"Always answering the shares of the classes scores {blind:.3g}; above that the probabilities are worth nothing."
+        return [("log_loss", "at_most", max(round(blind, 3), 0.001), why)]
+
