@@ -29,8 +29,9 @@ def _check_candidates(graph: Graph, settings: Settings, knobs: dict[str, dict[st
     if stage is None or stock is None or stage.module != stock.module:
         return
     known = model_type_names(settings)
-    if wrong := [name for name in knobs["train"]["candidates"] if name not in known]:
-        raise MlopsError("\n".join(f"train.candidates: no model type '{n}'{nearest(n, known)}" for n in wrong))
+    asked = [(knob, name) for knob in ("candidates", "left_out") for name in knobs["train"].get(knob, ())]
+    if wrong := [(knob, name) for knob, name in asked if name not in known]:
+        raise MlopsError("\n".join(f"train.{knob}: no model type '{n}'{nearest(n, known)}" for knob, n in wrong))
 
 # %% ../../nbs/pipeline/30_plan.ipynb #1e1eeee2
 @dataclass(frozen=True)

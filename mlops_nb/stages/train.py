@@ -61,8 +61,7 @@ def _taking_part(
 ) -> list[str]:
     "Who of those asked for takes part: not who is left out, nor who needs more rows."
     rows = int(target.value_counts().min()) if task_of(task).has_classes else len(target) // 2
-    able = able_candidates(set(asked) & set(left_out), task) if set(asked) & set(left_out) else []
-    return [n for n in able_candidates(asked, task) if n not in able and MODEL_TYPES[n].least <= rows]
+    return [n for n in able_candidates(asked, task) if n not in set(left_out) and MODEL_TYPES[n].least <= rows]
 
 # %% ../../nbs/stages/060_train.ipynb #269a23d4
 def make_estimator(
@@ -304,9 +303,8 @@ def rank_candidates(
         scores = [f.scores[problem.metric] for f in done]
         mean, low, high = fold_interval(scores, bounds_of(problem))
         others = {m: float(np.mean([f.scores[m] for f in done])) for m in problem.metric_names if m != problem.metric}
-        entries.append(
-            {"name": name, "params": changed_params(models[name]["estimator"]), "scores": scores, "mean": mean, "low": low, "high": high, "secondary": others}
-        )
+        entries.append({"name": name, "params": changed_params(models[name]["estimator"]), "scores": scores})
+        entries[-1] |= {"mean": mean, "low": low, "high": high, "secondary": others}
     if undefined := [e["name"] for e in entries if not math.isfinite(e["mean"])]:
         raise MlopsError(f"{problem.metric} of {', '.join(undefined)} is undefined in some fold; use fewer folds or more rows")
     return sorted(entries, key=lambda e: e["mean"], reverse=problem.greater_is_better)

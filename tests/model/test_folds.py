@@ -59,7 +59,7 @@ def test_a_trend_is_not_learnt_from_tomorrow():
 
 
 def test_a_stack_learns_from_earlier_blocks_only():
-    """Its weights for a block come from blocks before it; the first block has none before it and gets the vote."""
+    """Its weights for a block come from blocks before it; the first block has none before it and gets the vote of equals; weights of a vote likewise."""
     from sklearn.linear_model import LinearRegression
     from sklearn.pipeline import Pipeline
     from sklearn.tree import DecisionTreeRegressor
@@ -73,4 +73,6 @@ def test_a_stack_learns_from_earlier_blocks_only():
     vote, stack = (ensemble_said(name, fits, frame, STATED, fold_of) for name in ("voting", "stacking"))
     assert np.array_equal(vote[0].given, stack[0].given) and not np.array_equal(vote[1].given, stack[1].given)
     later = frame.assign(y=np.where(fold_of == 2, 1e6, frame["y"]))
-    assert np.array_equal(fit_final(fits, later, STATED, fold_of, without=1).coef_, fit_final(fits, frame, STATED, fold_of, without=1).coef_)
+    seen, unseen = (fit_final("stacking", fits, rows, STATED, fold_of, without=1) for rows in (frame, later))
+    assert np.array_equal(seen.coef_, unseen.coef_)
+    assert fit_final("voting", fits, later, STATED, fold_of, without=1) == fit_final("voting", fits, frame, STATED, fold_of, without=1)
