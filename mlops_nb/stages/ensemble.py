@@ -26,6 +26,7 @@ from sklearn.preprocessing import FunctionTransformer
 from ..base.errors import MlopsError
 from ..model.compilable import why_not_compilable
 from ..pipeline.stage import Figure, Input, Json, Model, Output, Table, picture_of, log
+from ..model.model_types import changed_params
 from ..model.problem import Problem
 from ..model.tasks.known import task_of
 from ..model.tasks.task import Answers
@@ -37,7 +38,7 @@ from ..model.optimism import optimism_of
 from ..model.threshold import choose_threshold, threshold_costs
 from ..stats.greedy import greedy_counts
 from ..stats.luck import Luck, joint_luck, luck_line
-from .train import Fit, answers_of, bounds_of, changed_params, cross_validate, features_of, fold_interval
+from .train import Fit, answers_of, bounds_of, cross_validate, features_of, fold_interval
 from .train import inner_folds, make_folds, make_model, scores_of, side_by_side, truth_of
 
 # %% ../../nbs/stages/080_ensemble.ipynb #629dd8df

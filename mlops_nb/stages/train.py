@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['able_candidates', 'make_estimator', 'make_model', 'features_of', 'truth_of', 'answers_of', 'scores_of', 'make_folds',
            'inner_folds', 'side_by_side', 'Fit', 'fit_fold', 'cross_validate', 'fold_interval', 'bounds_of',
-           'changed_params', 'rank_candidates', 'spread_order', 'learning_curve', 'leaderboard_figure']
+           'rank_candidates', 'spread_order', 'learning_curve', 'leaderboard_figure']
 
 # %% ../../nbs/stages/060_train.ipynb #5c8536ad
 import math
@@ -25,7 +25,7 @@ from threadpoolctl import threadpool_limits
 
 from ..base.errors import MlopsError, nearest
 from ..model.decision import as_said
-from ..model.model_types import MODEL_TYPES, STOCK, prove
+from ..model.model_types import MODEL_TYPES, STOCK, changed_params, prove
 from ..pipeline.stage import Figure, Input, Json, Model, Output, Table, picture_of, log
 from ..model.problem import Problem
 from ..model.tasks.known import task_of
@@ -244,18 +244,25 @@ def cross_validate(
     frame: pd.DataFrame,  # training rows
     problem: Problem,  # the checked problem
     fold_of: np.ndarray,  # from make_folds
+    failed: dict[str, str] | None = None,  # gets who fails, and why; None: that is an error
 ) -> dict[str, list[Fit]]:  # name: one Fit a fold
     "Fit and judge every model in every fold, the recipe included."
     jobs = [(name, fold) for name in reversed(models) for fold in range(fold_of.max() + 1)]
 
-    def one(name: str, fold: int) -> Fit:
+    def one(name: str, fold: int) -> Fit | None:
         try:
             return fit_fold(models[name], frame, problem, fold_of, fold)
         except ValueError as error:
-            raise MlopsError(f"candidate '{name}' fails in fold {fold}: {error}; take it out of train.candidates") from error
+            why = f"candidate '{name}' fails in fold {fold}: {error}; take it out of train.candidates"
+            if failed is None:
+                raise MlopsError(why) from error
+            failed.setdefault(name, why)
+            return None
 
     done = dict(zip(jobs, side_by_side(one, jobs), strict=True))
-    return {name: [done[name, fold] for fold in range(fold_of.max() + 1)] for name in models}
+    if failed and len(failed) == len(models):
+        raise MlopsError("\n".join(failed.values()))
+    return {name: [done[name, fold] for fold in range(fold_of.max() + 1)] for name in models if name not in (failed or ())}
 
 # %% ../../nbs/stages/060_train.ipynb #8dd4ae8c
 def fold_interval(
@@ -277,19 +284,6 @@ def bounds_of(
 ) -> tuple[float, float]:
     "What the primary metric can be; an interval ends there."
     return problem.kind.metrics[problem.metric].low, problem.kind.metrics[problem.metric].high
-
-# %% ../../nbs/stages/060_train.ipynb #a03e7204
-def changed_params(estimator: Any) -> dict[str, Any]:
-    "The parameters that differ from scikit-learn's defaults."
-    try:
-        usual = type(estimator)().get_params(deep=False)
-    except TypeError:  # one that is made around another has no defaults
-        usual = {}
-    given = estimator.get_params(deep=False)
-    inner = changed_params(given["estimator"]) if hasattr(given.get("estimator"), "fit") else {}
-    plain = {k: v for k, v in given.items() if isinstance(v, str | int | float | list | None)}
-    plain |= {f"estimator__{k}": v for k, v in inner.items()}
-    return {k: v for k, v in plain.items() if k not in usual or v != usual[k]}
 
 # %% ../../nbs/stages/060_train.ipynb #164f0c2a
 def rank_candidates(
