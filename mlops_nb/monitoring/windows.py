@@ -65,7 +65,7 @@ class Window(NamedTuple):
     start: datetime
     end: datetime
     rows: int  # that were answered
-    table: pa.Table  # those that are looked at: id, time, version, arm, inputs, output, latency, label
+    table: pa.Table  # those that are looked at: id, time, version, arm, subject, inputs, output, latency, label
     machine: list[dict]  # what the services noted of themselves: requests, errors, cpu, memory, received, sent
 
 

@@ -153,7 +153,7 @@ def window_of(outputs, labels):
     n, start = len(outputs), datetime(2026, 1, 1, tzinfo=UTC)
     table = pa.table({
         "id": [f"{i:032x}" for i in range(n)], "version": pa.array([1] * n, pa.int64()), "output": outputs, "inputs": ['{"age": 30}'] * n, "label": labels,
-        "arm": [""] * n, "latency": [0.001] * n, "time": pa.array([start] * n, pa.timestamp("us", tz="UTC")),
+        "arm": [""] * n, "subject": pa.nulls(n, pa.string()), "latency": [0.001] * n, "time": pa.array([start] * n, pa.timestamp("us", tz="UTC")),
     })  # fmt: skip
     names = {"table": table, "rows": n, "start": start, "end": start + timedelta(days=1)}
     return Window(**{f: names.get(f, [] if f == "machine" else None) for f in Window._fields})

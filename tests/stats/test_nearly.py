@@ -32,7 +32,8 @@ def made(seed: int, n: int, kind: str) -> tuple[pd.DataFrame, pd.Series]:
 def found(seed: int, n: int, kind: str, **more) -> list:
     frame, target = made(seed, n, kind)
     wanted = wanted_of(target, False, np.arange(n))
-    return [] if wanted is None else strong_columns(frame.assign(**{k: f(target) for k, f in more.items()}), wanted)
+    leaks = [] if wanted is None else strong_columns(frame.assign(**{k: f(target) for k, f in more.items()}), wanted)
+    return [leak for leak in leaks if leak.kind != "far off"]  # information, no warning
 
 
 @pytest.mark.filterwarnings("error")
