@@ -38,8 +38,8 @@ def known(request, tmp_path_factory):
     unfitted = with_rule(make_model(name, recipes(schema, task), task), classes, "yes", THRESHOLD[task], costs)
     model = Model.load(Model.dump(unfitted.fit(rows, y)))  # as a registry gives it
     asked = conform(pd.concat([strange, rows], ignore_index=True), schema)
-    otherwise = np.flatnonzero(model.predict(rows) != without_rule(model).predict(rows))
-    shown = pd.concat([rows.iloc[otherwise[:4]], rows.head(4)]).head(4)  # rows that the rule decides otherwise, if there are any
+    otherwise = np.flatnonzero(model.predict(asked) != without_rule(model).predict(asked))
+    shown = pd.concat([asked.iloc[otherwise[:4]], asked.tail(4)]).head(4)  # rows that the rule decides otherwise, if there are any
     evidence = as_evidence({
         "problem": problem(task).model_dump(mode="json") | {"costs": costs}, "schema": schema, "decision": {"threshold": THRESHOLD[task]}, "sample": sample_of(model, shown), "background": plain_rows(rows.tail(5)),
     })  # fmt: skip
