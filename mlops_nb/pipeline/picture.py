@@ -162,7 +162,7 @@ def graph_svg(
     boxes = [_svg_box(n, node, *place[n], w, h) for n, node in nodes.items()]
     width, height = 2 * _EDGE + max(map(len, rows), default=1) * (w + _GAP) - _GAP, bottom + _EDGE
     said = "; ".join(f"{n}: {', '.join(_lines(n, d)[1:]) or 'no status'}, needs {', '.join(d['needs']) or 'nothing'}" for n, d in nodes.items())
-    mark = hashlib.sha256(said.encode()).hexdigest()[:8]
+    mark = hashlib.sha256(said.encode(errors="replace")).hexdigest()[:8]
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" class="pipeline" viewBox="0 0 {width:g} {height:g}" width="{width:g}" height="{height:g}" role="img" '
         f'aria-labelledby="t{mark} d{mark}" style="max-width:100%;height:auto"><title id="t{mark}">Pipeline of {len(nodes)} stages</title>'

@@ -164,7 +164,7 @@ def evaluate_multiclass(
 ) -> dict[str, Any]:  # the `evaluation` artifact
     "Metrics with intervals, confusion matrix, one-against-rest curves and criteria."
     picked = Decision(classes, costs=problem.costs).chosen(probability)
-    names = np.array(classes, dtype=object)
+    names = np.asarray(classes)
     matrix = np.zeros((len(classes), len(classes)), int)
     np.add.at(matrix, (y_true, picked), 1)
     shares = np.bincount(y_true, minlength=len(classes)) / len(y_true)
