@@ -8,6 +8,7 @@ __all__ = ['feature_groups', 'as_float', 'date_parts', 'calendar_of', 'part_step
            'lay_out']
 
 # %% ../../nbs/stages/050_features.ipynb #5e1aebfa
+from collections import Counter
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
@@ -211,13 +212,14 @@ def recipe_effects(
     codes = {"category": "code", "many": "code", "number": "as it is"}
     out = list(linear.get_feature_names_out())
     features = [f.name for f in known.fields if f.name in place]
-    mine = {f: [o for o in out if _origin(o, features) == f] for f in features}
+    named = set(features)
+    mine = Counter(_origin(o, named) for o in out)
     return pd.DataFrame(
         {
             "missing %": (100 * frame[features].isna().mean()).round(1),
             "distinct": frame[features].nunique(),
             "for linear models": [words.get(place[f]) or _parts_in(made["linear"]["columns"], f) for f in features],
-            "columns": [len(mine[f]) for f in features],
+            "columns": [mine[f] for f in features],
             "for trees": [codes.get(place[f]) or _parts_in(made["tree"], f) for f in features],
         },
         index=pd.Index(features, name=f"{len(features)} features become {len(out)} columns, {len(tree.get_feature_names_out())} for trees"),
@@ -229,11 +231,11 @@ def _parts_in(columns: ColumnTransformer, date: str) -> str:
     return ", ".join(part.replace("datetime", "days") for part, _, chosen in columns.transformers if date in chosen)
 
 
-def _origin(column: str, features: list[str]) -> str | None:
+def _origin(column: str, features: set[str]) -> str | None:
     "The feature that a derived column starts with; the longest name wins."
     bare = column.removeprefix("missingindicator_")
-    found = [f for f in features if bare == f or bare.startswith((f"{f}_", f"{f} ", f"{f}^", f"{f}:"))]
-    return max(found, key=len, default=None)
+    ends = [k for k, c in enumerate(bare) if c in "_ ^:"] + [len(bare)]
+    return next((bare[:k] for k in reversed(ends) if bare[:k] in features), None)
 
 # %% ../../nbs/stages/050_features.ipynb #8d534d72
 def project_rows(
