@@ -126,7 +126,8 @@ def _rules(columns: list[Column]) -> list[str]:
 def _knobs(graph: Graph, width: int, suggested: Iterable[Suggestion] = ()) -> list[str]:
     "Every knob with its default and its help; what the rows ask for, what a wide table and --sample turn down."
     share = min(1.0, _WIDE / width)
-    wide, few = ({"explain": {"rows": max(10, int(rows * share))}} for rows in (300, 60))
+    beside = {"background": max(5, int(50 * share))} if share < 1 else {}  # memory grows with these times columns
+    wide, few = ({"explain": {"rows": max(10, int(rows * share))} | beside} for rows in (300, 60))
     lines = ["# What the stages let you turn; each line shows the default. For one trial: mlops-nb run -p split.test_size=0.25"]
     if share < 1:
         lines += [f"# The table is wide ({width:,} columns): fewer rows are explained, else that would take most of the time."]
