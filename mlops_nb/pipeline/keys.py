@@ -6,7 +6,6 @@
 __all__ = ['FORMAT', 'ingredients', 'key_of', 'changes']
 
 # %% ../../nbs/pipeline/24_keys.ipynb #9dbd2517
-import ast
 import json
 import platform
 from pathlib import Path
@@ -17,7 +16,8 @@ from ..base.secrets import secrets_of
 from ..base.settings import Settings
 from ..model.extensions import imported
 from .execute import WARM, kernel_environment
-from .reach import Reach, files_of, patiently, plain_code, version_of
+from .reach import Reach, files_of, version_of
+from .syntax import parse_code, plain_code
 from .signatures import Stage
 
 # %% ../../nbs/pipeline/24_keys.ipynb #7a0cdaa6
@@ -37,7 +37,7 @@ def ingredients(
     reach = Reach(settings.root, settings.home).follow(f"{cells}\n{imported(settings)}", stage.module)  # what a project adds may change any stage
     return {
         "format": FORMAT,
-        "code": digest_of("\n".join([plain_code(patiently(ast.parse, cells)), *magic]).encode()),
+        "code": digest_of("\n".join([plain_code(parse_code(cells)), *magic]).encode()),
         "modules": reach.digests,
         "knobs": knobs,
         "inputs": {p.artifact: inputs[p.artifact] for p in stage.inputs},

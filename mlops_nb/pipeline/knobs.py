@@ -6,7 +6,6 @@
 __all__ = ['expected', 'knob_values', 'parse_knobs', 'check_session']
 
 # %% ../../nbs/pipeline/22_knobs.ipynb #e5de6fa7
-import ast
 import json
 import types
 import typing
@@ -18,6 +17,7 @@ from annotated_types import Interval
 from ..base.errors import MlopsError, nearest
 from .graph import Graph
 from .signatures import Knob, Stage, bound_names
+from .syntax import parse_code
 
 # %% ../../nbs/pipeline/22_knobs.ipynb #c16aa8fb
 def expected(
@@ -115,7 +115,7 @@ def check_session(
 ) -> None:
     "Refuse knobs of a notebook that runs by hand, or by papermill alone, which its signature doesn't take."
     put_in = [cell for cell in names.get("In", ()) if cell.startswith(f"{_INJECTED}\n")]
-    for name in (name for cell in put_in for name in bound_names(ast.parse(cell))):
+    for name in (name for cell in put_in for name in bound_names(parse_code(cell))):
         if name not in stage.knobs:
             raise MlopsError(f"{stage.name}.{name}: no such knob{nearest(name, stage.knobs)}")
     for knob in stage.knobs.values():

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ..base.text import in_html
+from .syntax import parse_code
 
 # %% ../../nbs/pipeline/64_page.ipynb #8406298f
 _TAGS = set(
@@ -231,7 +232,7 @@ def _output(output: dict, label: str, most: int) -> str:
 def _assigned(source: str) -> dict[str, tuple[str, str]]:
     "Names that a cell assigns -> (value as written, trailing comment)."
     try:
-        tree = ast.parse(source)
+        tree = parse_code(source)
         comments = {t.start[0]: t.string.lstrip("# ") for t in tokenize.generate_tokens(io.StringIO(source + "\n").readline) if t.type == tokenize.COMMENT}
     except (SyntaxError, ValueError, tokenize.TokenError):  # ValueError: half a character, or a NUL
         return {}

@@ -22,6 +22,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from ..base.errors import MlopsError, nearest, refuse_unmerged
 from ..base.scalars import read_as
+from .syntax import parse_code
 
 # %% ../../nbs/pipeline/10_signatures.ipynb #215d8027
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Cell:
     def python(self) -> str:
         "The source as plain Python, where it has lines of IPython's own: what they call is called by name."
         try:
-            ast.parse(self.source)
+            parse_code(self.source)
             return self.source
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             tree = _as_python(self.source)
@@ -212,7 +213,7 @@ class Stage:
     @cached_property
     def names(self) -> set[str]:
         "The names that the signature binds."
-        return set(bound_names(ast.parse(self.source("parameters")[0].source)))
+        return set(bound_names(parse_code(self.source("parameters")[0].source)))
 
 # %% ../../nbs/pipeline/10_signatures.ipynb #bf0f80c3
 _KINDS = {"Input": {"Table", "Model", "Json", "Figure", "Html", "Source", "Position"}, "Output": {"Table", "Model", "Json", "Figure", "Html"}}
@@ -234,12 +235,11 @@ def read_stage(
             f"found {len(signature)} tagged cells and default_exp {module}"
         )
     try:
-        tree = ast.parse(signature[0].source)
+        tree = parse_code(signature[0].source)
     except SyntaxError as error:
         raise MlopsError(f"{path.name}, cell {signature[0].id}, line {error.lineno}: {error.msg}") from None
     ports: dict[str, list] = {"Input": [], "Output": [], "Target": []}
-    knobs: dict[str, Knob] = {}
-    helps = signature[0].source.splitlines()
+    knobs, helps = dict[str, Knob](), signature[0].source.splitlines()
     for node in tree.body:
         match node:
             case ast.Assign(
@@ -368,7 +368,7 @@ def out_of_step(
 
 def parsed(source: str, module: str) -> ast.Module:
     "A module's syntax tree with absolute imports (nbdev-export makes them relative)."
-    tree = ast.parse(source)
+    tree = parse_code(source)
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.level:
             node.module = ".".join([*module.split(".")[: -node.level], *filter(None, [node.module])])
@@ -424,7 +424,7 @@ _RUNS_PYTHON = {"time", "timeit", "capture", "prun", "debug"}
 def _tree(cell: Cell, where: str) -> ast.Module:
     "A cell's syntax tree; IPython's own lines are read as IPython reads them, where a cell may have them."
     try:
-        tree = ast.parse(cell.source)
+        tree = parse_code(cell.source)
         if cell.role != "export":  # an exported one is compiled with its module
             compile(tree, where, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
         return tree
@@ -448,6 +448,6 @@ def _as_python(source: str) -> ast.Module | None:
         word, *names = first[2:].split() or [""]
         source = (body if word in _RUNS_PYTHON else "") + "".join(f"\n{name} = None" for name in names if word == "capture" and name.isidentifier())
     try:
-        return ast.parse(TransformerManager().transform_cell(source))
+        return parse_code(TransformerManager().transform_cell(source))
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None

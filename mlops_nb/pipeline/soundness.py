@@ -24,6 +24,7 @@ from ..base.errors import MlopsError, nearest, refuse_unmerged
 from .graph import Graph
 from ..base.settings import Settings
 from .signatures import Cell, bound_names, code_cells, faults, out_of_step, read_notebook
+from .syntax import parse_code
 
 # %% ../../nbs/pipeline/25_soundness.ipynb #0e9ca3e5
 @dataclass(frozen=True)
@@ -228,7 +229,7 @@ class _OnPaper:
         try:
             source = file.read_text(encoding="utf-8")
             refuse_unmerged(source, str(file.relative_to(self.root)), "mend the notebook and run nbdev-export")
-            tree = ast.parse(source)
+            tree = parse_code(source)
             compile(tree, str(file), "exec", dont_inherit=True)
         except MlopsError as error:
             self.found.append(str(error))
