@@ -11,7 +11,7 @@ from mlops_nb.stats.cutoff import judge_cutoffs
 from mlops_nb.stats.luck import luck_by_folds, luck_by_rows, luck_line
 from mlops_nb.stats.quality import realised
 
-pytestmark = pytest.mark.filterwarnings("error")
+pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
 
 
 @pytest.mark.parametrize("label", [True, False])

@@ -36,7 +36,7 @@ def found(seed: int, n: int, kind: str, **more) -> list:
     return [leak for leak in leaks if leak.kind != "far off"]  # information, no warning
 
 
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error::RuntimeWarning")
 @pytest.mark.parametrize("tables", [pytest.param(10, id="few"), pytest.param(700, id="full", marks=pytest.mark.deep)])
 @pytest.mark.parametrize("kind", KINDS)
 def test_honest_columns_of_few_rows_warn_in_a_hundredth_at_most(kind, tables):
