@@ -71,7 +71,9 @@ def input_drift(
     kinds = reference.profile.kinds
     told = domain(reference.some, part.inputs, seed, SOME, kinds, alpha)
     some = part.inputs.take(pa.array(np.sort(np.random.default_rng(seed).permutation(len(part.inputs))[:SOME])))
-    moved = slices(reference.some, some, most=8, kinds=kinds) if any(f["drifted"] for f in features) else []
+    most = {f["name"] for f in features[:SHOWN]}  # pairs of all features would be too many
+    among = {name: kind for name, kind in kinds.items() if name in most}
+    moved = slices(reference.some, some, most=8, kinds=among) if any(f["drifted"] for f in features) else []
     return features, None if told.note else plain(told._asdict()), [plain(s._asdict()) for s in moved]
 
 # %% ../../nbs/monitoring/30_drift.ipynb #278c9d19
