@@ -8,6 +8,7 @@ __all__ = ['NUMERIC', 'KINDS', 'EXACT', 'POINTS', 'KEPT', 'NAMES', 'BUCKETS', 'F
            'count_buckets', 'summarise_texts', 'Profile']
 
 # %% ../../nbs/stats/10_profile.ipynb #64f41224
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -29,7 +30,7 @@ def names_of(
 ) -> list[str]:
     "The columns, each name once."
     names = [str(n) for n in (rows.column_names if isinstance(rows, pa.Table) else rows.columns)]
-    if twice := sorted({n for n in names if names.count(n) > 1}):
+    if twice := sorted(n for n, times in Counter(names).items() if times > 1):
         raise ValueError(f"two columns of the rows are called '{twice[0]}'; rename one")
     return names
 
