@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['able_candidates', 'make_estimator', 'make_model', 'features_of', 'truth_of', 'answers_of', 'scores_of', 'make_folds',
-           'inner_folds', 'side_by_side', 'Fit', 'fit_fold', 'cross_validate', 'fold_interval', 'bounds_of',
-           'rank_candidates', 'spread_order', 'learning_curve', 'leaderboard_figure']
+           'inner_folds', 'side_by_side', 'Fit', 'fit_fold', 'cross_validate', 'bounds_of', 'rank_candidates',
+           'spread_order', 'learning_curve', 'leaderboard_figure']
 
 # %% ../../nbs/stages/060_train.ipynb #5c8536ad
 import math
@@ -18,7 +18,6 @@ import numpy as np
 import pandas as pd
 from annotated_types import Interval
 from joblib import Parallel, delayed
-from scipy import stats
 from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 from threadpoolctl import threadpool_limits
@@ -33,6 +32,8 @@ from ..model.tasks.task import Answers
 from ..model.entities import entities_of, entity_codes, moments_of
 from ..model.folds import folds_in_time, learns_from
 from ..model.optimism import optimism_of
+from ..model.out_of_fold import out_of_fold_table
+from ..stats.estimate import fold_interval
 from ..stats.luck import luck_line
 
 # %% ../../nbs/stages/060_train.ipynb #16b96cfc
@@ -220,6 +221,7 @@ class Fit(NamedTuple):
     scores: dict[str, float]  # by metric
     fit_seconds: float  # processor time
     predict_seconds: float
+    seen: float = math.nan  # the primary metric on the rows that it was fitted on
 
 # %% ../../nbs/stages/060_train.ipynb #235afb77
 def fit_fold(
@@ -236,7 +238,14 @@ def fit_fold(
     middle = time.thread_time()
     said = answers_of(fitted, features_of(outside, problem), problem)
     end = time.thread_time()
-    return Fit(said, scores_of(said, truth_of(outside, problem), problem), middle - start, end - middle)
+    scores = scores_of(said, truth_of(outside, problem), problem)
+    return Fit(said, scores, middle - start, end - middle, _seen(fitted, inside, problem))
+
+
+def _seen(fitted: Any, inside: pd.DataFrame, problem: Problem) -> float:
+    "The primary metric on rows that a model was fitted on."
+    said, name = answers_of(fitted, features_of(inside, problem), problem), problem.metric
+    return problem.kind.scores(said, truth_of(inside, problem), [name])[name]
 
 # %% ../../nbs/stages/060_train.ipynb #fea52d27
 def cross_validate(
@@ -263,20 +272,6 @@ def cross_validate(
     if failed and len(failed) == len(models):
         raise MlopsError("\n".join(failed.values()))
     return {name: [done[name, fold] for fold in range(fold_of.max() + 1)] for name in models if name not in (failed or ())}
-
-# %% ../../nbs/stages/060_train.ipynb #8dd4ae8c
-def fold_interval(
-    scores: Iterable[float],  # one a fold
-    bounds: tuple[float, float] = (-math.inf, math.inf),  # what the metric can be
-    level: float = 0.95,  # 0..1
-) -> tuple[float, float, float]:  # mean, low, high
-    "Mean over folds with its corrected t-interval (Nadeau & Bengio, Inference for the Generalization Error, 2003)."
-    x = np.asarray(list(scores), dtype=float)
-    k, mean = len(x), float(np.mean(x))
-    if k < 2:
-        return mean, mean, mean
-    reach = stats.t.ppf(0.5 + level / 2, k - 1) * math.sqrt((1 / k + 1 / (k - 1)) * float(np.var(x, ddof=1)))
-    return mean, max(mean - float(reach), bounds[0]), min(mean + float(reach), bounds[1])
 
 # %% ../../nbs/stages/060_train.ipynb #5b960c86
 def bounds_of(
@@ -325,10 +320,12 @@ def learning_curve(
     fold_of: np.ndarray,  # from make_folds
     shares: Iterable[float] = (0.1, 0.25, 0.5, 1.0),  # of the rows that each fold leaves for training
     seed: int = 0,
+    fits: list[Fit] | None = None,  # with all rows, from cross_validate; None: they are fitted
 ) -> list[dict[str, float]]:  # n, train_mean, valid_mean, valid_low, valid_high
     "The primary metric by number of training rows, on seen and unseen rows; shares too small to learn from are left out."
     order = spread_order(frame[problem.target], problem.task, seed)
     jobs = [(share, fold) for share in sorted(shares, reverse=True) for fold in range(fold_of.max() + 1)]
+    known = {(1.0, f): (int(learns_from(fold_of, f).sum()), fit.seen, fit.scores[problem.metric]) for f, fit in enumerate(fits or [])}
 
     def one(share: float, fold: int) -> tuple[int, float, float] | None:
         inside = order[learns_from(fold_of, fold)[order]]
@@ -339,10 +336,10 @@ def learning_curve(
             fitted = clone(model).fit(features_of(some, problem), some[problem.target])
         except ValueError:
             return None
-        seen, unseen = (scores_of(answers_of(fitted, features_of(r, problem), problem), truth_of(r, problem), problem)[problem.metric] for r in (some, outside))
-        return len(some), seen, unseen
+        return len(some), _seen(fitted, some, problem), _seen(fitted, outside, problem)
 
-    done = dict(zip(jobs, side_by_side(one, jobs), strict=True))
+    open_jobs = [job for job in jobs if job not in known]
+    done = known | dict(zip(open_jobs, side_by_side(one, open_jobs), strict=True))
     points = []
     for share in sorted(shares):
         learnt = [found for fold in range(fold_of.max() + 1) if (found := done[share, fold]) is not None]

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FEW', 'SHARES', 'LOSSES', 'Estimate', 'wilson', 'share_of', 'Spread', 'spread', 'interval', 'mean_of_shares',
-           'percentiles', 'mean_estimate', 'blocks']
+           'percentiles', 'mean_estimate', 'blocks', 'fold_interval']
 
 # %% ../../nbs/stats/27_estimate.ipynb #def4b30f
 import math
@@ -180,3 +180,17 @@ def blocks(
     place = np.empty(len(order), int)
     place[np.argsort(order, kind="stable")] = np.arange(len(order))
     return place // max(1, round(math.sqrt(len(order))))
+
+# %% ../../nbs/stats/27_estimate.ipynb #8dd4ae8c
+def fold_interval(
+    scores: Any,  # (k,) one a fold
+    bounds: tuple[float, float] = (-math.inf, math.inf),  # what the metric can be
+    level: float = 0.95,  # 0..1
+) -> tuple[float, float, float]:  # mean, low, high
+    "Mean over folds with its corrected t-interval (Nadeau & Bengio, Inference for the Generalization Error, 2003)."
+    x = np.asarray(list(scores), dtype=float)
+    k, mean = len(x), float(np.mean(x))
+    if k < 2:
+        return mean, mean, mean
+    reach = stats.t.ppf(0.5 + level / 2, k - 1) * math.sqrt((1 / k + 1 / (k - 1)) * float(np.var(x, ddof=1)))
+    return mean, max(mean - float(reach), bounds[0]), min(mean + float(reach), bounds[1])

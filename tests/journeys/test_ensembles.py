@@ -5,11 +5,14 @@ import pandas as pd
 import pytest
 from sklearn import datasets
 
+from mlops_nb.base.artifacts import Model, Table
 from mlops_nb.model.conform import learn_schema
 from mlops_nb.model.problem import Problem, check_problem
-from mlops_nb.stages.ensemble import blend, compare, ensemble_said, fit_and_answer, fit_final
+from mlops_nb.model.out_of_fold import out_of_fold_table
+from mlops_nb.stages.ensemble import blend, choose_model, compare, ensemble_said, fit_and_answer, fit_final, hold_contest, known_fits, refit
 from mlops_nb.stages.features import make_recipe
-from mlops_nb.stages.train import able_candidates, cross_validate, make_folds, make_model, truth_of
+from mlops_nb.stages.train import able_candidates, cross_validate, make_folds, make_model, rank_candidates, truth_of
+from mlops_nb.stages.tune import choose_models, tune_models, tuned_result
 
 SMALL = {"linear": {}, "naive_bayes": {}, "random_forest": {"n_estimators": 40}, "extra_trees": {"n_estimators": 40, "min_samples_leaf": 1}, "gradient_boosting": {"max_iter": 40}}
 
@@ -59,3 +62,25 @@ def test_what_is_chosen_is_better_on_rows_that_nobody_has_seen(count):
     gains = np.array([gain_of(seed) for seed in range(count)])
     assert (gains != 0).sum() > count / 3  # they are used
     assert gains.mean() > 2 * gains.std(ddof=1) / np.sqrt(count) and (gains < 0).sum() <= count / 6 and gains.min() > -0.02
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])  # two classes, three classes, a number
+def test_answers_that_are_kept_are_the_ones_that_a_fit_gives(seed):
+    """The ensemble's choice, and its model's bytes, are the same whether train's and tune's answers are read or fitted anew."""
+    frame, others, problem = table(seed)
+    others = others.head(200)
+    made, fold_of = make_recipe(learn_schema(frame, problem), problem), make_folds(frame, problem, 3, 0)
+    models = {n: make_model(n, made, problem.task, 0) for n in ("linear", "decision_tree", "random_forest", "gradient_boosting")}
+    fits = cross_validate(models, frame, problem, fold_of)
+    board = {"candidates": rank_candidates(fits, models, problem), "greater_is_better": problem.greater_is_better, "folds": 3, "seed": 0}
+    searches, capped = tune_models(choose_models(board, 3), frame, problem, made, fold_of, trials=3)
+    result = tuned_result(searches, capped, board, problem)
+    given = {n: [f.said for f in done] for n, done in fits.items()}, {s.name: s.said for s in searches if s.said}
+    kept = tuple(Table.load(Table.dump(out_of_fold_table(said, fold_of, frame["y"], problem))) for said in given)
+    assert set(known_fits(result, kept, list(models), frame, problem, fold_of)) == set(models)
+    assert given[1]  # some were tuned
+    read, fitted = (hold_contest(result, frame, others, problem, made, tables=tables) for tables in (kept, None))
+    assert read.candidates == fitted.candidates and read.why == fitted.why and read.luck == fitted.luck
+    assert np.array_equal(read.answers.given, fitted.answers.given)
+    both = [refit(choose_model(one, frame, others, problem), [frame, others], problem) for one in (read, fitted)]
+    assert Model.dump(both[0]) == Model.dump(both[1])
