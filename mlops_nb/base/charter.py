@@ -10,10 +10,10 @@ __all__ = ['Bound', 'FairnessRule', 'Sensitive', 'Costs', 'Data', 'Rule', 'Leaks
 import codecs
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
 
 from .errors import MlopsError, expected, nearest, refuse_unmerged
 from .reading import Reading
@@ -154,6 +154,21 @@ class Statement(_Part):
     id: str | None = None  # column that identifies a row
     leaks: Leaks = _silent(Leaks())
     rules: dict[str, Rule] = {}
+    _weights: dict[str, float] | None = PrivateAttr(default=None)  # found from rows: no charter and no artifact has them
+
+    @property
+    def class_weights(self) -> dict[str, float] | None:
+        "What the classes weigh in a decision, by their names; None: all alike."
+        return self._weights
+
+    def weighed(
+        self,
+        weights: dict[str, float] | None,  # as class_weights
+    ) -> Self:
+        "The same, its answers decided by weights of the classes."
+        made = self.model_copy()
+        made._weights = weights
+        return made
 
     @property
     def unread(self) -> set[str | None]:

@@ -4,18 +4,18 @@
 
 # %% auto #0
 __all__ = ['as_said', 'name_of', 'number_of', 'spellings', 'is_one_of', 'is_positive', 'positions', 'position', 'cost_threshold',
-           'cost_matrix', 'costs_of', 'least_cost', 'Decision']
+           'prices', 'cost_matrix', 'costs_of', 'least_cost', 'weights_of', 'weights_line', 'heaviest', 'Decision']
 
 # %% ../../nbs/model/10_decision.ipynb #cb087d88
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..base.errors import MlopsError, nearest
 from ..base.scalars import TRUTHS, moment, number_in
 
 if TYPE_CHECKING:
-    from mlops_nb.base.charter import Costs
+    from mlops_nb.base.charter import Costs, Statement
 
 # %% ../../nbs/model/10_decision.ipynb #c6997dd9
 def as_said(
@@ -147,6 +147,15 @@ def cost_threshold(
     return costs.false_positive / (costs.false_positive + costs.false_negative)
 
 
+def prices(
+    asked: "Statement",
+) -> "Costs":
+    "What errors cost in a decision between two classes: as the charter says, or what a metric makes them weigh (model.weights)."
+    if asked.class_weights is None:
+        return asked.costs
+    return type(asked.costs)(false_positive=asked.class_weights["false"], false_negative=asked.class_weights["true"])
+
+
 def cost_matrix(
     costs: "Costs",
     classes: Sequence[Any],  # that the model learnt, in its order; of two without a matrix, the second is looked for
@@ -183,9 +192,34 @@ def least_cost(
 
     return sum(proba[:, [k]] * np.asarray(row) for k, row in enumerate(costs)).argmin(axis=1)
 
+# %% ../../nbs/model/10_decision.ipynb #7221415f
+def weights_of(
+    weights: Mapping[str, float],  # by the classes' names
+    classes: Iterable[Any],  # that the model learnt, in its order
+) -> list[float]:
+    "What each class weighs; 1 where no row had told."
+    return [weights.get(name_of(c), 1.0) for c in classes]
+
+
+def weights_line(
+    weights: Mapping[str, float],  # by the classes' names
+    most: int = 12,
+) -> str:
+    "What the classes weigh, in words."
+    shown = [f"{name} {w:.2g}" for name, w in list(weights.items())[:most]]
+    return ", ".join(shown) + f" and {len(weights) - most} more" * (len(weights) > most)
+
+
+def heaviest(
+    proba: Any,  # n x classes
+    weights: Sequence[float],  # from weights_of
+) -> Any:  # n places in classes
+    "The class with the largest weight x probability."
+    return (proba * weights).argmax(axis=1)
+
 # %% ../../nbs/model/10_decision.ipynb #095589e4
 class Decision:
-    "What a version decides by: its classes, the positive one among them, the threshold, or what errors cost."
+    "What a version decides by: its classes, the positive one among them, the threshold, what errors cost, or what classes weigh."
 
     def __init__(
         self,
@@ -193,13 +227,16 @@ class Decision:
         positive: Any = None,  # the class that is looked for between two, as the charter writes it
         threshold: float | None = None,  # 0..1: the positive class from this probability on; 0.5 where none is given
         costs: "Costs | None" = None,  # of deciding for one of several classes; None: the most probable one is decided
+        weights: Mapping[str, float] | None = None,  # of several classes, by name, where nothing has a cost; None: all alike
     ):
         self.classes = [as_said(c) for c in classes]
         self.names = [name_of(c) for c in self.classes]
         self.looks_for = positive is not None
-        self.at, self.threshold, self.costs = 0, None, None
+        self.at, self.threshold, self.costs, self.weights = 0, None, None, None
         if costs is not None and costs.matrix and not self.looks_for:
             self.costs = cost_matrix(costs, self.classes)
+        elif weights and not self.looks_for:
+            self.weights = weights_of(weights, self.classes)
         if self.looks_for:
             if len(self.classes) != 2:
                 raise MlopsError(f"a binary task is decided between two classes, and the model knows {len(self.classes)}: {', '.join(self.names[:12])}")
@@ -214,9 +251,11 @@ class Decision:
         self,
         proba: Any,  # n x classes
     ) -> Any:  # n places in classes
-        "What is decided for each row: by the threshold or the costs of errors, else the most probable class."
+        "What is decided for each row: by the threshold, the costs of errors or the classes' weights, else the most probable class."
         import numpy as np
 
         if self.costs is not None:
             return least_cost(proba, self.costs)
+        if self.weights is not None:
+            return heaviest(proba, self.weights)
         return np.where(proba[:, self.at] >= self.threshold, self.at, 1 - self.at) if self.looks_for else proba.argmax(axis=1)

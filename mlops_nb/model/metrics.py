@@ -23,6 +23,7 @@ class Metric(NamedTuple):
     high: float  # largest possible value
     meaning: str  # what its ends mean
     each: Callable[[Any, Any, list | None], Any] | None = None  # the same arguments -> n values whose mean it is; None: bootstrapped, or by stats.quality
+    decide: Literal["probable", "balanced", "searched"] = "probable"  # for whom, to be good at it: see model.weights
 
 # %% ../../nbs/model/20_metrics.ipynb #f2a74de4
 def _of(
@@ -79,16 +80,16 @@ METRICS: dict[str, dict[str, Metric]] = {
         "log_loss": Metric(_log_loss, False, "probability", 0, _INF, "surprise at the truth in nats; 0 is certain and right"),
         "brier": Metric(_of_curve("brier_score_loss"), False, "probability", 0, 1, "squared error of the probability; 0 is certain and right"),
         "accuracy": Metric(_of("accuracy_score"), True, "decision", 0, 1, "share of decisions that are right"),
-        "balanced_accuracy": Metric(_mean_recall, True, "decision", 0, 1, "mean of both classes' recall; 0.5 is guessing"),
+        "balanced_accuracy": Metric(_mean_recall, True, "decision", 0, 1, "mean of both classes' recall; 0.5 is guessing", decide="balanced"),
         "precision": Metric(_of("precision_score", zero_division=0), True, "decision", 0, 1, "share of those picked that are positive"),
         "recall": Metric(_of("recall_score", zero_division=0), True, "decision", 0, 1, "share of the positive that are picked"),
-        "f1": Metric(_of("f1_score", zero_division=0), True, "decision", 0, 1, "harmonic mean of precision and recall"),
+        "f1": Metric(_of("f1_score", zero_division=0), True, "decision", 0, 1, "harmonic mean of precision and recall", decide="searched"),
     },
     "multiclass": {
         "log_loss": Metric(_log_loss, False, "probability", 0, _INF, "surprise at the truth in nats; 0 is certain and right"),
-        "balanced_accuracy": Metric(_mean_recall, True, "decision", 0, 1, "mean of all classes' recall"),
+        "balanced_accuracy": Metric(_mean_recall, True, "decision", 0, 1, "mean of all classes' recall", decide="balanced"),
         "accuracy": Metric(_of("accuracy_score"), True, "decision", 0, 1, "share of decisions that are right"),
-        "f1_macro": Metric(_of("f1_score", average="macro", zero_division=0), True, "decision", 0, 1, "mean of all classes' F1"),
+        "f1_macro": Metric(_of("f1_score", average="macro", zero_division=0), True, "decision", 0, 1, "mean of all classes' F1", decide="searched"),
         "roc_auc_ovr": Metric(_of_curve("roc_auc_score", multi_class="ovr"), True, "probability", 0, 1, "mean ROC AUC of each class against the rest; 0.5 is guessing"),
     },
     "regression": {

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import ConfigDict, ValidationError
 
-from ..base.charter import Data, Statement
+from ..base.charter import Costs, Data, Statement
 from ..base.errors import MlopsError
 from .sense import check_sense
 from .tasks.known import task_of
@@ -37,6 +37,15 @@ class Problem(Statement):
     def has_costs(self) -> bool:
         "Whether decisions have a cost: between two classes always, among several where a matrix says it."
         return self.kind.has_positive or bool(self.costs.matrix)
+
+    @property
+    def decides_for(self) -> str | None:
+        "The metric that decisions are made for, where the most probable class isn't best for it; None: that one, or what errors cost."
+        if self.costs != Costs():
+            return None
+        metrics = self.kind.metrics
+        named = [self.metric] if metrics[self.metric].needs == "decision" else [bound.metric for bound in self.success]
+        return next((name for name in named if metrics[name].decide != "probable"), None)
 
     @property
     def not_features(self) -> set[str]:

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit, logit
 
-from .decision import cost_threshold, costs_of
+from .decision import cost_threshold, costs_of, prices
 from .problem import Problem
 from ..stats.cutoff import judge_cutoffs
 
@@ -24,16 +24,17 @@ def threshold_costs(
     together: np.ndarray | None = None,  # n, which rows are one thing; None: each row is one
 ) -> pd.DataFrame:  # threshold, cost a row, saved a row against theory's threshold, standard error, p, at_least: the last two for all at once
     "What each threshold around the theoretical one would have cost."
-    usual = float(np.clip(cost_threshold(problem.costs), 1e-3, 1 - 1e-3))
+    costs = prices(problem)
+    usual = float(np.clip(cost_threshold(costs), 1e-3, 1 - 1e-3))
     thresholds = expit(logit(usual) + np.linspace(-2, 2, 81))
     thresholds[40] = usual
     rows = []
     for threshold in thresholds:
-        loss = {t: costs_of(y_true, probability >= t, problem.costs) for t in (threshold, usual)}
+        loss = {t: costs_of(y_true, probability >= t, costs) for t in (threshold, usual)}
         saved = loss[usual] - loss[threshold]
         rows.append({"threshold": threshold, "cost": loss[threshold].mean(), "saved": saved.mean(), "noise": saved.std(ddof=1) / math.sqrt(len(saved))})
-    judged, alarm = judge_cutoffs(y_true, probability, thresholds, 40, together), problem.costs.false_positive
-    wrong = alarm + problem.costs.false_negative
+    judged, alarm = judge_cutoffs(y_true, probability, thresholds, 40, together), costs.false_positive
+    wrong = alarm + costs.false_negative
     gained = np.where(np.arange(81) < 40, judged.low * wrong - alarm, alarm - judged.high * wrong)
     return pd.DataFrame(rows).assign(p=judged.p, at_least=judged.rows / len(y_true) * gained)
 
@@ -43,15 +44,16 @@ def choose_threshold(
     problem: Problem,  # says the costs
 ) -> tuple[float, str]:  # 0..1, and why
     "Theory's threshold, unless another one was cheaper by more than noise: by chance one of them all is so in 5% at most."
-    usual = float(np.clip(cost_threshold(problem.costs), 1e-3, 1 - 1e-3))
+    usual = float(np.clip(cost_threshold(prices(problem)), 1e-3, 1 - 1e-3))
+    says = "the costs" if problem.class_weights is None else f"{problem.decides_for} and the shares of the classes"
     sure = table[(table["p"] <= 0.05) & (table["saved"] > 0)]
     found = table.loc[(table if sure.empty else sure)["cost"].idxmin()]
     if found["saved"] <= 0:
-        return round(usual, 4), f"{usual:.3f} follows from the costs, and no other threshold is cheaper on the validation rows"
+        return round(usual, 4), f"{usual:.3f} follows from {says}, and no other threshold is cheaper on the validation rows"
     lowest = f"{found['threshold']:.3f} saves {found['saved']:.4f} a row on the validation rows"
     tried = f"of the best of {len(table)} thresholds"
     if len(sure):
         sure_of = float(found["at_least"])
         least = f"at least {sure_of:.4f} of it is no luck {tried} (95%)" if sure_of > 0 else f"of which a part is the luck {tried}"
-        return round(float(found["threshold"]), 4), f"{lowest} against {usual:.3f}, which the costs alone would say: more than noise, {least}"
-    return round(usual, 4), f"{usual:.3f} follows from the costs; {lowest}, which is within the noise {tried} (p = {found['p']:.2g})"
+        return round(float(found["threshold"]), 4), f"{lowest} against {usual:.3f}, which {says} alone would say: more than noise, {least}"
+    return round(usual, 4), f"{usual:.3f} follows from {says}; {lowest}, which is within the noise {tried} (p = {found['p']:.2g})"

@@ -10,7 +10,7 @@ __all__ = ['FORMAT', 'Span', 'Chosen', 'Evaluation', 'PlainRows', 'Evidence', 'g
 import json
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -21,7 +21,7 @@ from ..model.problem import Problem
 from ..model.schema import Schema
 
 # %% ../../nbs/registry/25_evidence.ipynb #204b6bca
-FORMAT = 2  # that this program writes; 2: costs of several classes
+FORMAT = 3  # that this program writes; 2: costs of several classes; 3: weights of classes
 _AGAIN = "register the version again: mlops-nb run --force register"
 
 
@@ -44,6 +44,8 @@ class Chosen(_Part):
     why: str = ""
     threshold: float | None = None  # 0..1; None where no class is looked for
     threshold_why: str = ""
+    weights: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] | None = None  # of several classes, for decisions; None: all alike
+    weights_why: str = ""
     calibration: dict[str, Any] | None = None
 
 
@@ -116,7 +118,7 @@ class Evidence(BaseModel):
         "What the model was asked."
         if self.asked is None:
             raise MlopsError(f"the evidence says no problem, so nobody knows what the model answers; {_AGAIN}")
-        return self.asked
+        return self.asked.weighed(self.decision.weights)
 
     @property
     def form(self) -> Schema:
@@ -134,7 +136,7 @@ class Evidence(BaseModel):
     def rule(self) -> Decision:
         "How an answer becomes a decision."
         problem = self.problem
-        return Decision(self.classes, problem.positive if problem.kind.has_positive else None, self.decision.threshold, problem.costs)
+        return Decision(self.classes, problem.positive if problem.kind.has_positive else None, self.decision.threshold, problem.costs, problem.class_weights)
 
     @property
     def undecided(self) -> list[str]:

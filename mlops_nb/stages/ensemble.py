@@ -38,6 +38,7 @@ from ..model.optimism import optimism_of
 from ..model.out_of_fold import out_of_fold_answers
 from ..model.threshold import choose_threshold, threshold_costs
 from ..stats.estimate import fold_interval
+from ..model.weights import choose_weights, weighed
 from ..stats.greedy import greedy_counts
 from ..stats.luck import Luck, joint_luck, luck_line
 from .train import Fit, answers_of, bounds_of, cross_validate, features_of
@@ -331,6 +332,8 @@ class Choice(NamedTuple):
     luck: Luck  # of its score over folds
     threshold: float | None  # None but for binary tasks
     threshold_why: str
+    weights: dict[str, float] | None  # of the classes, for decisions; None: all alike
+    weights_why: str
     candidates: list[dict[str, Any]]  # best first
     calibration: Any  # a CalibrationFit, on the validation rows; None for numbers
     method: str  # none, sigmoid, isotonic or temperature
@@ -349,11 +352,14 @@ def choose_model(
     "The winner, with calibration and threshold settled on the validation rows."
     y_true = truth_of(others, problem)
     shared: dict[str, Any] = {"name": contest.name, "why": contest.why, "candidates": contest.candidates, "luck": contest.luck}
-    settled: dict[str, Any] = {"threshold": None, "threshold_why": "", "calibration": None, "method": "none"}
+    settled: dict[str, Any] = {"threshold": None, "threshold_why": "", "weights": None, "weights_why": "", "calibration": None, "method": "none"}
     model, answers = contest.model, contest.answers
     if problem.kind.has_classes:
         model, answers, settled["method"] = settle_calibration(model, answers, frame, others, problem, calibrate)
         settled["calibration"] = check_calibration(y_true, answers.proba, answers.classes)
+        settled["weights"], settled["weights_why"] = choose_weights(y_true, answers, problem, together)
+        problem = problem.weighed(settled["weights"])
+        answers = problem.kind.decided(answers.proba, answers.classes, problem)
     if problem.kind.has_positive:
         threshold, why = choose_threshold(threshold_costs(y_true, answers.proba, problem, together), problem)
         answers = answers._replace(y_pred=answers.proba >= threshold)
@@ -368,7 +374,7 @@ def refit(
 ) -> Any:  # fitted
     "Fit the chosen model, its rule included, on all rows that are not test rows; the same rows and seed give the same bits."
     frame = pd.concat(frames, ignore_index=True)
-    model = with_rule(clone(choice.model), frame[problem.target].unique(), problem.positive, choice.threshold, problem.costs)
+    model = with_rule(clone(choice.model), frame[problem.target].unique(), problem.positive, choice.threshold, problem.costs, choice.weights)
     return side_by_side(model.fit, [(features_of(frame, problem), frame[problem.target])])[0]
 
 # %% ../../nbs/stages/080_ensemble.ipynb #f23e6aec
@@ -388,6 +394,8 @@ def decision_of(
         "params": params[choice.name] if choice.name in params else params,
         "threshold": choice.threshold,
         "threshold_why": choice.threshold_why,
+        "weights": None if problem.kind.has_positive else choice.weights,  # between two classes the threshold says it
+        "weights_why": choice.weights_why,
         "positive": problem.positive,
         "costs": problem.costs.model_dump() if problem.has_costs else None,
         "calibration": {**choice.calibration._asdict(), "method": choice.method} if choice.calibration else None,

@@ -163,7 +163,7 @@ def evaluate_multiclass(
     seed: int,
 ) -> dict[str, Any]:  # the `evaluation` artifact
     "Metrics with intervals, confusion matrix, one-against-rest curves and criteria."
-    picked = Decision(classes, costs=problem.costs).chosen(probability)
+    picked = Decision(classes, costs=problem.costs, weights=problem.class_weights).chosen(probability)
     names = np.asarray(classes)
     matrix = np.zeros((len(classes), len(classes)), int)
     np.add.at(matrix, (y_true, picked), 1)

@@ -34,6 +34,7 @@ from ..model.folds import folds_in_time, learns_from
 from ..model.optimism import optimism_of
 from ..model.out_of_fold import out_of_fold_table
 from ..stats.estimate import fold_interval
+from ..model.weights import weighed
 from ..stats.luck import luck_line
 
 # %% ../../nbs/stages/060_train.ipynb #16b96cfc

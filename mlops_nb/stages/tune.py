@@ -27,6 +27,7 @@ from ..stats.estimate import fold_interval
 from ..stats.luck import Luck, luck_by_folds, luck_line
 from ..model.problem import Problem
 from ..model.tasks.task import Answers
+from ..model.weights import weighed
 from .train import answers_of, bounds_of, features_of, make_estimator, make_folds, side_by_side, truth_of
 
 # %% ../../nbs/stages/070_tune.ipynb #18b24ec4

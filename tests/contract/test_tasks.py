@@ -90,7 +90,8 @@ KNOBS = """knobs:
   monitor: {trials: 2}
 monitoring: {min_rows: 50, min_labels: 30}"""
 MADE_UP = "count"
-METRIC = {"binary": "roc_auc", "multiclass": "accuracy", "regression": "mae", MADE_UP: "poisson_deviance"}
+EVEN = "multiclass, evenly"  # by a metric for which each class counts as much as another: decided by weights
+METRIC = {"binary": "roc_auc", "multiclass": "accuracy", EVEN: "balanced_accuracy", "regression": "mae", MADE_UP: "poisson_deviance"}
 pytestmark = pytest.mark.slow
 
 
@@ -103,13 +104,14 @@ def visits(task: str, n: int = 500) -> list[dict]:
     said = {
         "binary": np.where(often > 2, "yes", "no"), "multiclass": np.array(["never", "seldom", "often"])[(often > 0).astype(int) + (often > 3)],
         "regression": (rate + rng.normal(0, 0.3, n)).round(3), MADE_UP: often,
-    }[task]  # fmt: skip
+    }[task.partition(",")[0]]  # fmt: skip
     return [{"age": a, "fee": f, "sex": s, "comes": y} for a, f, s, y in zip(age.tolist(), fee.tolist(), sex.tolist(), said.tolist(), strict=True)]
 
 
 def charter_of(task: str, text: str) -> str:
     """The charter that init guessed, made one of this task; among several classes, errors have their prices."""
-    mine = re.sub(r"^task: .*", f"task: {task}", text, flags=re.M)
+    mine = re.sub(r"^task: .*", f"task: {task.partition(',')[0]}", text, flags=re.M)
+    mine = re.sub(r"^metric: .*", f"metric: {METRIC[task]}", mine, flags=re.M) if task == EVEN else mine
     mine += "costs: {matrix: {often: {never: 3.0}}}\n" if task == "multiclass" else ""
     if task == MADE_UP:  # guessed as another task
         mine = re.sub(r"^metric: .*", f"metric: {METRIC[task]}", mine, flags=re.M)
@@ -128,7 +130,7 @@ def begun(folder: Path, task: str) -> Path:
     return root
 
 
-@pytest.fixture(scope="module", params=[*TASKS, MADE_UP])
+@pytest.fixture(scope="module", params=[*TASKS, EVEN, MADE_UP])
 def gym(request, tmp_path_factory):
     """A whole run of a project of each task, and its model in production."""
     task = request.param
@@ -140,7 +142,7 @@ def gym(request, tmp_path_factory):
     settings = open_project(root)
     made = load(settings.registry_uri, "gym", 1)
     frame = pd.read_csv(root.parent / "visits.csv")
-    yield SimpleNamespace(task=task, kind=TASKS[task], root=root, settings=settings, made=made, evidence=made.evidence, frame=frame, known=conform(frame, made.evidence.form))
+    yield SimpleNamespace(task=task, kind=TASKS[task.partition(",")[0]], root=root, settings=settings, made=made, evidence=made.evidence, frame=frame, known=conform(frame, made.evidence.form))
     if task == MADE_UP:
         TASKS.pop(MADE_UP), METRICS.pop(MADE_UP)
         for name in [n for n in sys.modules if n.partition(".")[0] == "gym"]:
@@ -152,8 +154,21 @@ def test_evaluate(gym):
     found = gym.evidence.evaluation
     assert found.n > 50 and set(found.metrics) == set(gym.kind.metrics)
     assert all(m.low <= m.value <= m.high for m in found.metrics.values())
-    assert found.cost.low <= found.cost.value <= found.cost.high if gym.kind.has_classes else found.cost is None
-    assert ("cost" in command(gym.root, "models", "show", "gym", "1")) == gym.kind.has_classes
+    assert found.cost.low <= found.cost.value <= found.cost.high if gym.evidence.problem.has_costs else found.cost is None
+    assert ("cost" in command(gym.root, "models", "show", "gym", "1")) == gym.evidence.problem.has_costs
+
+
+def test_decisions(gym):
+    """By weights only where the metric asks for them; then what is evaluated, told and answered is decided by them."""
+    weights, model = gym.evidence.decision.weights, gym.made.model
+    assert (weights is not None) == (gym.task == EVEN)
+    if weights:
+        proba, names = model.predict_proba(gym.known), [name_of(c) for c in model.classes_]
+        assert model.predict(gym.known).tolist() == model.classes_[(proba * [weights[n] for n in names]).argmax(axis=1)].tolist()
+        assert model.predict(gym.known).tolist() != without_rule(model).predict(gym.known).tolist()
+        assert "largest weight x probability; weights chosen for balanced_accuracy" in gym.evidence.decision.weights_why
+        rare = max(weights, key=weights.get)
+        assert (model.predict(gym.known) == rare).sum() > (without_rule(model).predict(gym.known) == rare).sum() and rare == "never"
 
 
 def test_fairness(gym):
@@ -227,7 +242,7 @@ def test_ab(gym):
     for name, value in gym.kind.scores(said, known, gym.kind.metrics).items():
         assert is_greater_better(name, problem) == gym.kind.metrics[name].greater_is_better
         assert contributed(answers, name, problem).mean() == pytest.approx(value, abs=1e-6), name
-    if gym.kind.has_classes:
+    if problem.has_costs:
         price = {("often", "never"): 3.0} if gym.task == "multiclass" else {}
         paid = [0.0 if t == d else price.get((t, d), 1.0) for t, d in zip(gym.frame.comes, answers["decision"], strict=True)]
         assert contributed(answers, "cost", problem).tolist() == paid
@@ -241,7 +256,7 @@ def test_retraining(gym):
     rows = Labelled(gym.known, gym.frame.comes.astype(str), time, pd.Series(range(len(gym.frame))).astype(str))
     same = compare(gym.made, gym.made, rows, 100)
     assert same.verdict == "not better" and same.champion == same.challenger is not None and same.low == same.high == 0
-    assert ("its decisions save 0 a row" in same.said) == gym.kind.has_classes
+    assert ("its decisions save 0 a row" in same.said) == gym.evidence.problem.has_costs
 
 
 def test_app(gym, monkeypatch):

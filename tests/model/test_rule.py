@@ -25,23 +25,25 @@ from mlops_nb.stages.train import make_model
 
 THRESHOLD = {"binary": 0.21, "multiclass": None, "regression": None}
 DEAR = "multiclass by costs"  # taking the last class for the first one costs ninety times as much as another error
+EVEN = "multiclass by weights"  # the classes weigh so that each counts the same
 
 
-@pytest.fixture(scope="module", params=[(task, name) for task in (*TASKS, DEAR) for name in ("linear", "random_forest", "gradient_boosting")], ids=lambda p: "-".join(p))
+@pytest.fixture(scope="module", params=[(task, name) for task in (*TASKS, DEAR, EVEN) for name in ("linear", "random_forest", "gradient_boosting")], ids=lambda p: "-".join(p))
 def known(request, tmp_path_factory):
     """A model with its rule, rows that it has not learnt from, and its evidence."""
     how, name = request.param
-    task = "multiclass" if how == DEAR else how
+    task = "multiclass" if how in (DEAR, EVEN) else how
     _, schema, rows, y, strange = make_scene(task)
     classes = [] if task == "regression" else sorted(set(y))
     costs = Costs(matrix={name_of(classes[-1]): {name_of(classes[0]): 90.0}}) if how == DEAR else Costs()
-    unfitted = with_rule(make_model(name, recipes(schema, task), task), classes, "yes", THRESHOLD[task], costs)
+    weights = {name_of(c): 40.0**k for k, c in enumerate(classes)} if how == EVEN else None
+    unfitted = with_rule(make_model(name, recipes(schema, task), task), classes, "yes", THRESHOLD[task], costs, weights)
     model = Model.load(Model.dump(unfitted.fit(rows, y)))  # as a registry gives it
     asked = conform(pd.concat([strange, rows], ignore_index=True), schema)
     otherwise = np.flatnonzero(model.predict(asked) != without_rule(model).predict(asked))
     shown = pd.concat([asked.iloc[otherwise[:4]], asked.tail(4)]).head(4)  # rows that the rule decides otherwise, if there are any
     evidence = as_evidence({
-        "problem": problem(task).model_dump(mode="json") | {"costs": costs}, "schema": schema, "decision": {"threshold": THRESHOLD[task]}, "sample": sample_of(model, shown), "background": plain_rows(rows.tail(5)),
+        "problem": problem(task).model_dump(mode="json") | {"costs": costs}, "schema": schema, "decision": {"threshold": THRESHOLD[task], "weights": weights}, "sample": sample_of(model, shown), "background": plain_rows(rows.tail(5)),
     })  # fmt: skip
     data = compile_model(model, schema, asked, target_type=evidence.problem.kind.target_type, positive=evidence.rule.positive, threshold=THRESHOLD[task])
     return how, model, asked, evidence, data, tmp_path_factory
@@ -62,6 +64,10 @@ def test_one_decision(known):
     if task == DEAR:
         by_costs = (model.predict_proba(asked) @ np.array(cost_matrix(evidence.problem.costs, evidence.classes))).argmin(axis=1)
         assert own == [evidence.classes[k] for k in by_costs] and own != [as_said(v) for v in without_rule(model).predict(asked)]
+    if task == EVEN:
+        by_weights = (model.predict_proba(asked) * [evidence.decision.weights[name_of(c)] for c in evidence.classes]).argmax(axis=1)
+        assert own == [evidence.classes[k] for k in by_weights] and own != [as_said(v) for v in without_rule(model).predict(asked)]
+        assert own == [as_said(v) for v in evidence.problem.kind.answers(model, asked, evidence.problem).y_pred]
     if task == "binary":
         at_half = [as_said(v) for v in without_rule(model).predict(asked)]
         assert 0 < sum(a != b for a, b in zip(own, at_half, strict=True)), "the rule decides something"
@@ -85,7 +91,7 @@ def test_mlflow_decides_the_same(known):
 
 def test_a_model_that_decides_otherwise_is_not_registered(known):
     task, model, _, evidence, _, _ = known
-    if task in ("binary", DEAR):
+    if task in ("binary", DEAR, EVEN):
         with pytest.raises(MlopsError, match=r"decided as the model itself decides.*give the model its rule"):
             prove_version(without_rule(model), evidence, None, 4)
     prove_version(model, evidence, None, 4)

@@ -11,7 +11,7 @@ from typing import Any
 
 from ...base.charter import Statement
 from ...base.errors import nearest
-from ..decision import cost_threshold, is_positive, position
+from ..decision import cost_threshold, is_positive, position, prices
 from ..metrics import METRICS
 from .task import Answers, Task
 
@@ -48,7 +48,7 @@ class Binary(Task):
         return self.decided(proba, [False, True], asked, threshold)
 
     def decided(self, given: Any, classes: list | None, asked: Statement, threshold: float | None = None) -> Answers:
-        return Answers(given, given >= (cost_threshold(asked.costs) if threshold is None else threshold), classes)
+        return Answers(given, given >= (cost_threshold(prices(asked)) if threshold is None else threshold), classes)
 
     def decides(self, asked: Statement, threshold: float | None) -> str:
         return f"yes from a probability of {0.5 if threshold is None else threshold:.3g} on"
