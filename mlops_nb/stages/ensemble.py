@@ -9,6 +9,7 @@ __all__ = ['single_models', 'final_estimator', 'make_ensemble', 'matrix_of', 'kn
 
 # %% ../../nbs/stages/080_ensemble.ipynb #8abf85be
 import math
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
@@ -233,17 +234,16 @@ def settle_calibration(
     others: pd.DataFrame,  # validation rows
     problem: Problem,  # the checked problem
     calibrate: str = "auto",  # auto, never or a method
+    unseen: Sequence[tuple[np.ndarray, Answers]] = (),  # training rows, part by part, and answers of fits that have not seen them
 ) -> tuple[Any, Answers, str]:  # the model, its answers, and the method: none, sigmoid, isotonic or temperature
-    "Put probabilities right if that is asked for, or if it is needed and helps."
-    y_true = truth_of(others, problem)
-    before = check_calibration(y_true, answers.proba, answers.classes)
-    if calibrate == "never" or (calibrate == "auto" and not needs_calibration(before)):
+    "Put probabilities right if that is asked for, or if it helps on rows that the model has not seen."
+    told = [*unseen, (truth_of(others, problem), answers)]
+    y_true, proba = np.concatenate([y for y, _ in told]), np.concatenate([a.proba for _, a in told])
+    if calibrate == "never" or (calibrate == "auto" and not needs_calibration(y_true, proba, answers.classes)):
         return chosen, answers, "none"
     method = method_for(answers.classes or []) if calibrate == "auto" else calibrate
     better = calibrated(chosen, method, inner_folds(frame, problem))
     after = fit_and_answer({"calibrated": better}, frame.reset_index(drop=True), others, problem)["calibrated"]
-    if calibrate == "auto" and check_calibration(y_true, after.proba, after.classes).log_loss >= before.log_loss:
-        return chosen, answers, "none"
     return better, after, method
 
 # %% ../../nbs/stages/080_ensemble.ipynb #b1f60ef7
@@ -271,6 +271,7 @@ class Contest(NamedTuple):
     candidates: list[dict[str, Any]]  # best first
     answers: Answers  # of the winner, fitted on the training rows, about the validation rows
     luck: Luck  # of the winner's score over folds, the choices of train and tune among it
+    unseen: list[tuple[np.ndarray, Answers]]  # of each fold, the truth and what the winner, fitted on the others, says
 
 
 def _whole_luck(here: Luck, score: float, name: str, result: dict[str, Any], problem: Problem) -> Luck:
@@ -318,9 +319,10 @@ def hold_contest(
         row["serving"] = why_not_compilable(models[row["name"]]) or "compiled"
         if row["name"] == name and row["serving"] != "compiled":
             why += f"; it can't be compiled for serving ({row['serving']}), so services answer by the plain pipeline, hundreds of times slower"
+    unseen = [(truth[fold_of == f], said) for f, said in enumerate(every[name])]
     if name in singles:
-        return Contest(models[name], name, why, rows, fit_and_answer({name: models[name]}, frame, others, problem)[name], luck)
-    return Contest(models[name], name, why, rows, ensemble_answers(name, singles, fits, fold_of, frame, others, problem), luck)
+        return Contest(models[name], name, why, rows, fit_and_answer({name: models[name]}, frame, others, problem)[name], luck, unseen)
+    return Contest(models[name], name, why, rows, ensemble_answers(name, singles, fits, fold_of, frame, others, problem), luck, unseen)
 
 # %% ../../nbs/stages/080_ensemble.ipynb #6b76a4c5
 class Choice(NamedTuple):
@@ -355,7 +357,7 @@ def choose_model(
     settled: dict[str, Any] = {"threshold": None, "threshold_why": "", "weights": None, "weights_why": "", "calibration": None, "method": "none"}
     model, answers = contest.model, contest.answers
     if problem.kind.has_classes:
-        model, answers, settled["method"] = settle_calibration(model, answers, frame, others, problem, calibrate)
+        model, answers, settled["method"] = settle_calibration(model, answers, frame, others, problem, calibrate, contest.unseen)
         settled["calibration"] = check_calibration(y_true, answers.proba, answers.classes)
         settled["weights"], settled["weights_why"] = choose_weights(y_true, answers, problem, together)
         problem = problem.weighed(settled["weights"])
