@@ -119,6 +119,7 @@ def lineage(version: Version, evidence: Evidence) -> pd.DataFrame:
         "decides": problem.kind.decides(problem, decision.threshold),
         "data": f"{data.get('name') or problem.data.source}, sha256 {str(data.get('sha256', ''))[:12]}",
         "rows": f"{data.get('rows', 0):,} read, {data['rows_train']:,} to train on, {evidence.evaluation.n:,} to test on",
+        "learnt": evidence.learnt.said,
         "licence": problem.data.licence or "not said",
         "code": code,
         "libraries": ", ".join(f"{k} {v}" for k, v in evidence.libraries.items()),
@@ -133,7 +134,8 @@ badge(version)
 st.markdown(in_markdown(problem.goal))
 standing(version, st.session_state["versions"])
 headline(evaluation, [problem.metric, *problem.secondary, *(c["metric"] for c in evaluation.criteria)], problem.kind.metrics)
-st.caption(f"On {evaluation.n:,} test rows that nothing was chosen by. {judged(here.registry_uri, version, evidence)}")
+learnt = f"{evidence.learnt.said[:1].upper()}{evidence.learnt.said[1:]}." if evidence.learnt.rows is not None else ""
+st.caption(f"On {evaluation.n:,} test rows that nothing was chosen by. {judged(here.registry_uri, version, evidence)} {learnt}".strip())
 if evaluation.cost:
     st.caption(f"Mean cost of a decision, by the charter's costs: {number(evaluation.cost.value)} ({interval(evaluation.cost)})")
 

@@ -248,7 +248,7 @@ def _closing(settings: "Settings", summary: dict[str, Any]) -> None:
             f"  executed notebook: {place / card['stage']}.ipynb", f"  repeat with: {card['repeat']}")
     say("", f"run {summary['run']}: {summary['status']} in {summary['seconds']:.1f} s")
     if model := summary["model"]:
-        say(f"model {model['name']} version {model['version']}, phase {model['phase']}{_rejected_by(settings, model)}")
+        say(f"model {model['name']} version {model['version']}, phase {model['phase']}{_rejected_by(settings, model)}", *(f"  {model[k]}" for k in ("learnt",) if k in model))
         for gate in model["gates"] or ():
             word = {True: "pass", False: "FAIL"}.get(gate["passed"], "undecided")
             say(f"  {word:<10}  {gate['name']}: {_bound(gate)}")

@@ -72,9 +72,12 @@ def models_show(
 def _facts(version: "Version", evidence: "Evidence") -> Iterator[tuple[str, str]]:
     "What a version was made from and what it is, a line a fact."
     data, git = evidence.data, evidence.git
-    if rows := {"rows": data.get("rows"), "to learn from": data.get("rows_train")}:
+    learnt = evidence.learnt
+    known = {} if learnt.rows is not None else {"to learn from": data.get("rows_train")}
+    if rows := {"rows": data.get("rows"), **known}:
         counts = ", ".join(f"{number(n)} {what}" for what, n in rows.items() if n is not None)
         yield "data", ", ".join(filter(None, [data.get("source"), f"sha256 {data['sha256'][:12]}" if data.get("sha256") else "", counts]))
+    yield "learnt", learnt.said
     if params := evidence.params:
         yield "hyperparameters", ", ".join(f"{k} {number(v)}" for k, v in params.items())
     if git.get("commit"):

@@ -156,7 +156,8 @@ def _model(self: Records) -> dict[str, Any] | None:
             phase = said.get("phase")
             with contextlib.suppress(MlopsError):  # a registry that is away now: the phase that it was registered in
                 phase = registry.get(self.run.plan.settings.registry_uri, said["name"], said["version"]).phase
-            return {"name": said["name"], "version": said["version"], "phase": phase, "gates": gates}
+            learnt = {"learnt": said["learnt"]} if said.get("learnt") else {}
+            return {"name": said["name"], "version": said["version"], "phase": phase, **learnt, "gates": gates}
     return None
 
 # %% ../../nbs/pipeline/55_records.ipynb #64030d51

@@ -51,7 +51,7 @@ def register(
         client = mlflow_client(uri)
         with asking(uri):
             key = _write_files(client, uri, name, model, evidence, files, run)
-            number = _write_version(client, name, key, digests, run)
+            number = _write_version(client, name, key, digests, run, evidence.learnt.said)
             record(client, name, number, Change(at=now(), action="register", phase=phase, by=by, reason=reason))
             point_staging(client, uri, name)
     return get(uri, name, number)
@@ -70,7 +70,7 @@ def _write_files(client: Any, uri: str, name: str, model: Any, evidence: Evidenc
     return key
 
 
-def _write_version(client: Any, name: str, key: str, digests: dict[str, str], run: str) -> int:
+def _write_version(client: Any, name: str, key: str, digests: dict[str, str], run: str, about: str) -> int:
     "The version that names the files of the MLflow run `key`."
     from mlflow.exceptions import MlflowException
 
@@ -80,7 +80,7 @@ def _write_version(client: Any, name: str, key: str, digests: dict[str, str], ru
         client.create_registered_model(name)
     tags = {f"mlops_nb.{tag}": digests.get(path, "") for tag, path in (("model", "model/model.skops"), ("evidence", "evidence.json"), ("fold", "fold.zip"))}
     tags |= {"mlops_nb.phase": "development"} | ({"mlops_nb.run": run} if run else {})
-    return int(client.create_model_version(name, f"runs:/{key}/model", key, tags=tags).version)
+    return int(client.create_model_version(name, f"runs:/{key}/model", key, tags=tags, description=about).version)
 
 # %% ../../nbs/registry/70_registration.ipynb #ae4852bc
 def _log_figures(client: Any, key: str, evidence: Evidence) -> None:
