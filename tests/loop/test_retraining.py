@@ -111,10 +111,10 @@ class Shop:
             shutil.copytree(root, kept := root.parent / "kept")
             _MADE.append(kept)
 
-    def serve(self, n: int, labelled: int | None = None, by: str = "age", days: float = 10) -> pd.DataFrame:
+    def serve(self, n: int, labelled: int | None = None, by: str = "age", days: float = 10, turn: int = 1) -> pd.DataFrame:
         "Answered predictions of the last days, and feedback on them."
-        rows, begun = customers(n, 1, by), self.now - timedelta(days=days)
-        ids = [f"{i:032x}" for i in range(n)]
+        rows, begun = customers(n, turn, by), self.now - timedelta(days=days)
+        ids = [f"{turn * 10**6 + i:032x}" for i in range(n)]
         at = [int((begun + timedelta(days=days) * i / n).timestamp() * 1e6) for i in range(n)]
         asked = rows.drop(columns="buys").astype(object).where(rows.drop(columns="buys").notna(), None).to_dict("records")
         said = json.dumps({"id": "", "decision": "no", "flags": [], "probability": 0.1, "probabilities": {"no": 0.9, "yes": 0.1}}).encode()
@@ -182,6 +182,27 @@ def test_a_better_challenger_waits_for_a_person(shop):
     promote(shop.settings.registry_uri, "shop", 2, by="ann")
     shop.retrainer().hear()
     assert not Alerts(shop.settings.home).open("shop")
+
+
+def test_a_challenger_that_became_the_champion_is_compared_on_rows_newer_than_it(shop):
+    """It has learnt from all labelled predictions but those held out then: none of those is held out again, few new ones are refused."""
+    first = shop.serve(1000)
+    assert shop.retrainer().retrain(HAND, shop.now).state == "asked"
+    promote(shop.settings.registry_uri, "shop", 2, by="ann")
+    shop.now += timedelta(days=8)
+    least = shop.charter.monitoring.min_labels
+    shop.serve(2 * least - 1, days=7, turn=2)
+    few = shop.retrainer().retrain(HAND, shop.now)
+    assert few.state == "refused" and f"{2 * least - 1:,} labelled predictions of shop since" in few.reason and "up to when its champion has learnt" in few.reason
+    shop.now += timedelta(days=8)
+    shop.serve(601, days=7, turn=3, by="wage")
+    done = shop.retrainer().retrain(HAND, shop.now)
+    assert done.version == 3, done
+    newest = max((shop.settings.home / "retraining" / "shop").iterdir())
+    learnt = pd.read_parquet(newest / "rows.parquet")[600:]
+    new = 600 + 2 * least
+    assert len(learnt) == 1000 + new - new // 2 and len(first.merge(learnt, on=["age", "wage"])) >= 1000
+    assert Events(shop.settings.home).list(kinds=["comparison"])[-1].detail["rows"] == new // 2
 
 
 def test_few_rows_are_few_of_the_source(shop):
