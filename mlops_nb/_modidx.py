@@ -1595,6 +1595,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'mlops_nb.monitoring.drift': { 'mlops_nb.monitoring.drift._decisions': ( 'monitoring/drift.html#_decisions',
                                                                                      'mlops_nb/monitoring/drift.py'),
                                            'mlops_nb.monitoring.drift._one': ('monitoring/drift.html#_one', 'mlops_nb/monitoring/drift.py'),
+                                           'mlops_nb.monitoring.drift._towards': ( 'monitoring/drift.html#_towards',
+                                                                                   'mlops_nb/monitoring/drift.py'),
                                            'mlops_nb.monitoring.drift.input_drift': ( 'monitoring/drift.html#input_drift',
                                                                                       'mlops_nb/monitoring/drift.py'),
                                            'mlops_nb.monitoring.drift.prediction_drift': ( 'monitoring/drift.html#prediction_drift',
