@@ -63,7 +63,7 @@ def relearn(
     return side_by_side(clone(judged).fit, [(features_of(frame, problem), frame[problem.target])])[0]
 
 # %% ../../nbs/stages/120_register.ipynb #83a13093
-WORSE = 5.0  # standard errors by which the twin may be further from the test rows' truth than the judged model is
+WORSE = 4.0, 0.1  # standard errors, and share of its mean, by which the twin's loss on the test rows may be above the judged model's
 _AS_JUDGED = "to release the judged model itself, in the charter: knobs: {register: {learn_from: judged}}"
 
 
@@ -96,10 +96,10 @@ def compare_twins(
     lost, before = _losses(twin, rows, real, problem), _losses(judged, rows, real, problem)
     off = mean_estimate(lost - before, units)
     worse = off.value / off.error if off.error > 0 else 0.0
-    if worse > WORSE:
+    if worse > WORSE[0] and lost.mean() > (1 + WORSE[1]) * before.mean():
         raise MlopsError(
             f"fitted on all rows, the model is further from the truth of the {len(rows):,} test rows than the judged one ({lost.mean():.4g}, not {before.mean():.4g}, "
-            f"in the mean of squares: {worse:.1f} standard errors, up to {WORSE:g} are allowed), though it has learnt them: its fit went wrong; {_AS_JUDGED}"
+            f"in the mean of squares, by {worse:.1f} standard errors; up to {WORSE[0]:g}, or a tenth, are allowed), though it has learnt them: its fit went wrong; {_AS_JUDGED}"
         )
     said, other = (np.asarray(m.predict(rows)) for m in (judged, twin))
     if problem.kind.has_classes:

@@ -170,7 +170,7 @@ def test_the_knob_is_all_unless_a_charter_says_otherwise():
 def customers(n: int, seed: int) -> pd.DataFrame:
     """Who buys is decided by age, mostly."""
     draw = np.random.default_rng(seed)
-    age, wage, club = draw.integers(18, 90, n), draw.lognormal(8, 0.4, n).round(2), draw.choice(["gold", "blue", None], n)
+    age, wage, club = draw.integers(18, 90, n), draw.lognormal(8, 0.4, n).round(5), draw.choice(["gold", "blue", None], n)
     return pd.DataFrame({"age": age, "wage": wage, "club": club, "buys": np.where(draw.random(n) < 1 / (1 + np.exp(-(age - 50) / 6)), "yes", "no")})
 
 
