@@ -48,9 +48,12 @@ def test_the_rows_that_judged_a_version_are_known(summary):
     assert read(summary, "evaluate", "evaluation", Json)["test_digest"] == summary["stages"]["split"]["outputs"]["test"]
 
 
-def test_only_three_stages_read_the_test_rows():
-    readers = {s.name for s in load_graph(SETTINGS).stages.values() if any(p.artifact == "test" for p in s.inputs)}
-    assert readers == {"evaluate", "explain", "fairness"}
+def test_only_three_stages_judge_by_the_test_rows_and_one_learns_from_them_then():
+    stages = load_graph(SETTINGS).stages.values()
+    readers = {s.name for s in stages if any(p.artifact == "test" for p in s.inputs)}
+    assert readers == {"evaluate", "explain", "fairness", "register"}
+    (last,) = (s for s in stages if s.name == "register")
+    assert {"evaluation", "explanation", "fairness_audit"} <= {p.artifact for p in last.inputs}, "it begins when all of them are done"
 
 
 def test_rows_are_kept_apart(summary):
