@@ -110,9 +110,10 @@ def show(answer: Answer, row: dict) -> None:
 def _sentence(answer: Answer) -> str:
     "The decision in words."
     if answer.threshold is None:
-        return f"Decided is {model.problem.kind.decides(model.problem, None)}; the most probable one has a probability of **{answer.probability:.1%}**."
+        return f"Decided is {in_markdown(model.problem.kind.decides(model.problem, None))}; its probability is **{answer.probability:.1%}**."
     side = "at least" if answer.probability >= answer.threshold else "below"
-    return f"The probability of **{in_markdown(model.problem.positive)}** is **{answer.probability:.1%}**, {side} the threshold of {answer.threshold:.1%} that the costs of errors ask for."
+    asks = f"decisions for {in_markdown(name)} ask" if (name := model.problem.decides_for) else "the costs of errors ask"
+    return f"The probability of **{in_markdown(model.problem.positive)}** is **{answer.probability:.1%}**, {side} the threshold of {answer.threshold:.1%} that {asks} for."
 
 
 st.title("Predictions")

@@ -76,7 +76,7 @@ def _costs_and_fairness(task: TargetTask, sensitive: list[dict[str, Any]]) -> li
     "What errors cost, and by what groups figures are compared."
     lines = []
     if TASKS[task.name].has_positive:
-        lines += ["# What one wrong decision costs, in any one unit: the threshold follows from it. Equal costs put it at a probability of 0.5.",
+        lines += ["# What one wrong decision costs, in any one unit: the threshold follows from it. Costs of 1 put it at 0.5, or where f1 or balanced_accuracy as the metric asks.",
                   "costs:", "  false_positive: 1.0", "  false_negative: 1.0", ""]  # fmt: skip
     lines += ["# Groups that every report compares. GUESS by the columns' names; a number is cut into bands at bins; population: {Female: 0.5, Male: 0.5}",
               "# says who should be among the rows, and reports tell where they differ.", f"sensitive:{'' if sensitive else ' []'}"]

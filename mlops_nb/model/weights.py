@@ -17,6 +17,7 @@ from .decision import name_of, weights_line
 from .intervals import gain
 from .problem import Problem
 from .tasks.task import Answers
+from ..stats.estimate import FEW
 
 # %% ../../nbs/model/21_weights.ipynb #840474fd
 def balancing(
@@ -103,7 +104,8 @@ def choose_weights(
     before, after = (problem.kind.scores(one, y_true, [name])[name] for one in (plain, better))
     units = None if together is None else np.unique(together, return_inverse=True)[1]
     told = f"on {len(y_true):,} validation rows {name} is {after:.4f}, and {before:.4f} where the most probable class is decided"
-    if gain(problem.kind, name, y_true, plain, better, units=units).high < 0:
+    moved = int((plain.y_pred != better.y_pred).sum())
+    if moved >= FEW and gain(problem.kind, name, y_true, plain, better, units=units).high < 0:
         return None, f"decides for the most probable class: by weights for {name} more is lost than noise; {told}"
     how = "by the classes' shares" if problem.class_weights else f"on {len(y_true):,} validation rows"
     chosen = f"weights chosen for {name} {how}: {weights_line(weights)}"
