@@ -22,10 +22,20 @@ from ..stats.estimate import FEW
 # %% ../../nbs/model/21_weights.ipynb #840474fd
 def balancing(
     y_true: Any,  # n: labels, or bool
+    power: float = 1.0,  # less than 1: a part of the way
 ) -> dict[str, float]:  # by the classes' names; their mean over the rows is 1
     "Weights by which each class counts as much as another, whatever its share."
     classes, counts = np.unique(np.asarray(y_true), return_counts=True)
-    return {name_of(c): len(y_true) / (len(classes) * int(n)) for c, n in zip(classes, counts, strict=True)}
+    shares = counts / len(y_true)
+    return _named(shares**-power / (shares ** (1 - power)).sum(), classes)
+
+
+def _named(
+    weights: np.ndarray,
+    classes: Sequence[Any],
+) -> dict[str, float]:
+    "Weights by the classes' names."
+    return {name_of(c): float(w) for c, w in zip(classes, weights, strict=True)}
 
 
 def weighed(
@@ -33,10 +43,10 @@ def weighed(
     y_true: Any,  # of the rows that are learnt from
 ) -> Problem:
     "The problem whose answers are decided as its metric asks for, as far as the shares of the classes say how."
-    name = problem.decides_for
-    if name is None or problem.kind.metrics[name].decide != "balanced":
-        return problem
-    return problem.weighed(balancing(y_true))
+    name, several = problem.decides_for, not problem.kind.has_positive
+    how = "probable" if name is None else problem.kind.metrics[name].decide
+    power = {"balanced": 1.0, "searched": 0.5 * several}.get(how, 0.0)
+    return problem.weighed(balancing(y_true, power)) if power else problem
 
 # %% ../../nbs/model/21_weights.ipynb #0f809c4e
 def _score_of(
@@ -61,14 +71,6 @@ def _score_of(
 
 
 _DRAWN = 10_000  # labels, at most
-
-
-def _named(
-    weights: np.ndarray,
-    classes: Sequence[Any],
-) -> dict[str, float]:
-    "Weights by the classes' names."
-    return {name_of(c): float(w) for c, w in zip(classes, weights, strict=True)}
 
 
 def searched(
@@ -96,7 +98,8 @@ def choose_weights(
     name = problem.decides_for
     if name is None:
         return None, _note(problem)
-    weights = problem.class_weights or searched(said, problem, name)
+    shared = problem.kind.metrics[name].decide == "balanced"
+    weights = problem.class_weights if shared else searched(said, problem, name)
     if problem.kind.has_positive:
         return weights, ""
     by = {w is None: problem.weighed(w) for w in (None, weights)}
@@ -107,7 +110,7 @@ def choose_weights(
     moved = int((plain.y_pred != better.y_pred).sum())
     if moved >= FEW and gain(problem.kind, name, y_true, plain, better, units=units).high < 0:
         return None, f"decides for the most probable class: by weights for {name} more is lost than noise; {told}"
-    how = "by the classes' shares" if problem.class_weights else f"on {len(y_true):,} validation rows"
+    how = "by the classes' shares" if shared else f"on {len(y_true):,} validation rows"
     chosen = f"weights chosen for {name} {how}: {weights_line(weights)}"
     return weights, f"decides for the class with the largest weight x probability; {chosen}; {told}"
 

@@ -60,6 +60,8 @@ def test_balancing_is_the_cheapest_where_a_class_costs_by_its_share(counts, seed
     by_cost = least_cost(proba, cost_matrix(Costs(matrix=matrix), range(len(counts))))
     assert (Decision(range(len(counts)), weights=weights).chosen(proba) == by_cost).all()
     assert np.mean([weights[name_of(k)] for k in y]) == pytest.approx(1)
+    half = balancing(y, 0.5)
+    assert np.mean([half[name_of(k)] for k in y]) == pytest.approx(1) and half["0"] / half["1"] == pytest.approx((counts[1] / counts[0]) ** 0.5)
 
 
 @pytest.mark.parametrize("metric", ["balanced_accuracy", "f1"])
