@@ -64,9 +64,9 @@ def out_of_fold_answers(
     fold_of: np.ndarray,  # (n,) from make_folds
     target: pd.Series,  # (n,) of the training rows
     problem: Problem,  # the checked problem
-) -> dict[str, list[Answers]]:  # by candidate, one a fold; none where the table is of other folds
+) -> dict[str, list[Answers]]:  # by candidate, one a fold; none where nothing was kept, or of other folds
     "The answers that a table has, as the fits gave them."
-    if not np.array_equal(table["fold"], fold_of[fold_of >= 0]):
+    if table.shape[1] == 1 or not np.array_equal(table["fold"], fold_of[fold_of >= 0]):
         return {}
     rows = [(table["fold"] == fold).to_numpy() for fold in range(fold_of.max() + 1)]
     answers = {}
