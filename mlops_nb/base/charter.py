@@ -154,7 +154,7 @@ class Statement(_Part):
     id: str | None = None  # column that identifies a row
     leaks: Leaks = _silent(Leaks())
     rules: dict[str, Rule] = {}
-    _weights: dict[str, float] | None = PrivateAttr(default=None)  # found from rows: no charter and no artifact has them
+    _weights: dict[str, float] | None = PrivateAttr(default=None)  # from rows: no charter and no artifact has them
 
     @property
     def class_weights(self) -> dict[str, float] | None:

@@ -78,7 +78,8 @@ def calibration_gain(
     for k in range(parts):
         here = part == k
         found = check_calibration(y_true[~here], probability[~here], classes)
-        lost[here] = _surprise(y_true[here], probability[here], classes) - _surprise(y_true[here], _put_right(probability[here], found), classes)
+        before, after = (_surprise(y_true[here], p, classes) for p in (probability[here], _put_right(probability[here], found)))
+        lost[here] = before - after
     return mean_estimate(lost)
 
 

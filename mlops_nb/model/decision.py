@@ -150,7 +150,7 @@ def cost_threshold(
 def prices(
     asked: "Statement",
 ) -> "Costs":
-    "What errors cost in a decision between two classes: as the charter says, or what a metric makes them weigh (model.weights)."
+    "What errors cost between two classes: as the charter says, or what a metric makes them weigh (model.weights)."
     if asked.class_weights is None:
         return asked.costs
     return type(asked.costs)(false_positive=asked.class_weights["false"], false_negative=asked.class_weights["true"])
@@ -219,7 +219,7 @@ def heaviest(
 
 # %% ../../nbs/model/10_decision.ipynb #095589e4
 class Decision:
-    "What a version decides by: its classes, the positive one among them, the threshold, what errors cost, or what classes weigh."
+    "What a version decides by: its classes, the positive one among them, a threshold, costs of errors or weights."
 
     def __init__(
         self,
@@ -227,7 +227,7 @@ class Decision:
         positive: Any = None,  # the class that is looked for between two, as the charter writes it
         threshold: float | None = None,  # 0..1: the positive class from this probability on; 0.5 where none is given
         costs: "Costs | None" = None,  # of deciding for one of several classes; None: the most probable one is decided
-        weights: Mapping[str, float] | None = None,  # of several classes, by name, where nothing has a cost; None: all alike
+        weights: Mapping[str, float] | None = None,  # of several classes, where nothing has a cost; None: all alike
     ):
         self.classes = [as_said(c) for c in classes]
         self.names = [name_of(c) for c in self.classes]
@@ -251,7 +251,7 @@ class Decision:
         self,
         proba: Any,  # n x classes
     ) -> Any:  # n places in classes
-        "What is decided for each row: by the threshold, the costs of errors or the classes' weights, else the most probable class."
+        "What is decided for each row: by the threshold, costs of errors or weights, else the most probable class."
         import numpy as np
 
         if self.costs is not None:

@@ -89,7 +89,9 @@ METRICS: dict[str, dict[str, Metric]] = {
         "log_loss": Metric(_log_loss, False, "probability", 0, _INF, "surprise at the truth in nats; 0 is certain and right"),
         "balanced_accuracy": Metric(_mean_recall, True, "decision", 0, 1, "mean of all classes' recall", decide="balanced"),
         "accuracy": Metric(_of("accuracy_score"), True, "decision", 0, 1, "share of decisions that are right"),
-        "f1_macro": Metric(_of("f1_score", average="macro", zero_division=0), True, "decision", 0, 1, "mean of all classes' F1", decide="searched"),
+        "f1_macro": Metric(
+            _of("f1_score", average="macro", zero_division=0), True, "decision", 0, 1, "mean of all classes' F1", decide="searched"
+        ),
         "roc_auc_ovr": Metric(_of_curve("roc_auc_score", multi_class="ovr"), True, "probability", 0, 1, "mean ROC AUC of each class against the rest; 0.5 is guessing"),
     },
     "regression": {

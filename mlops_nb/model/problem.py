@@ -40,7 +40,7 @@ class Problem(Statement):
 
     @property
     def decides_for(self) -> str | None:
-        "The metric that decisions are made for, where the most probable class isn't best for it; None: that one, or what errors cost."
+        "The metric that decisions are made for, where the most probable class isn't best; None: that one, or costs."
         if self.costs != Costs():
             return None
         metrics = self.kind.metrics

@@ -49,11 +49,14 @@ def choose_threshold(
     sure = table[(table["p"] <= 0.05) & (table["saved"] > 0)]
     found = table.loc[(table if sure.empty else sure)["cost"].idxmin()]
     if found["saved"] <= 0:
-        return round(usual, 4), f"{usual:.3f} follows from {says}, and no other threshold is cheaper on the validation rows"
+        none = "no other threshold is cheaper on the validation rows"
+        return round(usual, 4), f"{usual:.3f} follows from {says}, and {none}"
     lowest = f"{found['threshold']:.3f} saves {found['saved']:.4f} a row on the validation rows"
     tried = f"of the best of {len(table)} thresholds"
     if len(sure):
         sure_of = float(found["at_least"])
         least = f"at least {sure_of:.4f} of it is no luck {tried} (95%)" if sure_of > 0 else f"of which a part is the luck {tried}"
-        return round(float(found["threshold"]), 4), f"{lowest} against {usual:.3f}, which {says} alone would say: more than noise, {least}"
-    return round(usual, 4), f"{usual:.3f} follows from {says}; {lowest}, which is within the noise {tried} (p = {found['p']:.2g})"
+        why = f"{lowest} against {usual:.3f}, which {says} alone would say: more than noise, {least}"
+        return round(float(found["threshold"]), 4), why
+    within = f"which is within the noise {tried} (p = {found['p']:.2g})"
+    return round(usual, 4), f"{usual:.3f} follows from {says}; {lowest}, {within}"

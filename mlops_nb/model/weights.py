@@ -84,7 +84,8 @@ def searched(
     share = np.mean(said.proba, axis=0)
     shares = np.clip(share if np.ndim(share) else [1 - share, share], 1e-6, 1)
     powers, cuts = np.linspace(0, 1.25, 11), expit(np.linspace(-4, 4, 81))
-    best = max([shares**-power for power in powers] if np.ndim(share) else [np.array([cut, 1 - cut]) for cut in cuts], key=score)
+    tried = [shares**-power for power in powers] if np.ndim(share) else [np.array([cut, 1 - cut]) for cut in cuts]
+    best = max(tried, key=score)
     return _named(best / (best @ shares), said.classes or [])
 
 # %% ../../nbs/model/21_weights.ipynb #d6e31e05
@@ -106,11 +107,12 @@ def choose_weights(
     plain, better = (problem.kind.decided(said.proba, said.classes, by[none]) for none in (True, False))
     before, after = (problem.kind.scores(one, y_true, [name])[name] for one in (plain, better))
     units = None if together is None else np.unique(together, return_inverse=True)[1]
-    told = f"on {len(y_true):,} validation rows {name} is {after:.4f}, and {before:.4f} where the most probable class is decided"
+    rows, plainly = f"on {len(y_true):,} validation rows", "where the most probable class is decided"
+    told = f"{rows} {name} is {after:.4f}, and {before:.4f} {plainly}"
     moved = int((plain.y_pred != better.y_pred).sum())
     if moved >= FEW and gain(problem.kind, name, y_true, plain, better, units=units).high < 0:
         return None, f"decides for the most probable class: by weights for {name} more is lost than noise; {told}"
-    how = "by the classes' shares" if shared else f"on {len(y_true):,} validation rows"
+    how = "by the classes' shares" if shared else rows
     chosen = f"weights chosen for {name} {how}: {weights_line(weights)}"
     return weights, f"decides for the class with the largest weight x probability; {chosen}; {told}"
 
@@ -121,4 +123,5 @@ def _note(problem: Problem) -> str:
     own = kind.metrics[problem.metric].needs == "decision" and problem.metric not in kind.stock()
     if not own or problem.costs != Costs():
         return ""
-    return f"decides as for accuracy: the entry of {problem.metric} says nothing else; decide=\"searched\" there makes decisions for it"
+    way = 'decide="searched" there makes decisions for it'
+    return f"decides as for accuracy: the entry of {problem.metric} says nothing else; {way}"

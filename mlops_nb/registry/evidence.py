@@ -37,6 +37,9 @@ class Span(_Part):
     high: float | None = None
 
 
+_Weight = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
 class Chosen(_Part):
     "What the ensemble stage settled."
 
@@ -44,11 +47,11 @@ class Chosen(_Part):
     why: str = ""
     threshold: float | None = None  # 0..1; None where no class is looked for
     threshold_why: str = ""
-    weights: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] | None = None  # of several classes, for decisions; None: all alike
+    weights: dict[str, _Weight] | None = None  # of several classes, for decisions; None: all alike
     weights_why: str = ""
     calibration: dict[str, Any] | None = None
 
-
+# %% ../../nbs/registry/25_evidence.ipynb #5dd89d82
 class Evaluation(_Part):
     "How good it was on rows that it had never seen."
 
@@ -79,7 +82,6 @@ class Evaluation(_Part):
         span, error = self.metrics.get(name, Span()), self.errors.get(name)
         found = Estimate.told(span.value, span.low, span.high, self.n or 2)
         return found if error is None else found._replace(error=error)
-
 
 # %% ../../nbs/registry/25_evidence.ipynb #66feaf8a
 class PlainRows(_Part):
@@ -157,7 +159,8 @@ class Evidence(BaseModel):
     def rule(self) -> Decision:
         "How an answer becomes a decision."
         problem = self.problem
-        return Decision(self.classes, problem.positive if problem.kind.has_positive else None, self.decision.threshold, problem.costs, problem.class_weights)
+        positive = problem.positive if problem.kind.has_positive else None
+        return Decision(self.classes, positive, self.decision.threshold, problem.costs, problem.class_weights)
 
     @property
     def undecided(self) -> list[str]:

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['single_models', 'final_estimator', 'make_ensemble', 'matrix_of', 'known_fits', 'blend', 'fit_final', 'ensemble_said',
-           'shrunk', 'compare', 'fit_and_answer', 'settle_calibration', 'ensemble_answers', 'Contest', 'hold_contest',
-           'Choice', 'choose_model', 'refit', 'decision_of', 'decision_figure']
+           'compare', 'fit_and_answer', 'settle_calibration', 'ensemble_answers', 'Contest', 'hold_contest', 'Choice',
+           'choose_model', 'refit', 'decision_of', 'decision_figure']
 
 # %% ../../nbs/stages/080_ensemble.ipynb #8abf85be
 import math
@@ -15,7 +15,6 @@ from typing import Annotated, Any, Literal, NamedTuple
 import numpy as np
 import pandas as pd
 from annotated_types import Interval
-from scipy import stats
 from scipy.special import logit
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
@@ -41,7 +40,7 @@ from ..model.threshold import choose_threshold, threshold_costs
 from ..stats.estimate import fold_interval
 from ..model.weights import choose_weights, weighed
 from ..stats.greedy import greedy_counts
-from ..stats.luck import Luck, joint_luck, luck_line
+from ..stats.luck import Luck, joint_luck, luck_line, shrunk
 from .train import Fit, answers_of, bounds_of, cross_validate, features_of
 from .train import inner_folds, make_folds, make_model, scores_of, side_by_side, truth_of
 
@@ -173,17 +172,6 @@ def ensemble_said(
     return answers
 
 # %% ../../nbs/stages/080_ensemble.ipynb #c45b88e7
-def shrunk(
-    gain: float,  # mean over folds
-    high: float,  # upper end of its 95% interval
-    folds: int,
-    tried: int,  # ensembles, >= 1
-) -> float:
-    "What can be expected of the best of several gains: less what the largest of as many errors is (Blom, 1958)."
-    noise = (high - gain) / float(stats.t.ppf(0.975, folds - 1)) if folds > 1 else 0.0
-    return gain - noise * float(stats.norm.ppf((tried - 0.375) / (tried + 0.25)))
-
-
 def compare(
     scores: dict[str, list[float]],  # by candidate, one a fold; single models and ensembles
     singles: list[str],  # which of them are single models
@@ -234,7 +222,7 @@ def settle_calibration(
     others: pd.DataFrame,  # validation rows
     problem: Problem,  # the checked problem
     calibrate: str = "auto",  # auto, never or a method
-    unseen: Sequence[tuple[np.ndarray, Answers]] = (),  # training rows, part by part, and answers of fits that have not seen them
+    unseen: Sequence[tuple[np.ndarray, Answers]] = (),  # of training rows, the truth and answers of fits without them
 ) -> tuple[Any, Answers, str]:  # the model, its answers, and the method: none, sigmoid, isotonic or temperature
     "Put probabilities right if that is asked for, or if it helps on rows that the model has not seen."
     told = [*unseen, (truth_of(others, problem), answers)]
@@ -319,10 +307,12 @@ def hold_contest(
         row["serving"] = why_not_compilable(models[row["name"]]) or "compiled"
         if row["name"] == name and row["serving"] != "compiled":
             why += f"; it can't be compiled for serving ({row['serving']}), so services answer by the plain pipeline, hundreds of times slower"
-    unseen = [(truth[fold_of == f], said) for f, said in enumerate(every[name])]
+    unseen = [(truth[fold_of == f], one) for f, one in enumerate(every[name])]
     if name in singles:
-        return Contest(models[name], name, why, rows, fit_and_answer({name: models[name]}, frame, others, problem)[name], luck, unseen)
-    return Contest(models[name], name, why, rows, ensemble_answers(name, singles, fits, fold_of, frame, others, problem), luck, unseen)
+        said = fit_and_answer({name: models[name]}, frame, others, problem)[name]
+    else:
+        said = ensemble_answers(name, singles, fits, fold_of, frame, others, problem)
+    return Contest(models[name], name, why, rows, said, luck, unseen)
 
 # %% ../../nbs/stages/080_ensemble.ipynb #6b76a4c5
 class Choice(NamedTuple):
@@ -354,10 +344,12 @@ def choose_model(
     "The winner, with calibration and threshold settled on the validation rows."
     y_true = truth_of(others, problem)
     shared: dict[str, Any] = {"name": contest.name, "why": contest.why, "candidates": contest.candidates, "luck": contest.luck}
-    settled: dict[str, Any] = {"threshold": None, "threshold_why": "", "weights": None, "weights_why": "", "calibration": None, "method": "none"}
+    settled: dict[str, Any] = {"threshold": None, "threshold_why": "", "weights": None, "weights_why": ""}
+    settled |= {"calibration": None, "method": "none"}
     model, answers = contest.model, contest.answers
     if problem.kind.has_classes:
-        model, answers, settled["method"] = settle_calibration(model, answers, frame, others, problem, calibrate, contest.unseen)
+        known = frame, others, problem, calibrate, contest.unseen
+        model, answers, settled["method"] = settle_calibration(model, answers, *known)
         settled["calibration"] = check_calibration(y_true, answers.proba, answers.classes)
         settled["weights"], settled["weights_why"] = choose_weights(y_true, answers, problem, together)
         problem = problem.weighed(settled["weights"])
@@ -376,7 +368,8 @@ def refit(
 ) -> Any:  # fitted
     "Fit the chosen model, its rule included, on all rows that are not test rows; the same rows and seed give the same bits."
     frame = pd.concat(frames, ignore_index=True)
-    model = with_rule(clone(choice.model), frame[problem.target].unique(), problem.positive, choice.threshold, problem.costs, choice.weights)
+    rule = problem.positive, choice.threshold, problem.costs, choice.weights
+    model = with_rule(clone(choice.model), frame[problem.target].unique(), *rule)
     return side_by_side(model.fit, [(features_of(frame, problem), frame[problem.target])])[0]
 
 # %% ../../nbs/stages/080_ensemble.ipynb #f23e6aec
