@@ -6,7 +6,7 @@
 __all__ = ['balancing', 'weighed', 'searched', 'choose_weights']
 
 # %% ../../nbs/model/21_weights.ipynb #13d41c49
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -32,7 +32,7 @@ def balancing(
 
 def _named(
     weights: np.ndarray,
-    classes: Sequence[Any],
+    classes: Iterable[Any],
 ) -> dict[str, float]:
     "Weights by the classes' names."
     return {name_of(c): float(w) for c, w in zip(classes, weights, strict=True)}
@@ -99,8 +99,8 @@ def choose_weights(
     name = problem.decides_for
     if name is None:
         return None, _note(problem)
-    shared = problem.kind.metrics[name].decide == "balanced"
-    weights = problem.class_weights if shared else searched(said, problem, name)
+    shared = problem.class_weights if problem.kind.metrics[name].decide == "balanced" else None
+    weights = shared or searched(said, problem, name)
     if problem.kind.has_positive:
         return weights, ""
     by = {w is None: problem.weighed(w) for w in (None, weights)}
