@@ -17,7 +17,7 @@ class NotCompilable(MlopsError):
 # %% ../../nbs/model/52_compilable.ipynb #9186de11
 _KNOWN = set(
     "Pipeline ColumnTransformer FunctionTransformer StandardScaler SimpleImputer OneHotEncoder OrdinalEncoder TargetEncoder PolynomialFeatures "
-    "BaggingClassifier BaggingRegressor "
+    "BaggingClassifier BaggingRegressor TransformedTargetRegressor PoissonRegressor GammaRegressor "
     "VarianceThreshold SelectPercentile DummyClassifier DummyRegressor LogisticRegression LinearRegression Ridge GaussianNB "
     "DecisionTreeClassifier DecisionTreeRegressor RandomForestClassifier RandomForestRegressor ExtraTreesClassifier ExtraTreesRegressor "
     "HistGradientBoostingClassifier HistGradientBoostingRegressor VotingClassifier VotingRegressor StackingClassifier StackingRegressor CalibratedClassifierCV "
@@ -33,12 +33,13 @@ _LIMITS: dict[str, tuple[str, tuple]] = {
     "CalibratedClassifierCV": ("method", ("sigmoid", "isotonic", "temperature")),
     "DummyClassifier": ("strategy", ("prior",)),
     "PolynomialFeatures": ("degree", (1, 2)),
-    "HistGradientBoostingRegressor": ("loss", ("squared_error", "absolute_error", "quantile")),
+    "HistGradientBoostingRegressor": ("loss", ("squared_error", "absolute_error", "quantile", "poisson", "gamma")),
     "OneHotEncoder": ("sparse_output", (False,)),
 }
 
 
-_FUNCTIONS = {"arcsinh", "clip", "logit"}
+_FUNCTIONS = {"arcsinh", "clip", "logit", "log1p"}
+_INVERSES = {"clip", "exp", "expm1"}  # of what a target was turned into
 _OURS = dict.fromkeys(("Calendar", "Between"), "mlops_nb.model.calendar")
 
 # %% ../../nbs/model/52_compilable.ipynb #2bfd47f0
@@ -48,7 +49,7 @@ def _parts_of(
     "What a model is directly made of."
     lists = [getattr(model, name, None) or [] for name in ("steps", "transformers", "estimators") if not name.startswith("estimators") or isinstance(getattr(model, name, None), list)]
     named = [item[1] for parts in lists for item in parts if isinstance(item, tuple)]
-    single = [getattr(model, name, None) for name in ("estimator", "final_estimator") if not type_name(model).startswith(("Random", "Extra"))]
+    single = [getattr(model, name, None) for name in ("estimator", "regressor", "transformer", "final_estimator") if not type_name(model).startswith(("Random", "Extra"))]
     return [p for p in [*named, *single] if p is not None and not isinstance(p, str)]
 
 
@@ -68,6 +69,8 @@ def why_not_compilable(
         return f"{name} with {setting}={getattr(model, setting)!r} has no compiled form"
     if name == "FunctionTransformer" and model.func is not None and getattr(model.func, "__name__", "") not in _FUNCTIONS:
         return f"the function {getattr(model.func, '__name__', model.func)} has no compiled form"
+    if (back := getattr(model, "inverse_func", None)) is not None and back.__name__ not in _INVERSES:
+        return f"the inverse {back.__name__} has no compiled form"
     if name == "SimpleImputer" and isinstance(model.fill_value, str):
         return f"SimpleImputer with fill_value={model.fill_value!r} has no compiled form"
     return next((why for part in _parts_of(model) if (why := why_not_compilable(part))), "")

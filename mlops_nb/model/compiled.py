@@ -30,7 +30,7 @@ def compiled(
 # %% ../../nbs/model/70_compiled.ipynb #ceb047fa
 (
     _CONSTANT, _LOOKUP, _SCALE, _FILL, _MISSING, _ARCSINH, _MULTIPLY, _FLOAT32, _CLIP, _LOGIT, _EXPIT,
-    _LINEAR, _SOFTMAX, _GAUSS, _MEAN, _COMPLEMENT, _INTERPOLATE, _SHARE, _TREES, _CALENDAR, _LOG,
+    _LINEAR, _SOFTMAX, _GAUSS, _MEAN, _COMPLEMENT, _INTERPOLATE, _SHARE, _TREES, _CALENDAR, _LOG, _EXP, _EXPM1,
 ) = range(len(STEPS))  # fmt: skip
 _, _MONTH, _DAY_OF_MONTH, _, _WEEKDAY, _HOUR, _MINUTE, _HOLIDAY = range(len(PARTS))
 _DAY, _FARTHEST = DAY, FARTHEST
@@ -67,6 +67,10 @@ def each(code, row, out, n, refs, src, constants, at):
             x = 1 / (1 + math.exp(-x))
         elif code == _LOG:
             x = math.log(x)
+        elif code == _EXP:
+            x = math.exp(x)
+        elif code == _EXPM1:
+            x = math.expm1(x)
         row[out + k] = x
 
 # %% ../../nbs/model/70_compiled.ipynb #350b3d34
@@ -365,7 +369,7 @@ def run(raw, steps, refs, constants, roots, threshold, branch, sets, ask, asked,
                     lookup(work[r], out, width, refs[src], constants, at)
                 elif code == _CALENDAR:
                     work[r, out] = calendar(work[r, refs[src]], constants, at)
-                elif _SCALE <= code <= _MISSING or code == _ARCSINH or code == _LOG or _FLOAT32 <= code <= _EXPIT:
+                elif _SCALE <= code <= _MISSING or code == _ARCSINH or _FLOAT32 <= code <= _EXPIT or _LOG <= code:
                     each(code, work[r], out, width, refs, src, constants, at)
                 else:
                     several(code, work[r], out, width, refs, src, m, constants, at)

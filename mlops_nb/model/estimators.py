@@ -22,6 +22,12 @@ def _linear(program: Program, model: Any, inputs: list[int]) -> list[int]:
     return program.step("linear", inputs, len(weights), weights, np.broadcast_to(np.ravel(model.intercept_), len(weights)))
 
 
+def _unlinked(program: Program, model: Any, raw: list[int]) -> list[int]:
+    "Raw scores as numbers: their exponential, where what is learnt is a logarithm."
+    by_log = type_name(model) in ("PoissonRegressor", "GammaRegressor")
+    return program.step("exp", raw, 1) if by_log or getattr(model, "loss", "") in ("poisson", "gamma") else raw
+
+
 def _chances(program: Program, raw: list[int]) -> list[int]:
     "Raw scores as probabilities: the logistic function of one, softmax of several."
     if len(raw) == 1:
@@ -58,6 +64,24 @@ def _stack(program: Program, model: Any, inputs: list[int]) -> list[int]:
         said = _scores(program, member, inputs) if method == "decision_function" else answer(program, member, inputs)
         read += said[1:] if method == "predict_proba" and len(said) == 2 else said
     return read
+
+# %% ../../nbs/model/58_estimators.ipynb #63c44800
+def _back(program: Program, step: Any, said: list[int]) -> list[int]:
+    "A number as it was before a target was scaled, bounded or turned into another."
+    name = type_name(step)
+    if name == "Pipeline":
+        for _, part in reversed(step.steps):
+            said = _back(program, part, said)
+        return said
+    if name == "StandardScaler":
+        scale, mean = (step.scale_ if step.with_std else 1.0), (step.mean_ if step.with_mean else 0.0)
+        return program.step("linear", said, 1, scale, mean)
+    if name != "FunctionTransformer":
+        raise NotCompilable(f"a target turned by {name} has no compiled form")
+    how = getattr(step.inverse_func, "__name__", "")
+    more = step.inv_kw_args or {}
+    return program.step(how, said, 1, *((more["a_min"], more["a_max"]) if how == "clip" else ())) if how else said
+
 
 # %% ../../nbs/model/58_estimators.ipynb #9c8476e0
 def _calibrate(program: Program, model: Any, inputs: list[int]) -> list[int]:
@@ -123,6 +147,8 @@ def answer(
         return answer(program, model.steps[-1][1], transform(program, model[:-1], inputs))
     if name.startswith("Dummy"):
         return program.step("constant", [], np.size(getattr(model, "class_prior_", 0)), getattr(model, "class_prior_", getattr(model, "constant_", 0)))
+    if name == "TransformedTargetRegressor":
+        return _back(program, model.transformer_, answer(program, model.regressor_, inputs))
     if name.startswith("Stacking"):
         return answer(program, model.final_estimator_, _stack(program, model, inputs))
     if name.startswith(("Voting", "Calibrated", "Gaussian", "Bagging")):
@@ -130,4 +156,5 @@ def answer(
     if name.startswith(("Random", "Extra", "DecisionTree")):
         return grow(program, [model] if name.startswith("Decision") else model.estimators_, inputs)
     raw = boost(program, model, inputs) if name.startswith("Hist") else _linear(program, model, inputs)
-    return raw if name.endswith("Regressor") or name in ("Ridge", "LinearRegression") else _chances(program, raw)
+    numbers = name.endswith("Regressor") or name in ("Ridge", "LinearRegression")
+    return _unlinked(program, model, raw) if numbers else _chances(program, raw)

@@ -17,6 +17,7 @@ SMALL = 512  #: A tree of at most so many numbers is small: the rows of a block 
 STEPS = (
     "constant", "lookup", "scale", "fill", "missing", "arcsinh", "multiply", "float32", "clip", "logit", "expit",
     "linear", "softmax", "gauss", "mean", "complement", "interpolate", "share", "trees", "calendar", "log",
+    "exp", "expm1",
 )  # fmt: skip
 #: The parts of a date, and how many values each may have, from 0 on; elapsed days have no end.
 PARTS = {"elapsed": 0, "month": 13, "day": 32, "yearday": 367, "weekday": 7, "hour": 24, "minute": 60, "holiday": 2}

@@ -20,7 +20,7 @@ def _need(what: str, n: int, m: int) -> tuple[int, int]:
         "constant": (0, n), "lookup": (1, 1), "scale": (n, 2 * n), "fill": (n, 2 * n), "missing": (n, n), "arcsinh": (n, 0), "multiply": (2 * n, 0),
         "float32": (n, 0), "clip": (n, 2), "logit": (n, 0), "expit": (n, 0), "linear": (m, n * (m + 1)), "softmax": (n, 0), "gauss": (m, 2 * n * m + n),
         "mean": (parts * n, parts + 1), "complement": (1, 0), "interpolate": (1, 1), "share": (n, 0), "trees": (0, n + 1),
-        "calendar": (1, 4), "log": (n, 0),
+        "calendar": (1, 4), "log": (n, 0), "exp": (n, 0), "expm1": (n, 0),
     }[what]  # fmt: skip
 
 # %% ../../nbs/model/64_verifier.ipynb #0049a595

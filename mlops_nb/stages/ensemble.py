@@ -26,7 +26,7 @@ from sklearn.preprocessing import FunctionTransformer
 from ..base.errors import MlopsError
 from ..model.compilable import why_not_compilable
 from ..pipeline.stage import Figure, Input, Json, Model, Output, Table, picture_of, log
-from ..model.model_types import changed_params
+from ..model.model_types import MODEL_TYPES, changed_params, facts_of
 from ..model.problem import Problem
 from ..model.tasks.known import task_of
 from ..model.tasks.task import Answers
@@ -55,6 +55,14 @@ def single_models(
     params = {m["name"]: m["params"] for m in result["models"]}
     names = list(dict.fromkeys([*params, *result.get("untuned", []), "random_forest", "gradient_boosting"]))
     return {name: make_model(name, made, task, seed, params.get(name)) for name in names}
+
+
+def _lasting(singles: dict[str, Pipeline], frames: list[pd.DataFrame], problem: Problem) -> dict[str, Pipeline]:
+    "Those that can be fitted on all rows in the end: a logarithm has no use for a 0 that only a validation row holds."
+    needs = {n: set(MODEL_TYPES[n].needs) - {"skewed"} for n in singles}
+    facts = facts_of(pd.concat([f[problem.target] for f in frames]), problem.metric) if any(needs.values()) else set()
+    return {n: model for n, model in singles.items() if needs[n] <= facts}
+
 
 # %% ../../nbs/stages/080_ensemble.ipynb #0766d3d7
 def final_estimator(
@@ -283,7 +291,7 @@ def hold_contest(
     tables: tuple[pd.DataFrame, pd.DataFrame] | None = None,  # answers that train and tune have kept; None: all are fitted
 ) -> Contest:
     "Compare single models and ensembles on the folds of the leaderboard."
-    singles = single_models(result, made, problem.task, seed)
+    singles = _lasting(single_models(result, made, problem.task, seed), [frame, others], problem)
     fold_of = make_folds(frame, problem, result["folds"], result["seed"], together, moments, result.get("gap", 0.0))
     known = known_fits(result, tables, list(singles), frame, problem, fold_of, seed) if tables else {}
     fresh = cross_validate({n: m for n, m in singles.items() if n not in known}, frame, problem, fold_of)

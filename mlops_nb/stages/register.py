@@ -54,17 +54,22 @@ def phase_of(
     return "staging", f"{len(gates) - len(unsure)} of {len(gates)} gates passed{open_ones}"
 
 # %% ../../nbs/stages/120_register.ipynb #b5c2808f
+_AS_JUDGED = "to release the judged model itself, in the charter: knobs: {register: {learn_from: judged}}"
+
+
 def relearn(
     judged: Any,  # fitted
     frame: pd.DataFrame,  # all rows, those of one thing side by side
     problem: Problem,  # the checked problem
 ) -> Any:  # fitted
     "The judged model's twin, fitted on these rows by the same recipe; the same rows and seeds give the same bits."
-    return side_by_side(clone(judged).fit, [(features_of(frame, problem), frame[problem.target])])[0]
+    try:
+        return side_by_side(clone(judged).fit, [(features_of(frame, problem), frame[problem.target])])[0]
+    except ValueError as error:  # a 0 among the test rows, say, where what learns is a logarithm
+        raise MlopsError(f"the model can't be fitted on all rows: {error}; {_AS_JUDGED}") from error
 
 # %% ../../nbs/stages/120_register.ipynb #83a13093
 WORSE = 4.0, 0.1  # standard errors, and share of its mean, by which the twin's loss on the test rows may be above the judged model's
-_AS_JUDGED = "to release the judged model itself, in the charter: knobs: {register: {learn_from: judged}}"
 
 
 def _losses(model: Any, rows: pd.DataFrame, y_true: pd.Series, problem: Problem) -> np.ndarray:  # n

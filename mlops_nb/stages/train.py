@@ -24,7 +24,7 @@ from threadpoolctl import threadpool_limits
 
 from ..base.errors import MlopsError, nearest
 from ..model.decision import as_said
-from ..model.model_types import MODEL_TYPES, STOCK, changed_params, prove
+from ..model.model_types import MODEL_TYPES, STOCK, changed_params, prove, sits_out
 from ..pipeline.stage import Figure, Input, Json, Model, Output, Table, picture_of, log
 from ..model.problem import Problem
 from ..model.tasks.known import task_of
@@ -59,11 +59,15 @@ def _taking_part(
     asked: Iterable[str],  # names of model types
     left_out: Iterable[str],  # those that sit out
     target: pd.Series,  # of the training rows
-    task: str,
+    problem: Problem,  # the checked problem
 ) -> list[str]:
-    "Who of those asked for takes part: not who is left out, nor who needs more rows."
-    rows = int(target.value_counts().min()) if task_of(task).has_classes else len(target) // 2
-    return [n for n in able_candidates(asked, task) if n not in set(left_out) and MODEL_TYPES[n].least <= rows]
+    "Who of those asked for takes part: not who is left out, nor who can't learn such a target."
+    asked = [n for n in able_candidates(asked, problem.task) if n not in set(left_out)]
+    why = {n: sits_out(MODEL_TYPES[n], target, problem.task, problem.metric) for n in asked}
+    if asked and all(why.values()):
+        reasons = "; ".join(f"{n} sits out: {said}" for n, said in why.items())
+        raise MlopsError(f"nobody is left to learn '{target.name}' ({reasons}); add others to train.candidates")
+    return [n for n in asked if not why[n]]
 
 # %% ../../nbs/stages/060_train.ipynb #269a23d4
 def make_estimator(

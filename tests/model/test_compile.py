@@ -31,7 +31,7 @@ from mlops_nb.model.compiled_model import CompiledModel
 from mlops_nb.model.program import STEPS
 from mlops_nb.model.serialization import FORMAT, unpack
 from mlops_nb.stages.ensemble import calibrated, make_ensemble
-from mlops_nb.stages.features import date_parts, feature_groups, linear_recipe, tree_recipe
+from mlops_nb.stages.features import date_parts, feature_groups, linear_recipe, make_recipe, mean_columns, target_means, tree_recipe
 from mlops_nb.model.problem import Problem
 from mlops_nb.model.tasks.known import task_of
 from mlops_nb.stages.register import compiled_line, compile_version
@@ -110,7 +110,8 @@ def recipes(schema, task: str, dates: bool = True, **knobs) -> dict:
     groups = feature_groups(schema, problem(task), 100)
     dates = date_parts(groups, schema, made_up(0), "Europe/Berlin", HOLIDAYS) if dates else {}
     told = {"dates": dates, "holidays": HOLIDAYS}
-    return {"linear": linear_recipe(groups, task, **knobs, **told), "tree": tree_recipe(groups, **told)}
+    means = (["many"] if "many" in groups["many"] else [], target_means(task))
+    return {"linear": linear_recipe(groups, task, **knobs, **told), "tree": tree_recipe(groups, **told, means=means)}
 
 
 def proven(model, scene_, **more) -> CompiledModel:
@@ -133,7 +134,32 @@ def test_every_candidate(scene, name):
         return
     model = make_model(name, recipes(schema, task), task)
     assert why_not_compilable(model) == ""
-    proven(model, scene)
+    proven(model, skewed(scene) if MODEL_TYPES[name].needs else scene)
+
+
+@pytest.mark.parametrize("name", ["gradient_boosting", "random_forest"])
+def test_means_of_the_target_for_trees(scene, name):
+    """Beside the code: towns never seen get the whole mean, missing ones their own; what each row alone has, and a class of two rows, are no error."""
+    task, schema, rows, y, strange = scene
+    rows, strange = rows.assign(few=[f"n{k}" for k in range(len(rows))]), strange.assign(few="n7")
+    wide = learn_schema(rows.assign(y=y), problem(task))
+    groups = feature_groups(wide, problem(task), 100)
+    assert mean_columns(wide, groups, rows, np.arange(len(rows)), 30)[0] == ["many"]  # a name that each row has for itself says nothing of others
+    if task == "multiclass":
+        y = np.where(np.arange(len(y)) < 2, "two only", y)
+    made = make_recipe(wide, problem(task), folds=2, means=["few", "many"])
+    fitted = made["tree"].fit(rows, y)
+    columns = [k for k, c in enumerate(fitted.get_feature_names_out()) if c.startswith("mean__many")]
+    assert len(columns) == (4 if task == "multiclass" else 1)
+    lost = fitted.transform(strange.head(40))[:, columns]
+    assert (lost == lost[0]).all() and np.isfinite(lost).all() and strange["many"].iloc[0] == "(never seen)"
+    proven(make_model(name, made, task, 0, {"random_forest": {"n_estimators": 9}, "gradient_boosting": {"max_iter": 9}}[name]), (task, wide, conform(rows, wide), y, conform(strange, wide)))
+
+
+def skewed(scene_):
+    """The same rows, with a target that is positive and has a long tail."""
+    task, schema, rows, y, strange = scene_
+    return task, schema, rows, np.exp(y / 8), strange
 
 
 @pytest.mark.parametrize("knobs", [{"derive": "none"}, {"derive": "log", "keep": 40}, {"derive": "polynomial", "rare": 60, "keep": 70}], ids=str)
@@ -157,6 +183,38 @@ def test_ensembles(scene, name):
     small = {"random_forest": {"n_estimators": 9}, "gradient_boosting": {"max_iter": 12}, "linear": {}, "dummy": {}}
     members = {n: make_model(n, made, task, 0, params) for n, params in small.items()}
     proven(make_ensemble(name, members, task), scene)
+
+
+@pytest.mark.parametrize("unit", [1e-6, 1.0, 1e9])
+@pytest.mark.parametrize("name", ["gamma_boosting", "log_linear", "log_ridge", "voting", "stacking"])
+def test_targets_of_any_unit(name, unit):
+    """Cents and millions: digits are counted, and a row like none that was seen gets a finite number."""
+    task, schema, rows, y, strange = skewed(make_scene("regression"))
+    made = recipes(schema, task)
+    members = {n: make_model(n, made, task, 0, p) for n, p in {"gamma_boosting": {"max_iter": 12}, "log_linear": {}, "linear": {}}.items()}
+    model = make_ensemble(name, members, task) if name in ("voting", "stacking") else make_model(name, made, task)
+    fitted = clone(model).fit(rows, y * unit)
+    data = compile_model(fitted, schema, pd.concat([strange, rows], ignore_index=True), target_type="continuous")
+    compiled_ = CompiledModel.load(data)
+    got, expected = compiled_.predict(matrix_of(strange, compiled_.fields, compiled_.header["vocabulary"])), fitted.predict(strange)
+    np.testing.assert_allclose(got, expected, rtol=1e-9, atol=1e-9 * unit)
+    if name.startswith("log"):
+        assert 0 <= got.min() and got.max() <= 30 * y.std() * unit * (1 + 1e-12)
+
+
+def test_targets_that_turn_otherwise_are_refused():
+    """An inverse that no step knows is said before anything is fitted, a transformer that none knows while it is compiled."""
+    from sklearn.compose import TransformedTargetRegressor
+    from sklearn.linear_model import Ridge
+    from sklearn.preprocessing import PowerTransformer
+
+    task, schema, rows, y, strange = skewed(make_scene("regression"))
+    made = recipes(schema, task)["linear"]
+    squared = Pipeline([("recipe", made), ("estimator", TransformedTargetRegressor(Ridge(), func=np.sqrt, inverse_func=np.square))])
+    assert why_not_compilable(squared) == "the inverse square has no compiled form"
+    power = Pipeline([("recipe", made), ("estimator", TransformedTargetRegressor(Ridge(), transformer=PowerTransformer()))])
+    with pytest.raises(NotCompilable, match="PowerTransformer"):
+        compile_model(power.fit(rows, y), schema, strange, target_type="continuous")
 
 
 def equal_or_plain(model, scene_) -> None:
@@ -198,6 +256,7 @@ def test_calibration(name, method):
 @pytest.mark.parametrize(("task", "name"), SINGLES)
 def test_other_rows(task, name, seed):
     scene_ = make_scene(task, seed=100 + 2 * seed)
+    scene_ = skewed(scene_) if MODEL_TYPES[name].needs else scene_
     proven(make_model(name, recipes(scene_[1], task), task, seed), scene_)
 
 
