@@ -248,7 +248,7 @@ def _closing(settings: "Settings", summary: dict[str, Any]) -> None:
             f"  executed notebook: {place / card['stage']}.ipynb", f"  repeat with: {card['repeat']}")
     say("", f"run {summary['run']}: {summary['status']} in {summary['seconds']:.1f} s")
     if model := summary["model"]:
-        say(f"model {model['name']} version {model['version']}, phase {model['phase']}{_rejected_by(settings, model)}", *(f"  {model[k]}" for k in ("learnt",) if k in model))
+        say(f"model {model['name']} version {model['version']}, phase {model['phase']}{_beside(settings, model)}")
         for gate in model["gates"] or ():
             word = {True: "pass", False: "FAIL"}.get(gate["passed"], "undecided")
             say(f"  {word:<10}  {gate['name']}: {_bound(gate)}")
@@ -274,10 +274,10 @@ def _say_next(settings: "Settings", model: dict[str, Any] | None) -> None:
         say(f"next: mlops-nb runs show{word}    {pages}")
 
 
-def _rejected_by(settings: "Settings", model: dict[str, Any]) -> str:
-    "Who rejected a version, and why, where it was a person; what gates say is said by them."
+def _beside(settings: "Settings", model: dict[str, Any]) -> str:
+    "Who rejected a version, and why, where it was a person; of another, what it learnt from."
     if model["phase"] != "rejected":
-        return ""
+        return f"; {model['learnt']}" if "learnt" in model else ""
     from mlops_nb.registry.versions import get
 
     last = get(settings.registry_uri, model["name"], str(model["version"])).events[-1]

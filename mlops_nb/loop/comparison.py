@@ -56,18 +56,18 @@ def hold_out(
     if new < 2 * wanted:
         return np.zeros(len(key), bool)
     recent = np.arange(len(key)) >= len(key) - 2 * wanted
-    place = key.map(lambda text: int.from_bytes(blake2b(text.encode(), digest_size=8, person=b"held-out").digest(), "big"))
+    hashed = lambda text: blake2b(text.encode(), digest_size=8, person=b"held-out").digest()  # noqa: E731
+    place = key.map(lambda text: int.from_bytes(hashed(text), "big"))
     return recent & (place <= np.sort(place[recent])[wanted - 1]).to_numpy()
 
 # %% ../../nbs/loop/29_comparison.ipynb #fa535add
 def taught_until(
     events: Events,
-    name: str,  # of the model
-    version: int,
+    version: Version,
 ) -> datetime | None:  # UTC; None: no retraining made the version
     "Up to when predictions may have taught a version."
-    steps = events.list(kinds=["retraining", "comparison"], model=name)
-    made = {e.detail.get("retraining") for e in steps if e.detail.get("challenger_version") == version}
+    steps = events.list(kinds=["retraining", "comparison"], model=version.name)
+    made = {e.detail.get("retraining") for e in steps if e.detail.get("challenger_version") == version.version}
     begun = [e.detail["at"] for e in steps if e.detail.get("state") == "begun" and e.detail.get("retraining") in made]
     return max(map(datetime.fromisoformat, begun), default=None)
 

@@ -269,15 +269,15 @@ class Retrainer:
 
     def _rows(self, champion: Loaded, now: datetime, broken: datetime | None) -> Division:
         "Labelled rows to learn from, and those held out. Where the old truth is broken, those since then alone, once they are enough."
-        rules, least, taught = self.charter.retraining, self.charter.monitoring.min_labels, taught_until(self.events, self.name, champion.version.version)
+        rules, least = self.charter.retraining, self.charter.monitoring.min_labels
         since = now - timedelta(days=rules.learn_days) if rules.learn_days is not None else None
         rows = labelled(self.settings, champion, since, now)
         fresh = rows.where((rows.time >= broken).to_numpy()) if broken is not None else None
         alone = fresh is not None and len(fresh.label) >= _ENOUGH * least
         rows = fresh if fresh is not None and alone else rows
-        held = hold_out(rows.key, least, first=(known := rows.before(taught)))
+        held = hold_out(rows.key, least, first=(known := rows.before(taught_until(self.events, champion.version))))
         if not held.any():
-            window = f"since {taught:%Y-%m-%d %H:%M}, up to when its champion has learnt," if known else f"of the last {rules.learn_days:g} days" if since else "in the log"
+            window = "since its champion learnt" if known else f"of the last {rules.learn_days:g} days" if since else "in the log"
             raise _Refusal(f"{len(rows.label) - known:,} labelled predictions of {self.name} {window}; expected {2 * least:,} at least, {least:,} to compare by and as many to learn from: mlops-nb feedback FILE --model {self.name}" + (f"; this is the sample store, whose own service is MLOPS_NB_HOME={self.settings.home} mlops-nb serve {self.name}" if self.sample else ""))
         return Division(rows.where(~rows.key.isin(set(rows.key[held])).to_numpy()), rows.where(held), alone)
 

@@ -92,7 +92,8 @@ def prediction_drift(
         return []
     allowed = TWINS / math.sqrt(learnt.rows) if learnt.released == "all" and learnt.rows else 0.0
     if tested.confusion:
-        found.append(_one("decision", "category", *_decisions(evidence.rule, tested.confusion, part.y_pred), alpha, allowed))
+        both = _decisions(evidence.rule, tested.confusion, part.y_pred)
+        found.append(_one("decision", "category", *both, alpha, allowed))
     if tested.said:
         here = part.y_pred if part.proba is None else part.proba
         before, now = (a if a.ndim == 1 else a.max(axis=1) for a in (np.asarray(tested.said), here))
@@ -126,5 +127,5 @@ def _one(name: str, kind: str, before: np.ndarray, now: np.ndarray, alpha: float
 def _towards(before: np.ndarray, now: np.ndarray, share: float) -> np.ndarray:
     "As many values as before, a share of them spread as those of now."
     n, moved = len(before), round(share * len(before))
-    some = [np.sort(a)[np.linspace(0, len(a) - 1, m).round().astype(int)] for a, m in ((before, n - moved), (now, moved))]
-    return np.concatenate(some)
+    even = lambda a, m: np.sort(a)[np.linspace(0, len(a) - 1, m).round().astype(int)]  # noqa: E731
+    return np.concatenate([even(before, n - moved), even(now, moved)])

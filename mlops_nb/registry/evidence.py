@@ -100,8 +100,8 @@ class Learnt(_Part):
     rows: int | None = None  # that the released model is fitted on; None: nobody wrote it down
     rows_judged: int | None = None  # that the judged model is fitted on; none of them is a test row
     rows_test: int | None = None  # that it was judged on
-    differ: float | None = None  # of the twins on the test rows: share of decisions; of numbers, the root mean square by the judged one's
-    worse: float | None = None  # standard errors that the twin's loss on the test rows is above the judged one's, which has not learnt them
+    differ: float | None = None  # on the test rows: share of decisions; of numbers, the root mean square by the error's
+    worse: float | None = None  # standard errors that the twin's loss on the test rows is above the judged one's
 
     @property
     def said(self) -> str:

@@ -174,7 +174,7 @@ def customers(n: int, seed: int) -> pd.DataFrame:
     return pd.DataFrame({"age": age, "wage": wage, "club": club, "buys": np.where(draw.random(n) < 1 / (1 + np.exp(-(age - 50) / 6)), "yes", "no")})
 
 
-FEW = "knobs: {train: {candidates: [dummy, linear, gradient_boosting], folds: 2}, tune: {n_models: 1, trials: 1}, explain: {rows: 30}}"
+FEW = "knobs: {train: {candidates: [dummy, linear, gradient_boosting], folds: 2}, tune: {n_models: 1, trials: 2}, explain: {rows: 30}}"
 
 
 def shop_of(folder: Path) -> Path:
