@@ -9,7 +9,7 @@ from mlops_nb.model.decision import name_of
 from mlops_nb.base.errors import MlopsError
 from mlops_nb.base.text import in_markdown
 from mlops_nb.serving.prediction import Answer, Predictor
-from mlops_nb.model.schema import Field
+from mlops_nb.model.schema import LONGEST, Field
 
 here, version, evidence = chosen()
 model: Predictor = predictor(here, version)
@@ -31,6 +31,8 @@ def ask(field: Field) -> object:
     if field.categories:
         options = field.categories if first is None or first in field.categories else [*field.categories, first]
         return st.selectbox(label, options, index=None if empty else 0, key=key, placeholder=gap, accept_new_options=True)
+    if field.kind == "text":
+        return st.text_area(label, value=None, key=key, placeholder=gap, max_chars=LONGEST) or None
     return st.text_input(label, value=None, key=key, placeholder=gap) or None
 
 

@@ -239,7 +239,7 @@ def _stripped(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return pc.if_else(pc.is_in(column, pa.array(MISSING)), None, column)
 
 # %% ../../nbs/batch/10_readers.ipynb #f3624b10
-_PLAIN: dict[str, pa.DataType] = {"number": pa.float64(), "integer": pa.float64(), "boolean": pa.bool_(), "category": pa.string(), "datetime": pa.string()}
+_PLAIN: dict[str, pa.DataType] = {"number": pa.float64(), "integer": pa.float64(), "boolean": pa.bool_(), "category": pa.string(), "text": pa.string(), "datetime": pa.string()}
 
 
 def jsonl_rows(

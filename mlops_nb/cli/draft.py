@@ -111,6 +111,9 @@ def _readings(guess: Guess) -> list[str]:
     return lines
 
 
+_BY_WORDS = "; GUESS: read by its words; words of five rows or more will stand in the model's file"
+
+
 def _rules(columns: list[Column]) -> list[str]:
     "What was seen in each column, ready to become a rule."
     lines = ["# Rows that break a rule go to quarantine with the reason. None to begin with; this is what was seen, take a # away to demand it.", "rules: {}"]
@@ -119,6 +122,7 @@ def _rules(columns: list[Column]) -> list[str]:
         rule |= {} if c.missing else {"required": True}
         gaps = f", {c.missing:,} missing" if c.missing else ""
         gaps += f"; made of it: {', '.join(c.made)}" if c.made else ""
+        gaps += _BY_WORDS * c.by_words
         lines.append(f"#  {_text(c.name)}: {_text(rule)}  # {c.kind}, {c.distinct:,} different{gaps}")
     return lines
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from ..base.errors import MlopsError, nearest
 from ..base.reading import Reading
+from ..model.words import why_no_text
 from .suggest import Suggestion, named_as_id, suggestions, tokens
 from ..sources.forms import NAMELESS, is_index
 from ..sources.readings import Seen, reads
@@ -48,10 +49,15 @@ class Column:
     alike: tuple = ()  # values that differ in case or blanks only
     made: tuple[str, ...] = ()  # of a date: what becomes a column of its own
     nearly: str = ""  # why words are no dates, though most of them are
+    wordless: str | None = None  # why texts that hardly come again can't be learnt from by their words; "": they can
 
     @property
     def numeric(self) -> bool:
         return self.kind in ("number", "integer")
+
+    @property
+    def by_words(self) -> bool:
+        return self.wordless == "" and not self.nearly
 
 
 _FEW = 20  # distinct values that are listed
@@ -89,7 +95,13 @@ def _look(name: str, values: Any, seen: Seen | None = None) -> Column:
     made = _made_of(values, ways) if kind == "datetime" else ()
     why += f"; made of it: {', '.join(made)}" if made else ""
     nearly = _nearly_dates(name, list(counts.index)) if kind in ("text", "category") else ""
-    return Column(name, kind, len(counts), int(values.isna().sum()), low, high, few, why, ways, alike, made, nearly)
+    wordless = why_no_text(values) if kind in ("text", "category") and not ways else None
+    why = _BY_WORDS if wordless == "" and not nearly else why
+    gaps = int(values.isna().sum())
+    return Column(name, kind, len(counts), gaps, low, high, few, why, ways, alike, made, nearly, wordless)
+
+
+_BY_WORDS = "texts, read by their words"
 
 
 def _made_of(values: Any, ways: tuple[Reading, ...]) -> tuple[str, ...]:
@@ -105,6 +117,7 @@ def _why(kind: str, seen: Seen | None) -> str:
     return words.get(kind, "as the file has it") if seen is None or seen.why == "words" else seen.why
 
 
+# %% ../../nbs/cli/15_guess.ipynb #e1484e5f
 def _nearly_dates(name: str, words: list[Any]) -> str:
     "What to do about a column that would be dates but for some of its texts."
     some = [str(w).strip() for w in words[:500]]
@@ -268,7 +281,7 @@ def columns_to_leave_out(
     rows: int,
     target: str,
 ) -> tuple[str | None, dict[str, str]]:  # the column that identifies a row, and {column: why it is no feature}
-    "Identifiers, free text, the numbers of rows and columns that say nothing."
+    "Identifiers, texts that share no words, the numbers of rows and columns that say nothing."
     row_id, why = None, {}
     for c in columns:
         if c.name == target:
@@ -285,8 +298,9 @@ def columns_to_leave_out(
             why[c.name] = f"{INDEX[c.name == NAMELESS]}: most often the rows' numbers or labels."
         elif c.kind == "text" and c.nearly:
             why[c.name] = f"Words, not times: {c.nearly}."
-        elif c.kind == "text" or identifies:
-            why[c.name] = f"{c.distinct:,} different values in {rows:,} rows: free text or an identifier, not something to learn by heart."
+        elif identifies or (c.kind == "text" and c.wordless != ""):
+            what = c.wordless or "an identifier"
+            why[c.name] = f"{c.distinct:,} different values in {rows:,} rows: {what}, not something to learn by heart."
     return row_id, why
 
 

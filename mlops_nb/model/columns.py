@@ -23,7 +23,7 @@ from ..base.charter import Rule
 from ..base.errors import MlopsError, nearest
 from ..base.reading import MISSING, Reading, value_of
 from .compiled_model import CompiledModel
-from .schema import Field, Schema
+from .schema import LONGEST, TEXTS, Field, Schema
 from ..base.scalars import moment
 
 # %% ../../nbs/model/40_columns.ipynb #1d81b14c
@@ -141,17 +141,17 @@ def read_column(
         array = pc.if_else(pc.is_in(pc.utf8_trim_whitespace(array), nothing), None, array)
     missing = pc.is_null(array, nan_is_null=pa.types.is_floating(inner)).to_numpy(zero_copy_only=False)
     if pa.types.is_null(inner):
-        return Column(np.full(len(array), np.nan), np.zeros(len(array), dtype=bool), [] if kind == "category" else None)
-    if kind == "category" and (_is_text(inner) or pa.types.is_boolean(inner) or pa.types.is_integer(inner) or pa.types.is_floating(inner)):
+        return Column(np.full(len(array), np.nan), np.zeros(len(array), dtype=bool), [] if kind in TEXTS else None)
+    if kind in TEXTS and (_is_text(inner) or pa.types.is_boolean(inner) or pa.types.is_integer(inner) or pa.types.is_floating(inner)):
         values, texts = texts_of(array)
         return Column(values, np.zeros(len(array), dtype=bool), texts)
     plain: Any = {"datetime": moments_of, "boolean": truths_of}.get(kind, numbers_of)
     reader: Any = plain if how is None else partial(by_distinct, read=partial(_told, how=how))
-    values = np.full(len(array), np.nan) if kind == "category" else reader(array)
+    values = np.full(len(array), np.nan) if kind in TEXTS else reader(array)
     if kind == "integer":
         values = np.where((values == np.floor(values)) & (np.abs(values) < 2**63), values, np.nan)  # what int64 holds
     missing |= np.zeros(len(array), dtype=bool) if not pa.types.is_dictionary(array.type) else pc.is_null(pc.cast(array, inner)).to_numpy(zero_copy_only=False)
-    return Column(values, np.isnan(values) & ~missing, [] if kind == "category" else None)
+    return Column(values, np.isnan(values) & ~missing, [] if kind in TEXTS else None)
 
 # %% ../../nbs/model/40_columns.ipynb #d3de4260
 FLAGS = ("", "missing", "unseen", "range")  # a code's meaning
@@ -170,6 +170,8 @@ def forbidden(
         for bound, breaks in ((rule.min, np.less), (rule.max, np.greater)):
             if bound is not None:
                 wrong |= breaks(values, bound)
+    if field.kind == "text":
+        wrong |= _among(column, lambda text: len(text) > LONGEST)
     if rule.allowed is not None and column.texts is not None:
         known = {text for v in rule.allowed for text in spellings(v)}
         wrong |= _among(column, lambda text: text not in known)
@@ -216,7 +218,7 @@ def expected(
     rule: Rule,  # of the charter
 ) -> str:
     "What a field takes, for a person to read."
-    kind = {"boolean": "true or false", "integer": "a whole number", "number": "a number", "category": "a text", "datetime": "a time such as 2026-01-31T12:00"}[field.kind]
+    kind = {"boolean": "true or false", "integer": "a whole number", "number": "a number", "category": "a text", "text": f"a text of at most {LONGEST:,} characters", "datetime": "a time such as 2026-01-31T12:00"}[field.kind]
     kind = field.reading.example if field.reading is not None else kind
     if rule.allowed is not None:
         kind = f"one of {', '.join(map(str, rule.allowed[:12]))}{', ...' * (len(rule.allowed) > 12)}"

@@ -62,6 +62,8 @@ def why_not_compilable(
 ) -> str:  # "" when it can be compiled
     "What stands in the way of compiling a model, by its types and settings."
     name = type_name(model)
+    if name == "Texts":
+        return "a column of texts, which is read by its words, has no compiled form"
     if name not in _KNOWN or not type(model).__module__.startswith(_OURS.get(name, "sklearn.")):
         return f"{name} has no compiled form"
     setting, able = _LIMITS.get(name, ("", ()))

@@ -18,7 +18,7 @@ from .compiled_model import CompiledModel, prove
 from .estimators import answer
 from .program import Program
 from .rule import without_rule
-from .schema import Schema
+from .schema import TEXTS, Schema
 from .serialization import FORMAT, pack
 
 # %% ../../nbs/model/68_compile.ipynb #477aa18c
@@ -60,7 +60,7 @@ def _vocabulary_of(
     fields: Sequence[dict],  # as in the schema
 ) -> list[list[str] | None]:  # None for fields that hold no categories
     "What schema and encoders know of each category field, in alphabetical order."
-    known = {f["name"]: set(f["categories"] or ()) for f in fields if f["kind"] == "category"}
+    known = {f["name"]: set(f["categories"] or ()) for f in fields if f["kind"] in TEXTS}
     for encoder in _encoders_in(model):
         for name, values in zip(encoder.feature_names_in_, encoder.categories_, strict=True):
             if name not in known:

@@ -16,7 +16,8 @@ from ..base.errors import MlopsError, nearest
 from ..base.reading import Reading
 from .decision import as_said
 from .problem import Problem
-from .schema import KINDS_OF_FIELD, Field, Schema
+from .schema import KINDS_OF_FIELD, LONGEST, TEXTS, Field, Schema
+from .words import why_no_text
 
 # %% ../../nbs/model/28_conform.ipynb #5a3ff248
 _READ_AS = {"number": "number", "datetime": "datetime", "boolean": "boolean", "text": "category"}  # a reading's kind, a field's
@@ -34,7 +35,7 @@ def _kind_of(
     if pd.api.types.is_numeric_dtype(values):
         known = values.dropna().to_numpy(dtype=float)
         return "integer" if len(known) and np.isfinite(known).all() and (known == np.round(known)).all() else "number"
-    return "category"
+    return "category" if why_no_text(values) else "text"
 
 # %% ../../nbs/model/28_conform.ipynb #cff1ce03
 def _plain(value: Any) -> Any:
@@ -57,6 +58,8 @@ def _field(values: pd.Series, kind: KINDS_OF_FIELD, required: bool) -> Field:
         return Field(**facts, min=known.min().isoformat(), max=known.max().isoformat(), typical=middle.isoformat())
     if kind == "boolean":
         return Field(**facts, typical=bool(known.astype(bool).mode()[0]))
+    if kind == "text":  # none of them is shown: they may be about somebody
+        return Field(**facts)
     text = known.astype("str")
     categories = sorted(text.unique())
     return Field(**facts, categories=categories if len(categories) <= _MOST_CATEGORIES else None, typical=str(text.mode()[0]))
@@ -73,6 +76,7 @@ def learn_schema(
     if not names:
         raise MlopsError(f"no column is left for a model to read: all of {', '.join(map(str, learnt_from.columns))} are target, weight, id or excluded")
     kinds = {c: _kind_of((learnt_from if typed_by is None else typed_by)[c]) for c in names}
+    kinds |= {c: "category" for c, rule in problem.rules.items() if rule.allowed and kinds.get(c) == "text"}
     required = {c for c, rule in problem.rules.items() if rule.required}
     labels = learnt_from[problem.target].dropna()
     classes = None if not problem.kind.has_classes else [as_said(v) for v in sorted(labels.unique())]
@@ -148,8 +152,12 @@ def _conform_one(frame: pd.DataFrame, field: Field) -> pd.Series:
         raise _wrong(frame, field, nested, f"one value{_hint(field)}")
     if not field.nullable and missing.any():
         raise _wrong(frame, field, missing, f"a value, it is required{_hint(field)}")
-    if field.kind == "category":
-        return _as_text(values, missing)
+    if field.kind in TEXTS:
+        texts = _as_text(values, missing)
+        if field.kind == "text" and (long := texts.str.len() > LONGEST).any():
+            cut = frame.assign(**{field.name: texts.str.slice(0, 60)})
+            raise _wrong(cut, field, long, f"a text of at most {LONGEST:,} characters")
+        return texts
     if field.kind == "datetime":
         moments = pd.to_datetime(values, errors="coerce", utc=True).dt.tz_localize(None)
         if (moments.isna() & ~missing).any():

@@ -22,7 +22,7 @@ from ..base.charter import Rule
 from ..base.errors import MlopsError, nearest
 from ..base.reading import Reading, value_of
 from ..base.text import servable
-from .schema import Field, Schema
+from .schema import LONGEST, Field, Schema
 
 # %% ../../nbs/model/30_rows.ipynb #b23d4bfc
 class Refused(MlopsError):
@@ -46,7 +46,7 @@ class Column(NamedTuple):
     "One field: what the schema learnt about it, and what the charter rules."
 
     name: str
-    kind: str  # number, integer, category, boolean or datetime
+    kind: str  # number, integer, category, text, boolean or datetime
     nullable: bool
     learnt: tuple[Any, Any] | None  # the least and the greatest of training; datetimes as text
     categories: list[str] | None  # seen in training
@@ -60,12 +60,13 @@ class Column(NamedTuple):
     def facts(self) -> dict:
         "What is allowed, for a program to read."
         known = {"kind": self.kind, "required": not self.nullable, "min": self.low, "max": self.high, "values": self.allowed}
+        known |= {"characters": LONGEST} if self.kind == "text" else {}
         return {k: v for k, v in known.items() if v is not None and v not in (math.inf, -math.inf)}
 
     @property
     def expected(self) -> str:
         "What is allowed, for a person to read."
-        kind = {"boolean": "true or false", "integer": "a whole number", "number": "a number", "category": "a text", "datetime": "an ISO 8601 time such as 2026-01-31T12:00"}[self.kind]
+        kind = {"boolean": "true or false", "integer": "a whole number", "number": "a number", "category": "a text", "text": f"a text of at most {LONGEST:,} characters", "datetime": "an ISO 8601 time such as 2026-01-31T12:00"}[self.kind]
         kind = self.reading.example if self.reading is not None else kind
         if self.allowed is not None:
             kind = f"one of {', '.join(map(str, self.allowed[:12]))}{', ...' * (len(self.allowed) > 12)}"
@@ -154,7 +155,7 @@ def as_time(value: Any) -> str:
 
 # %% ../../nbs/model/30_rows.ipynb #c862f2a8
 _READ: dict[str, tuple[Any, Callable[[Any], Any]]] = {
-    "number": (float, as_number), "integer": (int, as_whole), "boolean": (bool, as_truth), "category": (str, as_text), "datetime": (str, as_time),
+    "number": (float, as_number), "integer": (int, as_whole), "boolean": (bool, as_truth), "category": (str, as_text), "text": (str, as_text), "datetime": (str, as_time),
 }  # fmt: skip
 
 
@@ -166,7 +167,7 @@ def reader_of(
     low, high, nullable, numeric = column.low, column.high, column.nullable, column.kind in ("number", "integer")
     place = _moment if column.kind == "datetime" else _itself
     allowed = None if column.allowed is None else frozenset(map(place, column.allowed))
-    whole = column.kind != "datetime"  # a value of its own type needs no reading
+    whole, wordy = column.kind != "datetime", column.kind == "text"  # a value of its own type needs no reading
 
     def take(value: Any) -> Any:
         if how is not None and isinstance(value, str):
@@ -177,6 +178,8 @@ def reader_of(
             raise ValueError
         if type(value) is not own or not whole or (numeric and not abs(value) < 1e15):
             value = read(value)
+        if wordy and len(value) > LONGEST:
+            raise ValueError
         if (numeric and not low <= value <= high) or (allowed is not None and place(value) not in allowed):
             raise ValueError
         return value
@@ -201,6 +204,8 @@ def type_of(
     kind: Any = _READ[column.kind][0]
     if column.allowed is not None and column.kind == "category":
         kind = Literal[column.allowed]
+    elif column.kind == "text":
+        kind = Annotated[str, msgspec.Meta(max_length=LONGEST)]
     elif column.kind == "integer":
         kind = Annotated[int, msgspec.Meta(ge=math.ceil(max(column.low, -_MOST)), le=math.floor(min(column.high, _MOST)))]
     elif column.kind == "number":

@@ -27,7 +27,7 @@ from .quality import groups_of, quality_of
 from .reference import Reference
 from .reports import PartReport, Report
 from .system import system_of, system_tests
-from .windows import Part, Window, part_of, plain
+from .windows import Part, Window, kinds_of, measured, part_of, plain
 
 # %% ../../nbs/monitoring/70_judge.ipynb #af4012d7
 #: How the tolerated false alarms are shared out.
@@ -168,10 +168,10 @@ def self_check(
     seed: int = 0,
 ) -> dict[str, Any]:  # windows, rows of each, alarms: windows with any, tolerated
     "Undisturbed windows with an alarm of drift."
-    rows = conform(reference_rows, form).sample(frac=1, random_state=seed).reset_index(drop=True)
+    rows = measured(conform(reference_rows, form), form).sample(frac=1, random_state=seed).reset_index(drop=True)
     half = len(rows) // 2
     size = min(half, max(rules.min_rows, 500))
-    profile = Profile.of(rows[:half], {f.name: f.kind for f in form.fields})
+    profile = Profile.of(rows[:half], kinds_of(form))
     rng, found = np.random.default_rng(seed), 0
     for _ in range(windows):
         features = compare(profile, rows.iloc[half + rng.permutation(len(rows) - half)[:size]], rules.false_alarms).features

@@ -17,7 +17,7 @@ from ..registry.evidence import Evidence
 from ..registry.files import read_evidence
 from ..registry.versions import get
 from ..stats.profile import Profile
-from .windows import Place, Window
+from .windows import Place, Window, kinds_of, measured
 
 # %% ../../nbs/monitoring/20_reference.ipynb #78fb3afa
 SOME = 5000  # training rows that the classifier of the whole window sees
@@ -39,8 +39,8 @@ def make_reference(
     learnt: pd.DataFrame,  # training rows
 ) -> Reference:
     "A reference from training rows."
-    rows = conform(learnt, evidence.form)
-    profile = Profile.of(rows, {f.name: f.kind for f in evidence.form.fields})
+    rows = measured(conform(learnt, evidence.form), evidence.form)
+    profile = Profile.of(rows, kinds_of(evidence.form))
     return Reference(number, evidence, profile, rows.sample(min(SOME, len(rows)), random_state=0).reset_index(drop=True))
 
 # %% ../../nbs/monitoring/20_reference.ipynb #20662955

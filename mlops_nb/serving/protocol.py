@@ -227,7 +227,7 @@ def write_response(
     return (b"".join([text, *parts]), len(text)) if parts else (text, None)
 
 # %% ../../nbs/serving/25_protocol.ipynb #80465f8d
-_DATATYPE_OF = {"number": "FP64", "integer": "INT64", "boolean": "BOOL", "category": "BYTES", "datetime": "BYTES"}  # what metadata says of a field's kind
+_DATATYPE_OF = {"number": "FP64", "integer": "INT64", "boolean": "BOOL", "category": "BYTES", "text": "BYTES", "datetime": "BYTES"}  # what metadata says of a field's kind
 
 
 def model_metadata(

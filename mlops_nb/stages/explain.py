@@ -52,8 +52,17 @@ def pick_singles(
 def _dependence(parts: Contributions, ranking: list[dict[str, Any]], points: int = 300) -> dict[str, list[list[Any]]]:
     "For each column, largest first: [value, contribution] of at most 300 rows."
     names = list(parts.rows.columns)
-    cells = {g["feature"]: zip(parts.rows[g["feature"]][:points], parts.values[:points, names.index(g["feature"])], strict=True) for g in ranking}
+    cells = {g["feature"]: zip(_shown(parts.rows[g["feature"]][:points]), parts.values[:points, names.index(g["feature"])], strict=True) for g in ranking}
     return {name: [[plain(v), round(float(s), 6)] for v, s in pairs] for name, pairs in cells.items()}
+
+
+def _shown(values: pd.Series) -> pd.Series:
+    "Values for a figure; texts that hardly come again by their length, for they may be about somebody."
+    known = values.dropna()
+    differ = pd.api.types.is_string_dtype(known) and known.nunique() > len(known) / 2
+    if differ and known.astype("str").str.contains(r"\s|[^\x00-\u0fff]").mean() > 0.5:
+        return values.astype("str").str.len().where(values.notna())
+    return values
 
 
 def _single(parts: Contributions, kind: str, i: int, task: str) -> dict[str, Any]:
@@ -165,7 +174,7 @@ def plot_dependence(
     figure = matplotlib.figure.Figure(figsize=(4.3 * wide, 2.9 * high), dpi=66, layout="constrained")
     for axes, name in zip(figure.subplots(high, wide, squeeze=False).ravel(), names, strict=False):
         pairs = pd.DataFrame(story["dependence"][name], columns=["value", "shap"])
-        if pd.api.types.is_numeric_dtype(pairs["value"]):
+        if pd.api.types.is_numeric_dtype(pairs["value"]):  # of texts, their length
             axes.axhline(0, color="0.6", lw=0.8)
             axes.scatter(pairs["value"], pairs["shap"], s=7, color="0.3", lw=0)
             axes.set(xlabel=in_figure(name), ylabel=f"contribution, {story['units']}")
@@ -176,6 +185,12 @@ def plot_dependence(
     for axes in figure.axes[len(names) :]:
         axes.remove()
     return figure
+
+
+def _said(value: Any) -> Any:
+    "A value in a figure; of a longer text only that it is one."
+    long = isinstance(value, str) and len(value) > 40
+    return "missing" if value is None else f"{len(value):,} characters" if long else value
 
 
 def _short(word: Any) -> str:
@@ -208,7 +223,7 @@ def plot_singles(
     for axes, one in zip(panels, singles, strict=True):
         parts = one["contributions"][:most]
         rest = one["contributions"][most:]
-        bars = [(f"{in_figure(c['feature'], 40)} = {_short('missing' if c['value'] is None else c['value'])}", c["shap"], 1.96 * c["error"]) for c in parts]
+        bars = [(f"{in_figure(c['feature'], 40)} = {_short(_said(c['value']))}", c["shap"], 1.96 * c["error"]) for c in parts]
         if rest:
             bars.append((f"{len(rest)} others", sum(c["shap"] for c in rest), 0.0))
         names, sizes, errors = zip(*bars[::-1], strict=True)

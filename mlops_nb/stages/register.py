@@ -39,7 +39,7 @@ from ..stats.estimate import mean_estimate
 from ..model.entities import entity_codes, in_blocks, units_of
 from ..model.problem import Problem
 from ..model.conform import conform, feature_rows
-from ..model.schema import Schema
+from ..model.schema import TEXTS, Schema
 
 # %% ../../nbs/stages/120_register.ipynb #8889c17c
 def phase_of(
@@ -147,7 +147,7 @@ def sample_rows(
         if field.nullable:
             gaps[field.name] = gaps[field.name].astype("float64" if field.kind in ("number", "integer") else "object")
             gaps[field.name] = None
-        if field.kind == "category":
+        if field.kind in TEXTS:
             strange[field.name] = strange[field.name].astype("object")
             strange[field.name] = "(never seen)"
         elif isinstance(field.max, int | float):

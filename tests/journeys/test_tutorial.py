@@ -144,6 +144,23 @@ def test_what_becomes_of_dates(now, tmp_path):
 
 
 @BOTH_WAYS
+def test_what_becomes_of_texts(now, tmp_path):
+    texts = notebook_of("texts.ipynb", now, tmp_path)
+    made = said(texts, "^!mlops-nb init")
+    assert re.search(r"(?m)^review +text .* texts, read by their words\s*$", made) and made.count("identifiers or single words") == 2
+    assert len(re.findall(r"(?m)^\w+ +done ", said(texts, "^os.chdir..parcels"))) == 15
+    auc, first = re.search(r"rows: (0\.\d+)\s+matters most: (\w+)", said(texts, "^import json")).groups()
+    assert float(auc) > 0.65 and first == "review"
+    answers = said(texts, "Predictor.load")
+    good, bad, unknown, missing = (float(p) for p in re.findall(r"(?m)^[^:]+: (0\.\d\d)", answers))
+    assert good < min(unknown, missing) and bad > max(unknown, missing)
+    assert "None: " in answers and "review is missing" in answers and "a text of at most 100,000 characters" in answers
+    assert said(texts, "^reasons = ").startswith("[('review', ")
+    shown = json.dumps([c["outputs"] for c in texts["cells"] if c["cell_type"] == "code"])
+    assert not re.search(r"/(tmp|home|root|Users)/|\\u001b", shown)
+
+
+@BOTH_WAYS
 def test_how_far_figures_can_be_trusted(now, tmp_path):
     """What its text says is what its simulations show."""
     trust = notebook_of("trust.ipynb", now, tmp_path)
