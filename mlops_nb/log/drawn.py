@@ -30,6 +30,22 @@ class Drawn(NamedTuple):
         return self._replace(codes=np.unique(self.codes[rows], return_inverse=True)[1])
 
     @property
+    def shared(self) -> bool:
+        "Whether some rows are about one thing; what is near in time is no thing."
+        return self.codes is not None and self.by != "time"
+
+    def one_each(self, n: int, seed: int = 0) -> np.ndarray:  # places among n rows, ascending
+        "One row of each draw, at random: they are independent, however alike a subject's rows are."
+        if not self.shared:
+            return np.arange(n)
+        order = np.random.default_rng(seed).permutation(n)
+        return np.sort(order[np.unique(self.codes[order], return_index=True)[1]])  # type: ignore[index]
+
+    def weights(self) -> np.ndarray | None:  # (n,); None: 1
+        "What a row counts where each draw counts once."
+        return 1 / np.bincount(self.codes)[self.codes] if self.shared else None  # type: ignore[arg-type, index]
+
+    @property
     def draws(self) -> int | None:  # None: as many as there are rows
         "How many draws there were."
         return None if self.codes is None else int(self.codes.max(initial=-1)) + 1
@@ -94,4 +110,4 @@ def drawn_words(
     rest = f"; {drawn.nameless:,} rows name none and count each by itself" if drawn.nameless else ""
     few = f"; fewer than {FEW} are too few to judge the quality by" if drawn.few else ""
     what = f"intervals of quality and groups count {drawn.counted}, not {n:,} rows"
-    return f"{what}, for rows of one vary by chance together{rest}{few}; drift is tested row by row"
+    return f"{what}, for rows of one vary by chance together{rest}{few}"

@@ -7,7 +7,7 @@ __all__ = ['SHOWN', 'TWINS', 'shape_of', 'input_drift', 'prediction_drift']
 
 # %% ../../nbs/monitoring/30_drift.ipynb #39263059
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -17,9 +17,11 @@ import pyarrow as pa
 
 from ..model.decision import Decision
 from ..registry.evidence import Evidence
+from ..stats.cells import cells_of, counted
 from ..stats.domain import domain, slices
-from ..stats.drift import compare
-from ..stats.profile import Numbers, Profile, Texts, column, numbers, texts
+from ..stats.drift import FeatureDrift, compare
+from ..stats.past import serial_z
+from ..stats.profile import NUMERIC, Numbers, Profile, Texts, column, numbers, texts
 from .reference import SOME, Reference
 from .windows import Part, plain
 
@@ -64,18 +66,43 @@ def input_drift(
     "The inputs of a window against the training rows."
     if reference.profile is None or not len(part.inputs):
         return [], None, []
-    found = sorted(compare(reference.profile, part.inputs, alpha).features, key=lambda f: (not f.drifted, -f.effect))
-    features = [plain(asdict(f)) for f in found]
+    own = part.inputs.take(pa.array(part.drawn.one_each(len(part.inputs), seed)))
+    found = _by_draws(compare(reference.profile, part.inputs, alpha).features, own, reference.profile, alpha)
+    found = sorted(found, key=lambda f: (not f.drifted, -f.effect))
+    weights = part.drawn.weights()
+    features = [plain(asdict(f)) | _kept(part.inputs, own, reference.profile, f.name, weights) for f in found]
     for place, f in enumerate(features[:SHOWN]):
         if f["name"] in part.inputs.column_names:
             features[place]["shape"] = shape_of(reference.profile.features[f["name"]], column(part.inputs, f["name"]), f["kind"])
     kinds = reference.profile.kinds
-    told = domain(reference.some, part.inputs, seed, SOME, kinds, alpha)
+    told = domain(reference.some, own, seed, SOME, kinds, alpha)
     some = part.inputs.take(pa.array(np.sort(np.random.default_rng(seed).permutation(len(part.inputs))[:SOME])))
     most = {f["name"] for f in features[:SHOWN]}  # pairs of all features would be too many
     among = {name: kind for name, kind in kinds.items() if name in most}
     moved = slices(reference.some, some, most=8, kinds=among) if any(f["drifted"] for f in features) else []
     return features, None if told.note else plain(told._asdict()), [plain(s._asdict()) for s in moved]
+
+
+def _by_draws(found: list[FeatureDrift], own: pa.Table, profile: Profile, alpha: float) -> list[FeatureDrift]:
+    "Figures of all rows, p-values of one row a draw."
+    if not found or found[0].rows == len(own):
+        return found
+    tested = {f.name: f for f in compare(profile, own, alpha).features}
+    return [replace(f, p=tested[f.name].p, q=tested[f.name].q, drifted=tested[f.name].drifted) for f in found]
+
+
+def _kept(
+    rows: pa.Table, own: pa.Table, profile: Profile, name: str, weights: np.ndarray | None
+) -> dict[str, Any]:  # counts: rows by cell, each draw counted once; serial: whether a row resembles the one before
+    "What later windows need to know of a feature."
+    if name not in rows.column_names or not len(rows):
+        return {"counts": [], "serial": 0.0}
+    known, kind = profile.features[name], profile.kinds[name]
+    read: Callable[..., Any] = numbers if kind in NUMERIC else texts
+    given, single = read(column(rows, name), kind), read(column(own, name), kind)
+    order = single if kind in NUMERIC else pd.factorize(single.to_numpy(zero_copy_only=False))[0].astype(float)
+    counts = counted(cells_of(known), known, given, weights)
+    return {"counts": [round(float(c), 3) for c in counts], "serial": round(serial_z(order), 3)}
 
 # %% ../../nbs/monitoring/30_drift.ipynb #278c9d19
 TWINS = 1.5  # by the root of the rows: how far a fit on all rows, not four fifths, moves the spread of answers at most
@@ -93,11 +120,11 @@ def prediction_drift(
     allowed = TWINS / math.sqrt(learnt.rows) if learnt.released == "all" and learnt.rows else 0.0
     if tested.confusion:
         both = _decisions(evidence.rule, tested.confusion, part.y_pred)
-        found.append(_one("decision", "category", *both, alpha, allowed))
+        found.append(_one("decision", "category", *both, alpha, allowed, part))
     if tested.said:
         here = part.y_pred if part.proba is None else part.proba
         before, now = (a if a.ndim == 1 else a.max(axis=1) for a in (np.asarray(tested.said), here))
-        found.append(_one("number" if part.proba is None else "probability", "number", before, now, alpha, allowed))
+        found.append(_one("number" if part.proba is None else "probability", "number", before, now, alpha, allowed, part))
     return found
 
 
@@ -112,16 +139,21 @@ def _decisions(rule: Decision, confusion: Mapping[str, Any], y_pred: np.ndarray)
     return np.repeat(np.array(list(counts), dtype=object), list(counts.values())), y_pred.astype(object)
 
 
-def _one(name: str, kind: str, before: np.ndarray, now: np.ndarray, alpha: float, allowed: float) -> dict:
+def _one(name: str, kind: str, before: np.ndarray, now: np.ndarray, alpha: float, allowed: float, part: Part) -> dict:
     "One column against another, up to a share of rows that may differ."
     profile = Profile.of(pd.DataFrame({name: before}), {name: kind})
     given = pa.table({name: pa.array(now, pa.float64() if kind == "number" else pa.string())})
-    found = compare(profile, given, alpha).features[0]
+    places = part.drawn.one_each(len(given))
+    own, cells = given.take(pa.array(places)), cells_of(profile.features[name])
+    (found,) = _by_draws(compare(profile, given, alpha).features, own, profile, alpha)
     if allowed and found.effect > 0:
         nearer = Profile.of(pd.DataFrame({name: _towards(before, now, min(1.0, allowed / found.effect))}), {name: kind})
-        rest = compare(nearer, given, alpha).features[0]
+        rest = compare(nearer, own, alpha).features[0]
         found = replace(found, p=max(found.p, rest.p), q=max(found.q, rest.q), drifted=found.drifted and rest.drifted)
-    return plain(asdict(found)) | {"shape": shape_of(profile.features[name], column(given, name), kind)}
+    shape = shape_of(profile.features[name], column(given, name), kind)
+    kept = _kept(given, own, profile, name, part.drawn.weights()) | {"allowed": allowed}
+    told = {"cells": cells.reference.tolist(), "ends": plain(cells.ends.tolist()), "shape": shape}
+    return plain(asdict(found)) | kept | told
 
 
 def _towards(before: np.ndarray, now: np.ndarray, share: float) -> np.ndarray:

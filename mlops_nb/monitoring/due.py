@@ -79,7 +79,7 @@ def _with_late_labels(settings: Settings, rules: Monitoring, model: str, past: S
         if grown:
             window = window_of(settings, model, report.start, report.end)
             for part in grown:
-                judge_again(part, window, references_of(settings, window, known)[part.version], rules, report)
+                judge_again(part, window, references_of(settings, window, known)[part.version], rules, report, past)
             save_report(settings.home, report)
             tell(settings, report, ("quality",))
             done.append(report)
@@ -98,7 +98,8 @@ def look_now(
     window = window_of(settings, model, window_at(now, charter_.monitoring.window)[0], now)
     if not window.rows:
         return None
-    report = look(window, references_of(settings, window, {}), charter_.monitoring)
+    past = reports(settings.home, model)
+    report = look(window, references_of(settings, window, {}), charter_.monitoring, past)
     report.preliminary = True
     return report
 

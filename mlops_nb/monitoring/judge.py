@@ -9,10 +9,12 @@ __all__ = ['SHARES', 'FLOORS', 'look_at_part', 'look', 'judge_again', 'self_chec
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from ..base.charter import Monitoring
 from ..log.drawn import drawn_words
@@ -23,11 +25,57 @@ from ..stats.alarm import judge as judge_window
 from ..stats.drift import compare
 from ..stats.profile import Profile
 from .drift import input_drift, prediction_drift
+from .null import Before, Judged, Null, auc_by_past, null_of, quality_by_past, windows_before
 from .quality import groups_of, quality_of
 from .reference import Reference
 from .reports import PartReport, Report
 from .system import system_of, system_tests
 from .windows import Part, Window, kinds_of, measured, part_of, plain
+
+# %% ../../nbs/monitoring/70_judge.ipynb #7a874cd3
+_DAY = datetime(1970, 1, 5, tzinfo=UTC)
+_ALONE = Report("", _DAY, _DAY + timedelta(days=1), 0, [])
+
+
+def _of(null: Null, alarm: Alarm) -> Judged:
+    "What an alarm of a feature rests on."
+    return null.p.get(alarm.channel, {}).get(alarm.what, Judged(alarm.p, alarm.effect))
+
+
+def _by_null(
+    made: PartReport, null: Null, before: Sequence[Before], report: Report, rules: Monitoring
+) -> tuple[dict[str, Any], dict[str, Any]]:  # by channel: p-values, effects
+    "What is judged, by what chance is measured by; features are called drifted by it."
+    pvalues: dict[str, Any] = {"drift": {}, "predictions": {}, **made.quality["p"]}
+    effects: dict[str, Any] = {"drift": {}, "predictions": {}}
+    for channel, features in (("drift", made.features), ("predictions", made.predictions)):
+        for f in features:
+            if not f.get("counts"):  # the feature is gone, whatever rows are like
+                pvalues[channel][f["name"]], effects[channel][f["name"]] = f["p"], f["effect"]
+                continue
+            judged = null.p.get(channel, {}).get(f["name"], Judged(None, 0.0))
+            pvalues[channel][f["name"]], effects[channel][f["name"]] = judged.p, judged.effect
+            f["p"] = judged.p
+        _discover(features, rules.false_alarms)
+    made.features.sort(key=lambda f: (not f["drifted"], -f["effect"]))
+    if made.domain:
+        pvalues["drift"][_WHOLE] = made.domain["p"]
+    if null.by not in ("rows", "subjects"):
+        if made.domain:
+            pvalues["drift"][_WHOLE] = auc_by_past(made, null, before, report)
+        for how in made.quality["p"]:
+            pvalues[how] = quality_by_past(made, how, null, before, report, rules)
+    pvalues |= {c: {n: p for n, p in pvalues[c].items() if p is not None} for c in ("drift", "predictions")}
+    return {name: p for name, p in pvalues.items() if p is not None and p != {}}, effects
+
+
+def _discover(features: Sequence[dict], alpha: float) -> None:
+    "False discoveries over the features that are judged are controlled anew."
+    known = [f for f in features if f["p"] is not None]
+    for f in features:
+        f["q"], f["drifted"] = None, False
+    for f, q in zip(known, stats.false_discovery_control([f["p"] for f in known]) if known else [], strict=True):
+        f["q"], f["drifted"] = float(q), bool(q <= alpha)
 
 # %% ../../nbs/monitoring/70_judge.ipynb #af4012d7
 #: How the tolerated false alarms are shared out.
@@ -42,6 +90,8 @@ def look_at_part(
     reference: Reference,
     rules: Monitoring,
     share: float = 1.0,  # of the budget that is this part's
+    past: Sequence[Report] = (),  # earlier windows, oldest first
+    report: Report | None = None,  # of the window; None: it stands alone
 ) -> tuple[PartReport, list[str]]:  # and the channels that could be judged
     "Everything about one version in a window."
     features, whole, moved = input_drift(part, reference, rules.false_alarms)
@@ -52,11 +102,15 @@ def look_at_part(
     if not made.judged:
         made.notes.append(f"too few to judge: {part.rows:,} rows, {rules.min_rows:,} are asked for; figures are shown, nothing raises an alarm")
         return made, []
-    pvalues: dict[str, Any] = {"drift": {f["name"]: f["p"] for f in features} | ({_WHOLE: whole["p"]} if whole else {}), "predictions": {f["name"]: f["p"] for f in said}, **quality["p"]}
-    pvalues = {name: p for name, p in pvalues.items() if p is not None and p != {}}
-    effects = {"drift": {f["name"]: f["effect"] for f in features}, "predictions": {f["name"]: f["effect"] for f in said}}
+    before = windows_before(past, report, part.version) if report else []
+    null = null_of(made, part.drawn, before, report or _ALONE, reference.profile)
+    kept = f"at most {rules.false_alarms:.1%} of undisturbed windows are to have an alarm: {null.words}"
+    made.null, made.promise = null.by, kept if null.promised else ""
+    made.notes.append(made.promise or null.words)
+    pvalues, effects = _by_null(made, null, before, report or _ALONE, rules)
     alarms = _judged(pvalues, rules.false_alarms, share, effects)
-    made.alarms = [plain(a._asdict()) | {"said": _cause(a, made)} for a in alarms]
+    rest = [{"said": _cause(a, made, null), "windows": _of(null, a).windows} for a in alarms]
+    made.alarms = [plain(a._asdict()) | more for a, more in zip(alarms, rest, strict=True)]
     return made, list(pvalues)
 
 
@@ -75,8 +129,20 @@ def _judged(pvalues: Mapping[str, Any], budget: float, share: float, effects: Ma
 def _cause(
     alarm: Alarm,
     made: PartReport,  # of the version that it is about
+    null: Null,
 ) -> str:
-    "The cause of an alarm in words."
+    "The cause of an alarm in words, and what it can't promise."
+    judged = _of(null, alarm)
+    said = [_what(alarm, made)]
+    if judged.windows > 1:
+        said.append(f"seen in the last {judged.windows} windows together ({judged.effect:.1%} of their rows)")
+    if judged.past:
+        said.append(f"against {judged.past} windows before, from which it differs in {judged.effect:.0%} of the rows")
+    return "; ".join([*said, *([] if made.promise else [null.words])])
+
+
+def _what(alarm: Alarm, made: PartReport) -> str:
+    "What is not as it was."
     if alarm.channel in ("quality", "estimated"):
         q, name = made.quality, made.quality["metric"]
         now, before = q["realised" if alarm.channel == "quality" else "estimated"][name], q["reference"].get(name) or {}
@@ -108,6 +174,11 @@ def _difference(f: Mapping[str, Any]) -> str:
     return "; ".join([*said, *([f["note"]] if f["note"] else [])])
 
 # %% ../../nbs/monitoring/70_judge.ipynb #651a008b
+def _unpromised(part: PartReport) -> str:
+    "Why nothing is promised, as it was said."
+    return next((n for n in part.notes if n.startswith("no promise")), "no promise")
+
+
 def look(
     window: Window,
     references: Mapping[int, Reference | str],  # by version; a text says why there is none
@@ -126,7 +197,8 @@ def look(
         if isinstance(reference, str):
             made.notes.append(f"version {number} answered {counts[number]:,} rows and is not judged: {reference}")
             continue
-        part, channels = look_at_part(part_of(window, number, reference.evidence), reference, rules, 1 / large)
+        rows = part_of(window, number, reference.evidence)
+        part, channels = look_at_part(rows, reference, rules, 1 / large, past, made)
         made.parts.append(part)
         made.channels += [c for c in channels if c not in made.channels]
     tests = system_tests(made.system, [r.system for r in past if r.system], season)
@@ -145,6 +217,7 @@ def judge_again(
     reference: Reference | str,  # of its version; a text says why there is none: then nothing is done
     rules: Monitoring,
     report: Report,
+    past: Sequence[Report] = (),  # windows before this one, oldest first
 ) -> None:
     "Quality and groups of a part whose labels came late."
     if isinstance(reference, str):
@@ -153,11 +226,15 @@ def judge_again(
     part.quality, part.groups = quality_of(rows, reference.evidence, rules), groups_of(rows, reference.evidence.problem, rules)
     part.notes = [*(n for n in part.notes if n != before), *filter(None, [part.quality["why"]])]
     part.looks += 1
+    null = Null(part.null, _unpromised(part), bool(part.promise))
     p = part.quality["p"].get("quality")
+    if null.by not in ("rows", "subjects"):
+        p = quality_by_past(part, "quality", null, windows_before(past, report, part.version), report, rules)
     if part.judged and p is not None and not part.quality_down:
         report.channels += ["quality"] * ("quality" not in report.channels)
         share = 1 / sum(q.judged for q in report.parts) / 2**part.looks
-        part.alarms += [plain(a._asdict()) | {"said": _cause(a, part)} for a in _judged({"quality": p}, rules.false_alarms, share, {})]
+        alarms = _judged({"quality": p}, rules.false_alarms, share, {})
+        part.alarms += [plain(a._asdict()) | {"said": _cause(a, part, null)} for a in alarms]
 
 # %% ../../nbs/monitoring/70_judge.ipynb #4871ad03
 def self_check(

@@ -36,6 +36,8 @@ class PartReport(msgspec.Struct):
     alarms: list[dict[str, Any]] = []  # channel, what, p, threshold, effect, said
     looks: int = 0  # at its labels
     notes: list[str] = []
+    null: str = ""  # what chance was measured by: rows, subjects or past windows; empty: nothing is known
+    promise: str = ""  # why no more alarms than tolerated are to be expected; empty: no promise, a note says why
 
     def told(self, *channels: str) -> str:
         "The alarms of these channels in words; empty when there is none."
