@@ -29,6 +29,7 @@ from ..base.errors import MlopsError, disk_full
 from ..base.text import in_terminal, lines_of, say
 from .lines import number
 from .store import SampleFlag, sample_word
+from .effort import BudgetOption, budget_words
 
 if TYPE_CHECKING:
     from mlops_nb.base.settings import Settings
@@ -186,8 +187,7 @@ class _Progress:
 @app.command(epilog=_SAID)
 def run(
     stages: Annotated[list[str] | None, typer.Argument(help="Run up to these stages; default: all.")] = None,
-    charter: CharterOption = None,
-    p: KnobOption = None,
+    charter: CharterOption = None, p: KnobOption = None, budget: BudgetOption = None,
     force: Annotated[list[str] | None, typer.Option(help="Run this stage though its result is cached; repeatable.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run, and why.")] = False,
     jobs: Annotated[int | None, typer.Option(min=1, max=64, help="Stages side by side; default: settings.ini.")] = None,
@@ -200,7 +200,7 @@ def run(
     from mlops_nb.pipeline.plan import prepare
 
     settings = _settings()
-    plan = prepare(settings.model_copy(update={"jobs": jobs or settings.jobs}), charter=charter, words=p or (), sample=sample)
+    plan = prepare(settings.model_copy(update={"jobs": jobs or settings.jobs}), charter=charter, words=[*budget_words(budget), *(p or ())], sample=sample)
     wanted = stages or list(plan.graph.stages)
     if dry_run:
         for step in cache.steps_of(plan, wanted, force or ()):

@@ -53,9 +53,11 @@ def out_of_fold_table(
 
 def _follows(said: Answers, target: pd.Series, problem: Problem) -> bool:
     "Whether answers are what the task makes of their numbers and the target's classes."
-    again = problem.kind.decided(said.given, _classes(said.given, target, problem), problem)
-    same = said.classes == again.classes and (said.proba is None) == (again.proba is None)
-    return same and np.array_equal(said.y_pred, again.y_pred)
+    classes = _classes(said.given, target, problem)
+    if said.classes != classes:
+        return False
+    again = problem.kind.decided(said.given, classes, problem)
+    return (said.proba is None) == (again.proba is None) and np.array_equal(said.y_pred, again.y_pred)
 
 
 # %% ../../nbs/model/37_out_of_fold.ipynb #b75f5530
@@ -78,6 +80,9 @@ def out_of_fold_answers(
 
 def _by_name(table: pd.DataFrame) -> Iterator[tuple[str, np.ndarray]]:
     "Each candidate's numbers: n, or n x classes."
-    for name, columns in table.columns[1:].to_series().groupby(table.columns[1:].str.partition("/").get_level_values(0), sort=False):
-        yield name, table[name].to_numpy() if columns.iloc[0] == name else table[list(columns)].to_numpy()
+    columns: dict[str, list[str]] = {}
+    for column in table.columns[1:]:
+        columns.setdefault(column.partition("/")[0], []).append(column)
+    for name, own in columns.items():
+        yield name, table[name].to_numpy() if own == [name] else table[own].to_numpy()
 

@@ -32,6 +32,7 @@ from ..model.tasks.task import Answers
 from ..model.entities import entities_of, entity_codes, moments_of
 from ..model.folds import folds_in_time, learns_from
 from ..model.optimism import optimism_of
+from ..model.budget import spent_on, within_budget
 from ..model.out_of_fold import out_of_fold_table
 from ..stats.estimate import fold_interval
 from ..model.weights import weighed
@@ -259,9 +260,11 @@ def cross_validate(
     problem: Problem,  # the checked problem
     fold_of: np.ndarray,  # from make_folds
     failed: dict[str, str] | None = None,  # gets who fails, and why; None: that is an error
+    folds: range | None = None,  # those that judge; None: all
 ) -> dict[str, list[Fit]]:  # name: one Fit a fold
     "Fit and judge every model in every fold, the recipe included."
-    jobs = [(name, fold) for name in reversed(models) for fold in range(fold_of.max() + 1)]
+    folds = folds or range(fold_of.max() + 1)
+    jobs = [(name, fold) for name in reversed(models) for fold in folds]
 
     def one(name: str, fold: int) -> Fit | None:
         try:
@@ -276,7 +279,7 @@ def cross_validate(
     done = dict(zip(jobs, side_by_side(one, jobs), strict=True))
     if failed and len(failed) == len(models):
         raise MlopsError("\n".join(failed.values()))
-    return {name: [done[name, fold] for fold in range(fold_of.max() + 1)] for name in models if name not in (failed or ())}
+    return {name: [done[name, fold] for fold in folds] for name in models if name not in (failed or ())}
 
 # %% ../../nbs/stages/060_train.ipynb #5b960c86
 def bounds_of(

@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['choose_models', 'Fold', 'prepare_folds', 'Trial', 'try_params', 'Search', 'start_search', 'tune_models',
-           'param_importance', 'tuned_result', 'tuning_figure']
+           'param_importance', 'score_by_seconds', 'budget_line', 'tuned_result', 'known_fits', 'tuning_figure']
 
 # %% ../../nbs/stages/070_tune.ipynb #b88fa31d
+import math
 import time
 import warnings
 from dataclasses import dataclass, field
@@ -22,13 +23,15 @@ from ..pipeline.stage import Figure, Input, Json, Model, Output, Table, picture_
 from ..model.model_types import MODEL_TYPES, Range
 from ..model.entities import entity_codes, moments_of
 from ..model.folds import learns_from
-from ..model.out_of_fold import out_of_fold_table
+from ..model.budget import Budget
+from ..model.out_of_fold import out_of_fold_answers, out_of_fold_table
 from ..stats.estimate import fold_interval
 from ..stats.luck import Luck, luck_by_folds, luck_line
 from ..model.problem import Problem
 from ..model.tasks.task import Answers
 from ..model.weights import weighed
-from .train import answers_of, bounds_of, features_of, make_estimator, make_folds, side_by_side, truth_of
+from .train import Fit, answers_of, bounds_of, features_of
+from .train import make_estimator, make_folds, scores_of, side_by_side, truth_of
 
 # %% ../../nbs/stages/070_tune.ipynb #18b24ec4
 def choose_models(
@@ -150,7 +153,7 @@ class Search:
             after = f"after {len(self.history)} trials"
             self.ended = f"{after}: {left} more can be expected to gain {gain:.2g}, and the noise is {noise:.2g}"
 
-    def tell(self, params: dict[str, Any], trials: list[Trial]) -> None:
+    def tell(self, params: dict[str, Any], trials: list[Trial], seconds: float | None = None) -> None:
         "Take in what was asked came to: on all folds, or on the first if it was stopped there."
         scores = [trial.score for trial in trials]
         whole = len(scores) == len(self.best["scores"])
@@ -158,6 +161,7 @@ class Search:
         self.asked.report(value, step=len(scores))
         self.study.tell(self.asked, value if whole else None, None if whole else _optuna().trial.TrialState.PRUNED)
         self.history.append({"model": self.name, "trial": len(self.history), "value": value, "folds": len(scores), "scores": scores, "params": dict(self.asked.params)})
+        self.history[-1] |= {} if seconds is None else {"seconds": seconds}
         if whole and self.better * (value - self.best["mean"]) > 0:
             self.best, self.said = {"params": params, "scores": scores, "mean": value}, [trial.said for trial in trials]
 
@@ -192,11 +196,14 @@ def tune_models(
     trials: int = 16,  # parameter sets a model, the defaults among them
     seconds: float = 900.0,  # time cap
     seed: int = 0,
-) -> tuple[list[Search], bool]:  # the searches, and whether the time cap bit
+    budget: Budget | None = None,  # processor time; None: trials are what is bounded
+    waiting: list[dict[str, Any]] | None = None,  # further ones of choose_models, searched where time is left
+) -> tuple[list[Search], bool]:  # the searches, and whether a bound of time bit
     "Search all models' parameters, round by round."
     start = time.monotonic()
-    estimators = {e["name"]: make_estimator(e["name"], made, problem.task, seed) for e in entries}
-    searches = [start_search(e, set(estimators[e["name"]].get_params()), problem.greater_is_better, seed) for e in entries]
+    estimators = {e["name"]: make_estimator(e["name"], made, problem.task, seed) for e in [*entries, *(waiting or [])]}
+    begin = lambda e: start_search(e, set(estimators[e["name"]].get_params()), problem.greater_is_better, seed)  # noqa: E731
+    searches, later = [begin(e) for e in entries], [*(waiting or [])]
     folds = prepare_folds({MODEL_TYPES[name].recipe for name in estimators}, frame, problem, made, fold_of)
 
     def score(name: str, params: dict[str, Any], fold: int) -> Trial:
@@ -204,15 +211,19 @@ def tune_models(
 
     for done in range(1, trials):
         going_on = [s for s in searches if not s.ended]
-        if going_on and time.monotonic() - start >= seconds:
+        if going_on and (time.monotonic() - start >= seconds or (budget is not None and budget.rounds(done) < 1)):
             return searches, True
+        if not going_on and later and budget is not None and budget.rounds(done) >= 1:
+            going_on = [begin(later.pop(0))]
+            searches += going_on
         asked = {s.name: s.ask() for s in going_on}
         first = dict(zip(asked, side_by_side(score, [(n, p, 0) for n, p in asked.items()]), strict=True))
         going = [(s.name, asked[s.name], fold) for s in going_on if s.promising(first[s.name].score) for fold in range(1, fold_of.max() + 1)]
         more = list(zip(going, side_by_side(score, going), strict=True))
         for s in going_on:
-            s.tell(asked[s.name], [first[s.name], *(trial for (name, _, _), trial in more if name == s.name)])
-            s.end(trials - 1 - done)
+            tried = [first[s.name], *(t for (name, _, _), t in more if name == s.name)]
+            s.tell(asked[s.name], tried, budget.spent() if budget else None)
+            s.end(trials - 1 - done if budget is None else min(int(budget.rounds(done + 1)), trials - 1 - done))
     return searches, False
 
 # %% ../../nbs/stages/070_tune.ipynb #43574dd4
@@ -233,6 +244,33 @@ def param_importance(
     shares = optuna.importance.get_param_importances(told, evaluator=optuna.importance.FanovaImportanceEvaluator(seed=seed))
     return {name: float(share) for name, share in shares.items()}
 
+# %% ../../nbs/stages/070_tune.ipynb #f68f0e35
+def score_by_seconds(
+    searches: list[Search],  # finished, with a budget
+    board: dict[str, Any],  # the leaderboard artifact
+) -> list[dict[str, float]]:  # seconds, score: where it got better
+    "The best score of all models by the processor seconds that were spent, train's at the beginning."
+    sign = 1 if board["greater_is_better"] else -1
+    timed = [h for s in searches for h in s.history if "seconds" in h and h["folds"] == len(s.best["scores"])]
+    whole = [(h["seconds"], h["value"]) for h in timed]
+    curve = [{"seconds": board["budget"]["spent"], "score": board["candidates"][0]["mean"]}]
+    for seconds, value in sorted(whole):
+        if sign * (value - curve[-1]["score"]) > 0:
+            curve.append({"seconds": seconds, "score": value})
+    return curve
+
+
+def budget_line(
+    result: dict[str, Any],  # the tuned artifact
+    spent: float,  # seconds
+) -> str:
+    "What the budget has bought, in words."
+    curve, capped = result["budget"]["curve"], any(m["capped"] for m in result["models"])
+    steps = ", ".join(f"{p['score']:.4f} after {p['seconds']:.3g} s" for p in [curve[0], *curve[1:][-3:]])
+    why = "the search was capped" if capped else "more trials can't be expected to pay, and the rest is left"
+    account = f"budget {result['budget']['seconds']:g} s of processor time, {spent:.3g} s spent by train and tune"
+    return f"{account}: {result['metric']} {steps}; {why}"
+
 # %% ../../nbs/stages/070_tune.ipynb #1d21b28a
 def tuned_result(
     searches: list[Search],  # finished
@@ -249,6 +287,7 @@ def tuned_result(
         luck = luck_by_folds(whole, board["greater_is_better"], range(1, whole.shape[1]))  # the first fold has stopped trials
         tried = {"luck": luck._asdict(), "trials": len(s.history), "stopped": sum(h["folds"] < len(s.best["scores"]) for h in s.history), "default": s.history[0]["value"], "ended": s.ended}
         models.append({"name": s.name, **s.best, "low": low, "high": high, **tried, "capped": capped})
+    paid = {"budget": board["budget"] | {"curve": score_by_seconds(searches, board)}} if "budget" in board else {}
     return {
         **{key: board[key] for key in ("metric", "greater_is_better", "folds", "seed", "gap", "luck") if key in board},
         "tune_seed": seed,
@@ -256,7 +295,27 @@ def tuned_result(
         "models": sorted(models, key=lambda m: m["mean"], reverse=board["greater_is_better"]),
         "history": [h for s in searches for h in s.history],
         "importance": {s.name: param_importance(s, seed) for s in searches},
+        **paid,
     }
+
+# %% ../../nbs/stages/070_tune.ipynb #e8a4d8a8
+def known_fits(
+    result: dict[str, Any],  # the tuned artifact
+    tables: tuple[pd.DataFrame, pd.DataFrame],  # of train and tune, from out_of_fold_table
+    names: list[str],  # of the models, as single_models makes them
+    frame: pd.DataFrame,  # training rows
+    problem: Problem,  # the checked problem
+    fold_of: np.ndarray,  # from make_folds
+    seed: int = 0,
+) -> dict[str, list[Fit]]:  # by name, for those that were asked with the same parameters, folds and seed
+    "What the models say about each fold, as far as train and tune have asked them; a fit would say the same."
+    tuned_ones = {m["name"] for m in result["models"] if m["params"]}
+    seeds, truth = (result["seed"], result.get("tune_seed")), truth_of(frame, problem)
+    target = frame[problem.target]
+    read = [out_of_fold_answers(t, fold_of, target, problem) if s == seed else {} for t, s in zip(tables, seeds, strict=True)]
+    said = {n: read[n in tuned_ones].get(n, []) for n in names}
+    judged = lambda f, a: Fit(a, scores_of(a, truth[fold_of == f], problem), math.nan, math.nan)  # noqa: E731
+    return {n: [judged(f, a) for f, a in enumerate(done)] for n, done in said.items() if done}
 
 # %% ../../nbs/stages/070_tune.ipynb #092b5763
 def tuning_figure(
@@ -265,10 +324,14 @@ def tuning_figure(
     "For each model the trials, the best so far, and which parameters mattered."
     from matplotlib.figure import Figure as Canvas
 
-    figure = Canvas(figsize=(9, 0.6 + 2.4 * len(result["models"])), dpi=80, layout="constrained")
-    axes = figure.subplots(len(result["models"]), 2, squeeze=False)
+    curve = result.get("budget", {}).get("curve")
+    rows = len(result["models"]) + bool(curve)
+    figure = Canvas(figsize=(9, 0.6 + 2.4 * rows), dpi=80, layout="constrained")
+    axes = figure.subplots(rows, 2, squeeze=False)
+    if curve:
+        _curve_panel(axes[-1], curve, result)
     best_of = np.maximum if result["greater_is_better"] else np.minimum
-    for (left, right), model in zip(axes, result["models"], strict=True):
+    for (left, right), model in zip(axes[: len(result["models"])], result["models"], strict=True):
         history = pd.DataFrame([h for h in result["history"] if h["model"] == model["name"]])
         whole = history["folds"] == len(model["scores"])
         left.step(history["trial"], best_of.accumulate(history["value"].where(whole).ffill()), where="post", color="#08519c", label="best so far")
@@ -287,3 +350,13 @@ def tuning_figure(
             ax.spines[["top", "right"]].set_visible(False)
     axes[0][0].legend(frameon=False, fontsize=8)
     return figure
+
+
+def _curve_panel(axes: Any, curve: list[dict[str, float]], result: dict[str, Any]) -> None:
+    "The best score so far by processor time."
+    left, right = axes
+    left.step([p["seconds"] for p in curve], [p["score"] for p in curve], where="post", color="#08519c")
+    left.axvline(result["budget"]["seconds"], color="0.4", linestyle="--")
+    left.set(title="Best of all so far (dashed: the budget)", ylabel=result["metric"], xlabel="seconds of processor time")
+    left.spines[["top", "right"]].set_visible(False)
+    right.set_axis_off()

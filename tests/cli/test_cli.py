@@ -76,6 +76,7 @@ def test_a_killed_run_is_marked_when_runs_are_listed_or_shown(project):
     (("models", "rollback", "nope"), "no model 'nope'"),
     (("run", "-p", "scale.factor=2.5"), "scale.factor = 2.5: expected a whole number between 1 and 9"),
     (("run", "-p", "total.fail=perhaps"), "total.fail = perhaps: expected true or false"),
+    (("run", "--budget", "60"), "no stage 'train'"),
     (("run", "-p", "ingest.max_rows=few"), "ingest.max_rows = few: expected a whole number or null (for none)"),
 ])  # fmt: skip
 def test_bad_input_is_one_sentence(ran, words, message):
