@@ -65,17 +65,18 @@ def reads(word: str, how: Reading) -> bool:
     return True
 
 # %% ../../nbs/sources/05_readings.ipynb #ea2a5539
+_BEFORE = (  # numbers; a letter or two before a number make a code: t5, m12
+    "US$ $ € £ ¥ ₩ ₹ ₽ ₺ ₫ ฿ % USD EUR GBP JPY KRW CNY CHF INR RUB "
+    "CAD AUD SEK NOK DKK PLN CZK HUF BRL"
+).split()
 _UNITS = (
-    "US$ $ € £ ¥ ₩ ₹ ₽ ₺ ₫ ฿ % ‰ °C °F 원 만원 억원 円 元 "
-    "USD EUR GBP JPY KRW CNY CHF INR RUB CAD AUD SEK NOK DKK PLN CZK "
-    "HUF BRL "
-    "kg g mg lb lbs oz t km m cm mm mi ft in "
+    "‰ °C °F 원 만원 억원 円 元 kg g mg lb lbs oz t km m cm mm mi ft in "
     "h hr hrs hours min mins minutes s sec ms d days weeks months years yrs "
     "l ml kWh MWh kW MW W kB MB GB TB bps ppm"
 ).split()
-_ANY = "|".join(sorted(map(re.escape, _UNITS), key=len, reverse=True))
+_ONE, _OTHER = ("|".join(sorted(map(re.escape, units), key=len, reverse=True)) for units in (_BEFORE, [*_BEFORE, *_UNITS]))
 _UNIT = re.compile(
-    rf"^[(+\-−]?({_ANY})(?=[ \u00a0\u202f+\-−]*[\d.,])|(?<=[\d.,])[ \u00a0\u202f]*({_ANY})\)?$"
+    rf"^[(+\-−]?({_ONE})(?=[ \u00a0\u202f+\-−]*[\d.,])|(?<=[\d.,])[ \u00a0\u202f]*({_OTHER})\)?$"
 )
 _BETWEEN = re.compile(r"(?<=\d)([.,'’_]|[ \u00a0\u202f\u2009])(?=\d)")
 
