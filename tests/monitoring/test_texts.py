@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from mlops_nb.log.drawn import Drawn
 from mlops_nb.model.schema import Field, Schema
 from mlops_nb.monitoring.drift import input_drift
 from mlops_nb.monitoring.reference import make_reference
@@ -24,7 +25,7 @@ def rows(n: int, seed: int, longest: int = 20, missing: float = 0.1) -> pd.DataF
 def drift_of(window: pd.DataFrame) -> dict[str, dict]:
     reference = make_reference(1, SimpleNamespace(form=FORM), rows(3000, 0))
     assert "note" not in reference.some and reference.profile.kinds == kinds_of(FORM)
-    part = SimpleNamespace(inputs=measured(pa.Table.from_pandas(window, preserve_index=False), FORM))
+    part = SimpleNamespace(inputs=measured(pa.Table.from_pandas(window, preserve_index=False), FORM), drawn=Drawn())
     return {f["name"]: f for f in input_drift(part, reference, 0.01)[0]}
 
 

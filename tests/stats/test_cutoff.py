@@ -63,7 +63,7 @@ def test_the_stage_says_it():
 
     from mlops_nb.stages.ensemble import choose_threshold, threshold_costs
 
-    problem = SimpleNamespace(costs=Costs(false_positive=1, false_negative=10))
+    problem = SimpleNamespace(costs=Costs(false_positive=1, false_negative=10), class_weights=None)
     rng, moved = np.random.default_rng(3), []
     for _ in range(40):
         odds = rng.normal(-2, 1.5, 500)
