@@ -1691,6 +1691,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                    'mlops_nb/monitoring/null.py'),
                                           'mlops_nb.monitoring.null._alike': ('monitoring/null.html#_alike', 'mlops_nb/monitoring/null.py'),
                                           'mlops_nb.monitoring.null._cells': ('monitoring/null.html#_cells', 'mlops_nb/monitoring/null.py'),
+                                          'mlops_nb.monitoring.null._counted': ( 'monitoring/null.html#_counted',
+                                                                                 'mlops_nb/monitoring/null.py'),
                                           'mlops_nb.monitoring.null._of_two': ( 'monitoring/null.html#_of_two',
                                                                                 'mlops_nb/monitoring/null.py'),
                                           'mlops_nb.monitoring.null._past_only': ( 'monitoring/null.html#_past_only',

@@ -99,9 +99,7 @@ def look_now(
     if not window.rows:
         return None
     past = reports(settings.home, model)
-    report = look(window, references_of(settings, window, {}), charter_.monitoring, past)
-    report.preliminary = True
-    return report
+    return look(window, references_of(settings, window, {}), charter_.monitoring, past, preliminary=True)
 
 
 def waiting(

@@ -63,7 +63,7 @@ def _by_null(
     if null.by not in ("rows", "subjects"):
         if made.domain:
             pvalues["drift"][_WHOLE] = auc_by_past(made, null, before, report)
-        for how in made.quality["p"]:
+        for how in [name for name, p in made.quality["p"].items() if p is not None]:
             pvalues[how] = quality_by_past(made, how, null, before, report, rules)
     pvalues |= {c: {n: p for n, p in pvalues[c].items() if p is not None} for c in ("drift", "predictions")}
     return {name: p for name, p in pvalues.items() if p is not None and p != {}}, effects
@@ -105,7 +105,7 @@ def look_at_part(
     before = windows_before(past, report, part.version) if report else []
     null = null_of(made, part.drawn, before, report or _ALONE, reference.profile)
     kept = f"at most {rules.false_alarms:.1%} of undisturbed windows are to have an alarm: {null.words}"
-    made.null, made.promise = null.by, kept if null.promised else ""
+    made.null, made.season, made.promise = null.by, null.season, kept if null.promised else ""
     made.notes.append(made.promise or null.words)
     pvalues, effects = _by_null(made, null, before, report or _ALONE, rules)
     alarms = _judged(pvalues, rules.false_alarms, share, effects)
@@ -185,9 +185,10 @@ def look(
     rules: Monitoring,
     past: Sequence[Report] = (),  # earlier windows, oldest first
     season: int = 1,  # windows in a cycle of traffic, such as 24 hours
+    preliminary: bool = False,  # the window isn't over
 ) -> Report:
     "A window, judged."
-    made = Report(window.model, window.start, window.end, window.rows, [], system_of(window))
+    made = Report(window.model, window.start, window.end, window.rows, [], system_of(window), preliminary=preliminary)
     if len(window.table) < window.rows:
         made.notes.append(f"{len(window.table):,} of {window.rows:,} rows were looked at, an even sample")
     counts = Counter(window.table["version"].to_pylist())
@@ -226,9 +227,9 @@ def judge_again(
     part.quality, part.groups = quality_of(rows, reference.evidence, rules), groups_of(rows, reference.evidence.problem, rules)
     part.notes = [*(n for n in part.notes if n != before), *filter(None, [part.quality["why"]])]
     part.looks += 1
-    null = Null(part.null, _unpromised(part), bool(part.promise))
+    null = Null(part.null or "", _unpromised(part), bool(part.promise), part.season)
     p = part.quality["p"].get("quality")
-    if null.by not in ("rows", "subjects"):
+    if p is not None and part.null in ("past", ""):  # where none is recorded, by its rows, as it was
         p = quality_by_past(part, "quality", null, windows_before(past, report, part.version), report, rules)
     if part.judged and p is not None and not part.quality_down:
         report.channels += ["quality"] * ("quality" not in report.channels)

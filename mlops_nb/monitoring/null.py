@@ -53,14 +53,22 @@ def windows_before(
     report: Report,  # of this window
     version: int,
 ) -> list[Before]:  # oldest first
-    "What a window can be held against."
+    "What a window can be held against: nothing while it isn't over, for its hours may differ from theirs."
+    if report.preliminary:
+        return []
     span, found = report.end - report.start, {}
     for r in past:
         part = r.part(version)
-        if part and part.judged and r.end - r.start == span and r.end <= report.start and not r.preliminary:
+        earlier = r.end - r.start == span and r.end <= report.start and not r.preliminary
+        if part and part.judged and _counted(part) and earlier:
             loud = any(a["channel"] in ("drift", "predictions") and a.get("windows", 1) == 1 for a in part.alarms)
             found[place_of(r)] = Before(place_of(r), part, loud)
     return [found[place] for place in sorted(found)]
+
+
+def _counted(part: PartReport) -> bool:
+    "Reports from before counts were kept have nothing to compare."
+    return any(f.get("counts") for f in (*part.features, *part.predictions))
 
 # %% ../../nbs/monitoring/65_null.ipynb #b10c1bd3
 def _rows_of(part: PartReport, channel: str) -> dict[str, dict]:
@@ -232,7 +240,9 @@ def null_of(
             f = _rows_of(part, channel)[name]
             judged[name] = _of_two(f, past.get(name)) if drawn.shared else by_rows(f, t, calm)
     k, what = len(before), drawn.counted if drawn.shared else "rows drawn one by one"
-    if k < MIN_PAST:
+    if report.preliminary:
+        words = f"no promise: {_RUNNING}"
+    elif k < MIN_PAST:
         words = f"no promise yet: whether windows vary by chance no more than {what} do is known after {MIN_PAST} windows"
         words += f", {k} are known"
     elif varying < _CLEAR:
@@ -257,6 +267,7 @@ def _of_two(f: Mapping[str, Any], past: Judged | None) -> Judged:
 
 # %% ../../nbs/monitoring/65_null.ipynb #7fdfd89b
 _SILENT = "until then nothing raises an alarm of drift"
+_RUNNING = "rows of a window that isn't over are not held against the windows before, for its hours may differ from theirs"
 
 
 def _past_only(
@@ -267,6 +278,8 @@ def _past_only(
     why: str,  # rows can't say it
 ) -> Null:
     "Judged by the windows before, of the same phase where phases differ."
+    if report.preliminary:
+        return Null("", f"no promise: {why}, and {_RUNNING}; nothing raises an alarm of drift", False)
     cycle, name = CYCLES.get(report.end - report.start, (1, ""))
     place = np.array([*(b.place for b in before), place_of(report)])
     quiet = np.array([b.quiet for b in before], bool)
