@@ -267,7 +267,7 @@ def _of_two(f: Mapping[str, Any], past: Judged | None) -> Judged:
 
 # %% ../../nbs/monitoring/65_null.ipynb #7fdfd89b
 _SILENT = "until then nothing raises an alarm of drift"
-_RUNNING = "rows of a window that isn't over are not held against the windows before, for its hours may differ from theirs"
+_RUNNING = "rows of a window that isn't over are not held against windows before, for hours may differ"
 
 
 def _past_only(

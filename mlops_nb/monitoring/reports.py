@@ -36,7 +36,7 @@ class PartReport(msgspec.Struct):
     alarms: list[dict[str, Any]] = []  # channel, what, p, threshold, effect, said
     looks: int = 0  # at its labels
     notes: list[str] = []
-    null: str | None = None  # what chance was measured by: rows, subjects, past; empty: nothing is known; None: not recorded
+    null: str | None = None  # what chance was measured by: rows, subjects, past; empty: nothing; None: not recorded
     season: int = 1  # windows in a cycle, where phases differ
     promise: str = ""  # why no more alarms than tolerated are to be expected; empty: no promise, a note says why
 

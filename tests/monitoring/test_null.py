@@ -34,7 +34,7 @@ def at(window: Window, t: int) -> Window:
 
 
 def copied(report: Report, t: int, **told) -> Report:
-    """The same report of another hour, read from what is kept; `told` is written into its part, None: it isn't there."""
+    """The same report of another hour, as it is kept; `told` is written into its part, None: it isn't there."""
     content = msgspec.json.decode(msgspec.json.encode(report))
     part = content["parts"][0] | told
     content["parts"] = [{k: v for k, v in part.items() if v is not None}]
@@ -44,10 +44,9 @@ def copied(report: Report, t: int, **told) -> Report:
 
 def old(report: Report, t: int) -> Report:
     """As it was kept before counts and nulls were."""
-    bare = {
-        channel: [{k: v for k, v in f.items() if k not in ("counts", "serial")} for f in getattr(report.parts[0], channel)]
-        for channel in ("features", "predictions")
-    }
+    part, new = report.parts[0], ("counts", "serial")
+    kept = {"features": part.features, "predictions": part.predictions}
+    bare = {name: [{k: v for k, v in f.items() if k not in new} for f in rows] for name, rows in kept.items()}
     return copied(report, t, null=None, season=None, promise=None, **bare)
 
 
@@ -134,7 +133,7 @@ def test_a_window_that_is_not_over_is_held_against_no_window_before(place):
     running = look_now(place, CHARTER, "shop", NOON + timedelta(hours=8, minutes=55))
     (part,) = running.parts
     assert running.preliminary and part.judged and part.null == "rows" and not part.promise
-    assert part.notes[-1].startswith("no promise: rows of a window that isn't over are not held against the windows before")
+    assert part.notes[-1].startswith("no promise: rows of a window that isn't over are not held against")
     (over,) = monitor_due(place, CHARTER, "shop", NOON + timedelta(hours=9))
     assert over.parts[0].promise, "once it is over, it is"
 
@@ -149,5 +148,6 @@ def test_half_a_day_of_rows_that_resemble_each_other_raises_nothing():
             past.append(look(window, {1: reference}, Monitoring(), past))
         half = made[21]._replace(rows=250, table=made[21].table.slice(0, 250))
         assert look(half, {1: reference}, Monitoring(), past).parts[0].told("drift"), "called a whole day"
-        running = look(half._replace(end=half.start + timedelta(hours=12)), {1: reference}, Monitoring(), past, preliminary=True)
+        cut = half._replace(end=half.start + timedelta(hours=12))
+        running = look(cut, {1: reference}, Monitoring(), past, preliminary=True)
         assert not running.every_alarm and running.parts[0].null == "" and "isn't over" in running.parts[0].notes[-1]

@@ -136,8 +136,8 @@ def test_undisturbed_windows_keep_the_promise(kind, count):
 def test_hours_are_held_against_the_same_hour():
     """From the ninth day on a promise is made; a shift of 0.4 standard deviations is found within the day."""
     found = judged("hourly", 230, seed=7, shift=Shift(at=210, moved=0.4), rows=300, classifier=False)
-    assert set(nulls(found)[200:]) == {"past"} and not alarmed(found[:210])
-    assert {r.parts[0].season for r in found[200:]} == {24}
+    held = {(r.parts[0].null, r.parts[0].season) for r in found[200:] if r.parts[0].judged}
+    assert held == {("past", 24)} and not alarmed(found[:210]), "some hours have too few rows to be judged"
     assert any(r.every_alarm for r in found[210:])
 
 
