@@ -111,7 +111,7 @@ def _readings(guess: Guess) -> list[str]:
     return lines
 
 
-_BY_WORDS = "; GUESS: read by its words; words of five rows or more will stand in the model's file"
+_BY_WORDS = "; GUESS: read by its words; words of five rows or more (fewer in small tables) will stand in the model's file"
 
 
 def _rules(columns: list[Column]) -> list[str]:

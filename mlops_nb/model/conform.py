@@ -83,7 +83,7 @@ def learn_schema(
     fields = [_field(learnt_from[c], kinds[c], c in required) for c in names]
     told = {c: Reading.model_validate(how) for c, how in (readings or {}).items()}
     for k, f in enumerate(fields):
-        if f.name in told and _READ_AS[told[f.name].kind] == f.kind.replace("integer", "number"):
+        if f.name in told and _READ_AS[told[f.name].kind] == {"integer": "number", "text": "category"}.get(f.kind, f.kind):
             fields[k] = f.model_copy(update={"reading": told[f.name]})
     return Schema(fields=fields, target=problem.target, classes=classes)
 

@@ -69,7 +69,7 @@ def openapi_of(
         parts["Row"]["properties"][name] = parts["Row"]["properties"].pop(place)
         parts["Row"]["required"] = [name if one == place else one for one in parts["Row"].get("required", [])]
     refused = {str(code): said for code, said in refusals().items()}
-    example = {"rows": [{c.name: c.typical for c in served.row_schema.columns}]}
+    example = {"rows": [{c.name: "some words" if c.kind == "text" else c.typical for c in served.row_schema.columns}]}
 
     def post(summary: str, request: dict, response: dict, **more: Any) -> dict:
         content = {"application/json": request}

@@ -62,7 +62,12 @@ def _lasting(singles: dict[str, Pipeline], frames: list[pd.DataFrame], problem: 
     "Those that can be fitted on all rows in the end: a logarithm has no use for a 0 that only a validation row holds."
     needs = {n: set(MODEL_TYPES[n].needs) - {"skewed"} for n in singles}
     facts = facts_of(pd.concat([f[problem.target] for f in frames]), problem.metric) if any(needs.values()) else set()
-    return {n: model for n, model in singles.items() if needs[n] <= facts}
+    if not (lasting := [n for n in singles if needs[n] <= facts]):
+        raise MlopsError(
+            f"none of {', '.join(singles)} can learn from training and validation rows together: some have a {problem.target} "
+            "that they can't take; add a candidate that takes every number to train.candidates, such as gradient_boosting"
+        )
+    return {n: singles[n] for n in lasting}
 
 
 # %% ../../nbs/stages/080_ensemble.ipynb #0766d3d7

@@ -54,22 +54,17 @@ def phase_of(
     return "staging", f"{len(gates) - len(unsure)} of {len(gates)} gates passed{open_ones}"
 
 # %% ../../nbs/stages/120_register.ipynb #b5c2808f
-_AS_JUDGED = "to release the judged model itself, in the charter: knobs: {register: {learn_from: judged}}"
-
-
 def relearn(
     judged: Any,  # fitted
     frame: pd.DataFrame,  # all rows, those of one thing side by side
     problem: Problem,  # the checked problem
 ) -> Any:  # fitted
     "The judged model's twin, fitted on these rows by the same recipe; the same rows and seeds give the same bits."
-    try:
-        return side_by_side(clone(judged).fit, [(features_of(frame, problem), frame[problem.target])])[0]
-    except ValueError as error:  # a 0 among the test rows, say, where what learns is a logarithm
-        raise MlopsError(f"the model can't be fitted on all rows: {error}; {_AS_JUDGED}") from error
+    return side_by_side(clone(judged).fit, [(features_of(frame, problem), frame[problem.target])])[0]
 
 # %% ../../nbs/stages/120_register.ipynb #83a13093
 WORSE = 4.0, 0.1  # standard errors, and share of the judged model's loss on the test rows: what the twin's may be above
+_AS_JUDGED = "to release the judged model itself, in the charter: knobs: {register: {learn_from: judged}}"
 
 
 def _losses(model: Any, rows: pd.DataFrame, y_true: pd.Series, problem: Problem) -> np.ndarray:  # n
@@ -128,7 +123,11 @@ def release(
     if source == "judged":
         return judged, Learnt(released="judged", rows=counts["rows_judged"], **counts)
     frame = in_blocks(pd.concat(parts.values(), ignore_index=True), entity_codes(things, *parts))
-    twin = relearn(judged, frame, problem)
+    try:
+        twin = relearn(judged, frame, problem)
+    except ValueError as error:  # a 0 among the test rows, say, where what learns is a logarithm
+        why = f"it can't be fitted on the test rows, too: {error}"
+        return judged, Learnt(released="judged", rows=counts["rows_judged"], why=why, **counts)
     differ, worse = compare_twins(judged, twin, parts["test"], awkward, problem, units_of(things, "test"))
     return twin, Learnt(released="all", rows=sum(of.values()), **counts, differ=round(differ, 6), worse=round(worse, 3))
 
