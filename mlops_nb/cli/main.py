@@ -200,7 +200,8 @@ def run(
     from mlops_nb.pipeline.plan import prepare
 
     settings = _settings()
-    plan = prepare(settings.model_copy(update={"jobs": jobs or settings.jobs}), charter=charter, words=[*budget_words(budget), *(p or ())], sample=sample)
+    asked = {"jobs": jobs or settings.jobs, "timeout": max(settings.timeout, int(10 * (budget or 0)))}  # a busy machine takes longer
+    plan = prepare(settings.model_copy(update=asked), charter=charter, words=[*budget_words(budget), *(p or ())], sample=sample)
     wanted = stages or list(plan.graph.stages)
     if dry_run:
         for step in cache.steps_of(plan, wanted, force or ()):

@@ -113,8 +113,9 @@ def sits_out(
     rows = int(target.value_counts().min()) if classes else len(target) // 2
     if rows < entry.least:
         return f"it needs {entry.least} rows of each class" if classes else f"it needs {2 * entry.least} rows"
-    facts = facts_of(target, metric) if entry.needs and not classes else set()
-    return next((f"it needs {FACTS[name]}" for name in entry.needs if name not in facts), "")
+    needs = () if classes else entry.needs
+    facts = facts_of(target, metric) if needs else set()
+    return next((f"it needs {FACTS[name]}" for name in needs if name not in facts), "")
 
 
 # %% ../../nbs/model/84_model_types.ipynb #aed2e1c3

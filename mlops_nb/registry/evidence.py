@@ -100,6 +100,7 @@ class Learnt(_Part):
     rows: int | None = None  # that the released model is fitted on; None: nobody wrote it down
     rows_judged: int | None = None  # that the judged model is fitted on; none of them is a test row
     rows_test: int | None = None  # that it was judged on
+    why: str = ""  # it is the judged one, though the other was asked for
     differ: float | None = None  # on the test rows: share of decisions; of numbers, the root mean square by the error's
     worse: float | None = None  # standard errors that the twin's loss on the test rows is above the judged one's
 
@@ -109,7 +110,7 @@ class Learnt(_Part):
         if self.rows is None or self.rows_judged is None:
             return "released as it was judged"
         if self.released == "judged":
-            return f"judged and released as fitted on {self.rows:,} rows"
+            return f"judged and released as fitted on {self.rows:,} rows" + f"; {self.why}" * bool(self.why)
         return f"judged as fitted on {self.rows_judged:,} rows; released fitted on all {self.rows:,} by the same recipe"
 
 # %% ../../nbs/registry/25_evidence.ipynb #f57526b5

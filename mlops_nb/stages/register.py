@@ -119,7 +119,7 @@ def release(
 ) -> tuple[Any, Learnt]:  # what is released, and what it learnt from
     "The judged model's twin that learnt from all rows, proven; or the judged model itself."
     of = {name: len(part) for name, part in parts.items()}
-    counts = {"rows_judged": of["train"] + of["valid"], "rows_test": of["test"]}
+    counts: dict[str, Any] = {"rows_judged": of["train"] + of["valid"], "rows_test": of["test"]}
     if source == "judged":
         return judged, Learnt(released="judged", rows=counts["rows_judged"], **counts)
     frame = in_blocks(pd.concat(parts.values(), ignore_index=True), entity_codes(things, *parts))

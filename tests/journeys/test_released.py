@@ -11,6 +11,7 @@ import pytest
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
+from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import Pipeline
 from tests.conftest import command
@@ -60,6 +61,17 @@ class Judged:
 
     def release(self, **more: Any) -> Any:
         return release(self.model, self.parts, self.things, self.awkward, self.problem, **more)
+
+
+def test_what_only_the_test_rows_forbid_releases_the_judged_model():
+    """A 0 that gamma's loss has no use for: the version is registered all the same, and everyone is told why."""
+    rows = made(300, "numbers")
+    rows["y"] = np.exp(rows.y / rows.y.std())
+    rows.loc[299, "y"] = 0.0
+    one = Judged("numbers", HistGradientBoostingRegressor(loss="gamma", max_iter=5), rows)
+    model, told = one.release()
+    assert model is one.model and told.released == "judged" and told.rows == 240
+    assert told.said.startswith("judged and released as fitted on 240 rows; it can't be fitted on the test rows, too: ")
 
 
 @pytest.mark.parametrize("kind", TASKS)

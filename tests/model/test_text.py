@@ -253,3 +253,16 @@ def test_letters_of_every_script_are_read():
     }.items():  # fmt: skip
         found = words_of(text)
         assert found == words if words is not None else found, text
+
+
+def test_how_texts_are_read_is_the_same_at_every_door():
+    """What the charter says of a column's words counts for its texts, too: a word for "no value" is none anywhere."""
+    rows = table()
+    rows.loc[::9, "note"] = None
+    how = {"note": {"kind": "text", "missing": ["unbekannt"]}}
+    form = learn_schema(rows, problem(), readings=how)
+    assert form.fields[0].kind == "text" and form.fields[0].reading is not None
+    given = ["unbekannt", "badan fel", None]
+    assert [row[0] for row in RowSchema(form, {}).check([[t, 1.0] for t in given])] == [None, "badan fel", None]
+    read = [read_column(pa.array(given), form.fields[0]), read_column(pa.array([1.0] * 3), form.fields[1])]
+    assert frame_of(read, form.fields)["note"].isna().tolist() == [True, False, True]
