@@ -29,7 +29,7 @@ from ..base.errors import MlopsError, disk_full
 from ..base.text import in_terminal, lines_of, say
 from .lines import number
 from .store import SampleFlag, sample_word
-from .effort import BudgetOption, budget_words
+from .effort import BudgetOption, budget_words, patient
 
 if TYPE_CHECKING:
     from mlops_nb.base.settings import Settings
@@ -200,8 +200,7 @@ def run(
     from mlops_nb.pipeline.plan import prepare
 
     settings = _settings()
-    asked = {"jobs": jobs or settings.jobs, "timeout": max(settings.timeout, int(10 * (budget or 0)))}  # a busy machine takes longer
-    plan = prepare(settings.model_copy(update=asked), charter=charter, words=[*budget_words(budget), *(p or ())], sample=sample)
+    plan = prepare(patient(settings, jobs, budget), charter=charter, words=[*budget_words(budget), *(p or ())], sample=sample)
     wanted = stages or list(plan.graph.stages)
     if dry_run:
         for step in cache.steps_of(plan, wanted, force or ()):
