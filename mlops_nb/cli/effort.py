@@ -6,11 +6,12 @@
 __all__ = ['BudgetOption', 'budget_words', 'patient']
 
 # %% ../../nbs/cli/09_effort.ipynb #981998d5
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..base.settings import Settings
+if TYPE_CHECKING:
+    from mlops_nb.base.settings import Settings
 
 
 # %% ../../nbs/cli/09_effort.ipynb #b9032074
@@ -31,10 +32,10 @@ _BUSY = 10  # seconds by the clock for each of processor time: other programs ha
 
 
 def patient(
-    settings: Settings,
+    settings: "Settings",
     jobs: int | None = None,  # stages side by side; None: as the settings say
     budget: float | None = None,  # seconds of processor time
-) -> Settings:
+) -> "Settings":
     "Settings of a run whose cells may take as long as its budget asks for."
     timeout = max(settings.timeout, round(_BUSY * (budget or 0)))
     return settings.model_copy(update={"jobs": jobs or settings.jobs, "timeout": timeout})

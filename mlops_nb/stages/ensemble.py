@@ -78,7 +78,7 @@ def final_estimator(
     if not task_of(task).has_classes:
         return LinearRegression(positive=True)
     clip = FunctionTransformer(np.clip, kw_args={"a_min": 1e-6, "a_max": 1 - 1e-6})
-    return Pipeline([("clip", clip), ("logit", FunctionTransformer(logit)), ("weigh", LogisticRegression())])
+    return Pipeline([("clip", clip), ("logit", FunctionTransformer(logit)), ("weigh", LogisticRegression(solver="newton-cholesky"))])
 
 # %% ../../nbs/stages/080_ensemble.ipynb #712490fb
 def make_ensemble(
