@@ -17,7 +17,6 @@ from ..base.reading import Reading
 from .decision import as_said
 from .problem import Problem
 from .schema import KINDS_OF_FIELD, LONGEST, TEXTS, Field, Schema
-from .words import why_no_text
 
 # %% ../../nbs/model/28_conform.ipynb #5a3ff248
 _READ_AS = {"number": "number", "datetime": "datetime", "boolean": "boolean", "text": "category"}  # a reading's kind, a field's
@@ -35,6 +34,8 @@ def _kind_of(
     if pd.api.types.is_numeric_dtype(values):
         known = values.dropna().to_numpy(dtype=float)
         return "integer" if len(known) and np.isfinite(known).all() and (known == np.round(known)).all() else "number"
+    from mlops_nb.model.words import why_no_text  # scikit-learn
+
     return "category" if why_no_text(values) else "text"
 
 # %% ../../nbs/model/28_conform.ipynb #cff1ce03

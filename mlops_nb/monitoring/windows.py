@@ -27,7 +27,6 @@ from ..log.history import History
 from ..log.rolled import rolled_files
 from ..model.decision import Decision, is_positive, name_of, spellings
 from ..model.schema import Schema
-from ..model.words import words_of
 from ..registry.evidence import Evidence
 
 # %% ../../nbs/monitoring/10_windows.ipynb #4634e9f0
@@ -170,6 +169,8 @@ def measured(
     form: Schema,
 ) -> Any:  # the same
     "Rows with the length of each text in its place."
+    from mlops_nb.model.words import words_of  # scikit-learn
+
     for name in form.of_kind("text"):
         texts = rows[name].to_pylist() if isinstance(rows, pa.Table) else rows[name].tolist()
         lengths = [float(len(words_of(t))) if isinstance(t, str) else None for t in texts]
