@@ -296,7 +296,7 @@ def text(
 ) -> str:
     board = Board(judged, tools)
     head = f"{len(judged)} of {wanted} cells are known: {len(board.tables)} tables, {given.seeds} seeds, "
-    head += f"{given.budget:g} s of processor time, {given.threads} threads."
+    head += f"{given.budget:g} s of processor time (ours: {given.share:g} of it), {given.threads} threads."
     lines = ["# Model quality", "", head, *(f"{tool} is not compared: {why}." for tool, why in absent.items())]
     parts: dict[str, Callable[[Board], str]] = {
         "Where ours stands": standing,

@@ -86,6 +86,11 @@ def answers_of(
     return Answers(table.task, np.array([classes.index(label(v)) for v in truth]), proba), int(empty.sum())
 
 
+def allowed(tool: str, given: argparse.Namespace) -> float:
+    "Processor seconds of a tool: the goal is to be as good in a share of a peer's time."
+    return given.budget * (given.share if tool == "ours" else 1)
+
+
 def one_cell(table: Table, seed: int, tool: str, python: Path, given: argparse.Namespace, kept: Path) -> dict[str, Any]:
     "Let one tool learn and answer; what came of it. Its predictions go to `kept`."
     with tempfile.TemporaryDirectory(prefix="quality_") as work:
@@ -99,7 +104,7 @@ def one_cell(table: Table, seed: int, tool: str, python: Path, given: argparse.N
             METRIC[table.task],
             table.encoding,
             table.separator,
-            given.budget,
+            allowed(tool, given),
             given.threads,
             seed,
             work,
@@ -176,7 +181,7 @@ def all_cells(
                     seed=seed,
                     tool=tool,
                     versions=versions(tool, python),
-                    budget=given.budget if tool != "hgb" else None,
+                    budget=allowed(tool, given) if tool != "hgb" else None,
                     threads=given.threads,
                 )
                 yield name, table, seed, tool, python
@@ -199,7 +204,7 @@ def measure_all(given: argparse.Namespace) -> str:
                 "table": table.name,
                 "seed": seed,
                 "tool": tool,
-                "budget": given.budget,
+                "budget": allowed(tool, given),
                 "threads": given.threads,
                 **cell,
             }
@@ -226,6 +231,7 @@ def main() -> None:
     )
     parser.add_argument("--seeds", type=int, default=3, help="divisions of each table")
     parser.add_argument("--budget", type=float, default=60, help="processor seconds of a cell")
+    parser.add_argument("--share", type=float, default=0.5, help="of a peer's budget that ours has")
     parser.add_argument("--threads", type=int, default=1, help="of each tool")
     parser.add_argument(
         "--limit", type=float, help="wall seconds after which a cell is ended; default: 600 + 20 x budget"
@@ -241,6 +247,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # work folders go with it
     if unknown := set(given.tools) - set(TOOLS):
         raise SystemExit(f"no tool {', '.join(sorted(unknown))}; known are {', '.join(TOOLS)}")
+    given.share = 1.0 if given.growth is not None else given.share
     given.cache = given.cache.absolute()
     given.cache.mkdir(parents=True, exist_ok=True)
     said = growth.measure(given, one_cell) if given.growth is not None else measure_all(given)

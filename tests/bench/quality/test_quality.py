@@ -362,7 +362,7 @@ def test_peers_that_are_not_there_are_named_and_the_rest_is_compared(few, tmp_pa
     given = run.argparse.Namespace(tables=[few], only=["amounts"], tools=["hgb", "flaml"], cache=tmp_path)
     found, able, absent = run.wanted(given)
     assert [t.name for t in found] == ["amounts"] and list(able) == ["hgb"] and absent == {"flaml": "no network"}
-    said = report.text([], list(able), absent, run.argparse.Namespace(seeds=1, budget=1.0, threads=1), 1)
+    said = report.text([], list(able), absent, run.argparse.Namespace(seeds=1, budget=1.0, share=0.5, threads=1), 1)
     assert "flaml is not compared: no network." in said
 
 
