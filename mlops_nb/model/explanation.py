@@ -108,7 +108,7 @@ def _ask(model: Any, mixed: np.ndarray, values: list[pd.Index], names: Sequence[
     frame = pd.DataFrame({name: values[j].take(mixed[first, j]) for j, name in enumerate(names)})
     return _outputs(model, frame)[back], len(first)
 
-
+# %% ../../nbs/model/80_explanation.ipynb #4f01c0fa
 def _read_once(compiled: Any, values: list[pd.Index], names: Sequence[str]) -> list[tuple[int, np.ndarray]]:
     "For each field of the compiled model: its place among the names, and each distinct value as it reads it."
     from mlops_nb.model.compile import matrix_of
@@ -132,7 +132,7 @@ def _asker(model: Any, values: list[pd.Index], names: Sequence[str], compiled: A
 
     return ask
 
-
+# %% ../../nbs/model/80_explanation.ipynb #f5ce3d28
 def explain_rows(
     model: Any,  # fitted, takes raw rows
     rows: pd.DataFrame,  # raw rows to explain, other columns may be present
