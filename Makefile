@@ -59,8 +59,9 @@ bench: $(DONE) ## the benchmarks; each figure ends as: bench NAME VALUE GOAL hol
 bench-serve: $(DONE) ## our service beside others, under load; installs them under .bench/
 	@$(BIN)/python tests/bench/serve/run.py
 
-bench-monitor: $(DONE) ## our drift figures beside Evidently's; installs it under .bench/
+bench-monitor: $(DONE) ## our drift figures, false alarms and delays beside Evidently's and NannyML's; installs them under .bench/
 	@$(BIN)/python tests/bench/monitor.py --peers
+	@$(BIN)/python tests/bench/alarms/run.py --peers
 
 bench-quality: $(DONE) ## our default models beside HGB, FLAML, AutoGluon: TABLES=folder of CSVs, GROWTH=1, BENCH="--budget 20"
 	@$(BIN)/python tests/bench/quality/run.py $(if $(TABLES),--tables "$(TABLES)") $(if $(GROWTH),--growth) $(BENCH)

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from scipy import stats
 
-from .drift import least_p, table_p, two_shares_p
+from .drift import least_p, rank_p, table_p, two_shares_p
 from .profile import Numbers, Texts
 
 # %% ../../nbs/stats/24_cells.ipynb #7a6b4fbd
@@ -70,6 +70,9 @@ def counted(
     return np.bincount(code, weight, last + 1)
 
 # %% ../../nbs/stats/24_cells.ipynb #3c4271e4
+_POINT = 1.2  # of a band's share: more than that has a value that many rows share
+
+
 def together_p(
     cells: Cells,
     counts: np.ndarray,  # of all rows of some windows, each drawn by itself
@@ -87,8 +90,13 @@ def together_p(
         return lost
     gap = np.abs(np.cumsum(before[:-1]) / n - np.cumsum(now[:-1]) / m).max()
     apart = float(stats.kstwo.sf(gap, max(1, round(n * m / (n + m)))))
-    outside = [two_shares_p((before[i], n - before[i]), (now[i], m - now[i])) for i in (0, -2) if now[i]]
-    return least_p(lost, apart, *outside)
+    found = [lost, apart, *(two_shares_p((before[i], n - before[i]), (now[i], m - now[i])) for i in (0, -2) if now[i])]
+    most = int(before[:-1].argmax())
+    if before[most] <= n / 2:
+        found.append(rank_p(before[:-1], now[:-1]))
+    if before[most] > _POINT * n / BANDS:
+        found.append(two_shares_p((before[most], n - before[most]), (now[most], m - now[most])))
+    return least_p(*found)
 
 
 def distance(

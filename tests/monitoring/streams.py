@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -17,7 +17,7 @@ from mlops_nb.monitoring.judge import look
 from mlops_nb.monitoring.reference import Reference, make_reference
 from mlops_nb.monitoring.reports import Report
 from mlops_nb.monitoring.windows import SPANS, Window
-from mlops_nb.registry.evidence import Evidence, as_evidence
+from mlops_nb.registry.evidence import as_evidence
 
 KINDS = {
     "independent": "day",  # each row by itself
@@ -30,8 +30,8 @@ KINDS = {
 }
 START = datetime(2025, 1, 6, tzinfo=UTC)
 SHARED, LATENT = 0.8, 6  # of a row's variance that is a person's or an hour's; hidden variables of a row
-CITIES, CUTS = np.array(["Kiel", "Bonn", "Jena", "Ulm", "Hof"]), stats.norm.ppf([0.5, 0.75, 0.9, 0.95])
-FIELDS = {"age": "number", "income": "number", "ties": "integer", "gap": "number", "city": "category", "member": "boolean"}
+CITIES, UPTO = np.array(["Kiel", "Bonn", "Jena", "Ulm", "Hof"]), np.array([0.5, 0.75, 0.9, 0.95])
+FIELDS = {"age": "number", "income": "number", "ties": "integer", "gap": "number", "city": "category", "member": "boolean", "spend": "number"}
 
 
 class Shift(NamedTuple):
@@ -39,8 +39,9 @@ class Shift(NamedTuple):
 
     at: int = 10**9  # window
     moved: float = 0.0  # standard deviations of the age
-    share: float = 0.05  # of the rarest city
+    share: float = 0.05  # of the rarest city; the others shrink alike
     missing: float = 0.2  # of the gap
+    zero: float = 0.1  # of the spend
 
 
 NOTHING = Shift()
@@ -84,7 +85,7 @@ class World:
     def rows(self, z: np.ndarray, shift: Shift = NOTHING) -> pd.DataFrame:
         """Columns that are seen."""
         z = z.copy()
-        cuts = np.append(CUTS[:-1], stats.norm.isf(shift.share))
+        cuts = stats.norm.ppf(UPTO * (1 - shift.share) / UPTO[-1])
         return pd.DataFrame({
             "age": z[:, 0] + shift.moved,
             "income": np.exp(0.7 * z[:, 1] + 0.3 * z[:, 0]),
@@ -92,6 +93,7 @@ class World:
             "gap": np.where(z[:, 3] > stats.norm.isf(shift.missing), np.nan, z[:, 1] + z[:, 5]),
             "city": CITIES[np.searchsorted(cuts, z[:, 4])],
             "member": z[:, 5] > 0.5,
+            "spend": np.where(z[:, 3] < stats.norm.ppf(shift.zero), 0.0, np.exp(0.5 * z[:, 5])),
         })  # fmt: skip
 
     def learnt(self, n: int, days: int = 60) -> pd.DataFrame:
@@ -104,12 +106,13 @@ def said(rows: pd.DataFrame) -> np.ndarray:
     return expit(0.8 * rows["age"] + 0.5 * np.log(rows["income"]) - 0.4 * rows["member"]).to_numpy()
 
 
-def evidence_of(world: World) -> Evidence:
+def facts_of(world: World) -> dict[str, Any]:
+    """The evidence of a version, as its registry keeps it."""
     proba = said(world.learnt(3000))
     real = world.rng.random(3000) < proba
     picked = proba >= 0.5
     counts = {"tp": real & picked, "fp": ~real & picked, "fn": real & ~picked, "tn": ~real & ~picked}
-    return as_evidence({
+    return {
         "problem": {
             "name": "shop", "goal": "Whom to call.", "task": "binary", "target": "buys", "positive": "yes",
             "metric": "roc_auc", "data": {"source": "shop.csv"},
@@ -119,7 +122,7 @@ def evidence_of(world: World) -> Evidence:
             "n": 3000, "threshold": 0.5, "metrics": {"roc_auc": {"value": 0.75, "low": 0.73, "high": 0.77}},
             "confusion": {k: int(v.sum()) for k, v in counts.items()}, "said": np.quantile(proba, np.linspace(0, 1, 500)).tolist(),
         },
-    })  # fmt: skip
+    }  # fmt: skip
 
 
 def window_of_rows(rows: pd.DataFrame, when: np.ndarray, subjects: np.ndarray | None, start: datetime, span: timedelta) -> Window:
@@ -138,11 +141,11 @@ def window_of_rows(rows: pd.DataFrame, when: np.ndarray, subjects: np.ndarray | 
     return Window("shop", start, start + span, n, pa.table(columns).take(pa.array(order)), [])
 
 
-def windows(world: World, count: int, rows: int = 500, shift: Shift = NOTHING) -> Iterator[Window]:
-    """A stream of them."""
+def windows(world: World, count: int, rows: int = 500, shift: Shift = NOTHING, first: int = 0) -> Iterator[Window]:
+    """A stream of them; `first`: so many were before."""
     span, late = SPANS[world.window], 0.0
     hours = span / timedelta(hours=1)
-    for t in range(count):
+    for t in range(first, first + count):
         n = rows
         if world.window == "hour":
             when = t + np.sort(world.rng.random(n))
@@ -162,7 +165,7 @@ def windows(world: World, count: int, rows: int = 500, shift: Shift = NOTHING) -
 def reference_of_kind(kind: str, seed: int, n: int = 5000, window: str = "") -> tuple[Reference, World]:
     """A fixed reference of `n` training rows, and the world that it was drawn from."""
     world = World(kind, seed, window)
-    evidence = evidence_of(world)
+    evidence = as_evidence(facts_of(world))
     return make_reference(1, evidence, world.learnt(n)), world
 
 

@@ -12,7 +12,7 @@ from scipy.spatial.distance import jensenshannon
 
 from mlops_nb.stats import drift, profile
 from mlops_nb.stats.domain import domain, slices
-from mlops_nb.stats.drift import compare, range_p
+from mlops_nb.stats.drift import compare, range_p, rank_p
 from mlops_nb.stats.profile import Profile, Texts
 
 NUMBERS = {
@@ -50,7 +50,11 @@ def test_numbers_as_scipy_has_them(name, sizes):
     mode, often = max(Counter(reference.tolist()).items(), key=lambda item: (item[1], -item[0]))
     point = [[often, sizes[0] - often], [(window == mode).sum(), (window != mode).sum()]]
     tests = [found.ks_p, outside] + ([stats.fisher_exact(point).pvalue] if often >= 0.05 * sizes[0] else [])
-    assert found.p == pytest.approx(min(1, len(tests) * min(tests)), rel=1e-12)
+    fine = np.unique(np.quantile(reference, np.arange(1, 200) / 200, method="inverted_cdf"))
+    slots = [np.searchsorted(fine, x) for x in (reference, window)]
+    if np.bincount(slots[0]).max() <= 0.5 * sizes[0]:
+        tests.append(stats.mannwhitneyu(*slots, method="asymptotic").pvalue)
+    assert found.p == pytest.approx(min(1, len(tests) * min(tests)), rel=1e-9, abs=1e-300)
     unit = reference.std() if len(set(reference)) > 1 else 1.0
     assert np.isclose(found.wasserstein * unit, stats.wasserstein_distance(reference, window), rtol=1e-9, atol=1e-12)
     edges = np.unique(np.quantile(reference, np.arange(1, 10) / 10, method="inverted_cdf"))
@@ -72,6 +76,16 @@ def test_values_out_of_range_are_seen_however_few():
     pairs = [(draw.normal(size=300), draw.normal(size=200)) for _ in range(2_000)]
     hits = sum(range_p(300, 200, int((w < r.min()).sum()), int((w > r.max()).sum())) <= 0.05 for r, w in pairs)
     assert hits <= stats.binom(2_000, 0.05).isf(1e-4)
+
+
+@pytest.mark.parametrize("shares", [np.full(60, 1 / 60), [0.5, *np.full(50, 0.01)], [0.3, 0.4, 0.2, 0.08, 0.02], [0.25, 0.25, 0.5]])
+@pytest.mark.parametrize("rows", [20, 500])
+def test_ranks_keep_their_promise_far_out(shares, rows):
+    """A normal distribution for few rows and for values that many share: at 1 in 1,000, 30,000 windows, each with its own reference."""
+    draw, count = np.random.default_rng(13), 30_000
+    pairs = zip(*(draw.multinomial(n, shares, count) for n in (400, rows)), strict=True)
+    hits = sum(rank_p(before, now) <= 1e-3 for before, now in pairs)
+    assert hits <= stats.binom(count, 1e-3).isf(1e-3)
 
 
 def test_infinities():
@@ -110,7 +124,7 @@ def test_missing_values_count_once():
     found = compare(Profile.of(pd.DataFrame({"x": reference})), pd.DataFrame({"x": window})).features[0]
     alone = stats.fisher_exact([[40, 1_960], [60, 440]]).pvalue
     assert found.ks_p == stats.ks_2samp(reference[40:], window[60:]).pvalue
-    assert found.p == min(1, 3 * min(alone, found.ks_p)) and found.drifted and found.effect == pytest.approx(0.1)
+    assert found.p == min(1, 4 * min(alone, found.ks_p)) and found.drifted and found.effect == pytest.approx(0.1)
 
 
 def test_false_discoveries_over_features():
