@@ -145,6 +145,8 @@ class Statement(_Part):
     metric: str
     secondary: list[str] = []
     success: list[Bound] = []
+    #: Microseconds that a compiled model may take for one row; None: ten times what plain boosting takes.
+    latency: float | None = _silent(None, gt=0, allow_inf_nan=False)
     costs: Costs = Costs()
     sensitive: list[Sensitive] = []
     fairness: list[FairnessRule] = []

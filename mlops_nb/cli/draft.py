@@ -46,7 +46,8 @@ def charter_text(
     graph: Graph,  # for the list of knobs
 ) -> str:  # YAML
     "A charter in which everything guessed is said, with its reason."
-    task, target, metrics = guess.task, guess.target, list(TASKS[guess.task.name].metrics)
+    task, target = guess.task, guess.target
+    metrics = [n for n, m in TASKS[task.name].metrics.items() if m.drafted]
     lines = [
         "# The charter: what this project is for. Everything that a person decides is here, with the reason.",
         f"# mlops-nb init wrote it from {_text(Path(source).name)} ({guess.rows:,} rows). Lines marked GUESS are guesses: read them, and mend what is wrong.",

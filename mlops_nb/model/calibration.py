@@ -72,15 +72,17 @@ def calibration_gain(
     probability: np.ndarray,  # n, or n x classes, as in check_calibration; of a model that has not seen the rows
     classes: Sequence[Any] | None = None,
     parts: int = 5,
+    units: np.ndarray | None = None,  # (n,) codes of what was drawn together; None: each row by itself
 ) -> Estimate:  # in nats a row, with its standard error
     "By how much log loss falls on rows when probabilities are put right by the slope that the other rows show."
-    part, lost = np.arange(len(y_true)) % parts, np.zeros(len(y_true))
+    units = units if units is None else np.unique(units, return_inverse=True)[1]
+    part, lost = (np.arange(len(y_true)) if units is None else units) % parts, np.zeros(len(y_true))
     for k in range(parts):
         here = part == k
         found = check_calibration(y_true[~here], probability[~here], classes)
         before, after = (_surprise(y_true[here], p, classes) for p in (probability[here], _put_right(probability[here], found)))
         lost[here] = before - after
-    return mean_estimate(lost)
+    return mean_estimate(lost, units)
 
 
 def _put_right(probability: np.ndarray, found: CalibrationFit) -> np.ndarray:
@@ -103,11 +105,14 @@ def needs_calibration(
     y_true: np.ndarray,  # as in calibration_gain: the more rows, the surer
     probability: np.ndarray,
     classes: Sequence[Any] | None = None,
+    units: np.ndarray | None = None,
 ) -> bool:
     "Whether log loss falls by more than its standard error, and by more than a fiftieth."
-    if len(y_true) < 20 or len(np.unique(y_true)) < 2:
+    few = len(y_true) < 20 or (units is not None and len(np.unique(units)) < 5)
+    if few or len(np.unique(y_true)) < 2:
         return False
-    gain, loss = calibration_gain(y_true, probability, classes), float(_surprise(y_true, probability, classes).mean())
+    gain = calibration_gain(y_true, probability, classes, units=units)
+    loss = float(_surprise(y_true, probability, classes).mean())
     return bool(gain.value > max(gain.error, 0.02 * loss))
 
 # %% ../../nbs/model/18_calibration.ipynb #881e386f

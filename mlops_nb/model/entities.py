@@ -156,11 +156,12 @@ def in_blocks(
 # %% ../../nbs/model/33_entities.ipynb #05c1c460
 def units_of(
     table: pd.DataFrame,  # the artifact entities
-    part: str,  # train, valid or test
-) -> np.ndarray | None:  # n codes 0..; None where each row is a unit by itself
-    "Which rows of a part vary by chance together."
-    codes, distinct = pd.factorize(table.loc[table["part"] == part, "unit"])
-    return None if len(distinct) == len(codes) else codes
+    *parts: str,  # train, valid, test
+) -> np.ndarray | None:  # n codes 0.., of the parts one after the other; None where each row is a unit by itself
+    "Which rows of a part vary by chance together; rows of two parts don't."
+    units = pd.concat([table.loc[table["part"] == part, ["part", "unit"]] for part in parts])
+    codes = units.groupby(["part", "unit"], sort=False).ngroup().to_numpy()
+    return None if len(np.unique(codes)) == len(codes) else codes
 
 
 def moments_of(

@@ -24,6 +24,7 @@ class Metric(NamedTuple):
     meaning: str  # what its ends mean
     each: Callable[[Any, Any, list | None], Any] | None = None  # the same arguments -> n values whose mean it is; None: bootstrapped, or by stats.quality
     decide: Literal["probable", "balanced", "searched"] = "probable"  # for whom, to be good at it: see model.weights
+    drafted: bool = True  # whether a new charter names it
 
 # %% ../../nbs/model/20_metrics.ipynb #f2a74de4
 def _of(
@@ -70,8 +71,32 @@ def _mean_recall(y_true: Any, given: Any, classes: list | None = None) -> float:
 
     return float(np.mean([np.mean(given[y_true == c] == c) for c in np.unique(y_true)]))
 
+
+def _agreement(
+    function: str,  # of sklearn.metrics
+) -> Callable[[Any, Any, list | None], float]:
+    "Of decisions and truth, beyond chance; undefined where both know one class only, of which scikit-learn's warn."
+
+    def compute(y_true: Any, given: Any, classes: list | None = None) -> float:
+        import numpy as np
+        from sklearn import metrics
+
+        if len(np.union1d(y_true, given)) < 2:
+            return math.nan
+        return getattr(metrics, function)(y_true, given)
+
+    return compute
+
 # %% ../../nbs/model/20_metrics.ipynb #63065021
 _INF = math.inf
+_MATTHEWS = Metric(
+    _agreement("matthews_corrcoef"), True, "decision", -1, 1, "correlation of decisions and truth; 0 is guessing",
+    decide="searched", drafted=False,
+)
+_KAPPA = Metric(
+    _agreement("cohen_kappa_score"), True, "decision", -1, 1, "agreement beyond chance; 0 is guessing",
+    decide="searched", drafted=False,
+)
 #: What each task can be judged by; first what a new charter is judged by.
 METRICS: dict[str, dict[str, Metric]] = {
     "binary": {
@@ -84,6 +109,8 @@ METRICS: dict[str, dict[str, Metric]] = {
         "precision": Metric(_of("precision_score", zero_division=0), True, "decision", 0, 1, "share of those picked that are positive"),
         "recall": Metric(_of("recall_score", zero_division=0), True, "decision", 0, 1, "share of the positive that are picked"),
         "f1": Metric(_of("f1_score", zero_division=0), True, "decision", 0, 1, "harmonic mean of precision and recall", decide="searched"),
+        "matthews_corrcoef": _MATTHEWS,
+        "cohen_kappa": _KAPPA,
     },
     "multiclass": {
         "log_loss": Metric(_log_loss, False, "probability", 0, _INF, "surprise at the truth in nats; 0 is certain and right"),
@@ -92,6 +119,8 @@ METRICS: dict[str, dict[str, Metric]] = {
         "f1_macro": Metric(
             _of("f1_score", average="macro", zero_division=0), True, "decision", 0, 1, "mean of all classes' F1", decide="searched"
         ),
+        "matthews_corrcoef": _MATTHEWS,
+        "cohen_kappa": _KAPPA,
         "roc_auc_ovr": Metric(_of_curve("roc_auc_score", multi_class="ovr"), True, "probability", 0, 1, "mean ROC AUC of each class against the rest; 0.5 is guessing"),
     },
     "regression": {

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from .estimate import AGREEMENTS
+
 # %% ../../nbs/stats/28_influence.ipynb #a2dbca4a
 Slope = tuple[float, np.ndarray, float]  # value, influences (n, classes), rows that it rests on
 
@@ -72,6 +74,24 @@ def precision_bias(
     hits, every = np.cumsum(real[::-1])[::-1], np.maximum(np.cumsum((real + rest)[::-1])[::-1], 1)
     return float(real @ ((1 - hits / every) / every) / hits[0]) if hits[0] > 0 else 0.0
 
+# %% ../../nbs/stats/28_influence.ipynb #277c85e4
+def _agreement(name: str, weights: np.ndarray, picked: np.ndarray) -> Slope:
+    "Cohen's kappa, and the correlation of several classes (Gorodkin 2004): 0 where all decisions are for one class."
+    total = weights.sum()
+    real, said = weights.sum(axis=0) / total, (weights.sum(axis=1) @ picked) / total
+    agree, chance = float((weights * picked).sum() / total), float(real @ said)
+    by_kappa, room = name == "cohen_kappa", (float(1 - real @ real), float(1 - said @ said))
+    scale = 1 - chance if by_kappa else math.sqrt(room[0] * room[1])
+    if scale <= 0:
+        return (math.nan if chance >= 1 else 0.0), np.full(weights.shape, math.nan if chance >= 1 else 0.0), 0.0
+    value, base = (agree - chance) / scale, float(total * min(1 - real.max(), 1 - said.max()))
+    by_chance = (picked @ real)[:, None] + said - 2 * chance
+    slope = picked - agree - by_chance
+    if by_kappa:
+        return value, (slope + value * by_chance) / scale, base
+    apart = (real - real @ real) / room[0] + ((picked @ said)[:, None] - said @ said) / room[1]
+    return value, slope / scale + value * apart, base
+
 # %% ../../nbs/stats/28_influence.ipynb #87fa749d
 def by_chances(
     name: str,
@@ -100,6 +120,8 @@ def by_decisions(
     real, picked = np.eye(len(each))[None], (y_pred[:, None] == each).astype(float)
     if name == "accuracy":
         return _ratio(weights, picked, np.ones(weights.shape))
+    if name in AGREEMENTS:
+        return _agreement(name, weights, picked)
     found = [(real[:, c], picked[:, [c]]) for c in each]  # of each class: is it, was it said
     if name == "balanced_accuracy":
         return _mean([_ratio(weights, r * s, r + 0 * s) for r, s in found])
@@ -112,8 +134,8 @@ def by_decisions(
 NEEDS_CHANCES = ("roc_auc", "roc_auc_ovr", "average_precision", "log_loss", "brier")
 #: What is known of each type of target, in scikit-learn's words.
 MEASURES = {
-    "binary": ("accuracy", "balanced_accuracy", "precision", "recall", "f1", "roc_auc", "average_precision", "log_loss", "brier"),
-    "multiclass": ("accuracy", "balanced_accuracy", "f1_macro", "roc_auc_ovr", "log_loss"),
+    "binary": ("accuracy", "balanced_accuracy", "precision", "recall", "f1", *AGREEMENTS, "roc_auc", "average_precision", "log_loss", "brier"),
+    "multiclass": ("accuracy", "balanced_accuracy", "f1_macro", *AGREEMENTS, "roc_auc_ovr", "log_loss"),
     "continuous": ("r2", "rmse", "mae"),
 }
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from scipy.optimize import minimize_scalar
-from scipy.special import softmax
+from scipy.special import expit, logit, softmax
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.datasets import load_wine
 from sklearn.linear_model import LogisticRegression
@@ -84,3 +84,22 @@ def test_numbers_that_are_no_places_get_curves():
     for labels in (kinds, kinds + 1, 2 * kinds, np.array(["a", "b", "c"])[kinds]):
         made = calibrated(GaussianNB(), method_for(np.unique(labels))).fit(rows, labels)
         assert log_loss(labels, made.predict_proba(rows)) < 0.2
+
+
+@pytest.mark.parametrize("bold", [1.0, 2.0])
+def test_rows_that_were_drawn_together_count_once(bold):
+    """Right probabilities of people with 20 rows each, whose odds share an effect, are touched too often row by row; by person
+    they aren't, and wrong ones are still found."""
+    rng, asked = np.random.default_rng(0), {"rows": 0, "people": 0}
+    nodes, share = np.polynomial.hermite_e.hermegauss(40)
+    for _ in range(120):
+        person, odds = np.repeat(np.arange(30), 20), rng.normal(0, 1.3, 600)
+        truth = rng.random(600) < expit(odds + 2 * rng.normal(size=30)[person])
+        right = (expit(odds[:, None] + 2 * nodes) * share).sum(axis=1) / share.sum()  # over all people
+        proba = expit(bold * logit(right))
+        asked["rows"] += needs_calibration(truth, proba)
+        asked["people"] += needs_calibration(truth, proba, units=person + 7)
+    assert asked["people"] <= 3 < 10 < asked["rows"] if bold == 1 else asked["people"] > 90
+    by_row, by_person = (calibration_gain(truth, proba, units=units).error for units in (None, person))
+    assert by_person > 1.1 * by_row
+    assert not needs_calibration(truth, proba, units=np.zeros(600, int)), "one person can't tell"

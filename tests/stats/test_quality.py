@@ -52,6 +52,7 @@ def test_binary_measures_are_scikit_learns(seed, n, decimals):
         "accuracy": skm.accuracy_score(truth, decisions), "balanced_accuracy": skm.balanced_accuracy_score(truth, decisions), "precision": skm.precision_score(truth, decisions),
         "recall": skm.recall_score(truth, decisions), "f1": skm.f1_score(truth, decisions), "roc_auc": skm.roc_auc_score(truth, chances),
         "average_precision": skm.average_precision_score(truth, chances), "log_loss": skm.log_loss(truth, chances), "brier": skm.brier_score_loss(truth, chances),
+        "matthews_corrcoef": skm.matthews_corrcoef(truth, decisions), "cohen_kappa": skm.cohen_kappa_score(truth, decisions),
     }  # fmt: skip
     assert {k: e.value for k, e in found.items()} == pytest.approx(theirs)
     assert not any(e.low > e.value + 1e-9 or e.value > e.high + 1e-9 for e in found.values())
@@ -72,6 +73,7 @@ def test_multiclass_and_regression_measures_are_scikit_learns():
     theirs = {
         "accuracy": skm.accuracy_score(truth, decisions), "balanced_accuracy": skm.balanced_accuracy_score(truth, decisions), "f1_macro": skm.f1_score(truth, decisions, average="macro"),
         "roc_auc_ovr": skm.roc_auc_score(truth, chances, multi_class="ovr"), "log_loss": skm.log_loss(truth, chances),
+        "matthews_corrcoef": skm.matthews_corrcoef(truth, decisions), "cohen_kappa": skm.cohen_kappa_score(truth, decisions),
     }  # fmt: skip
     assert {k: e.value for k, e in found.items()} == pytest.approx(theirs)
     real = np.random.default_rng(4).normal(1e6, 3, 200)
@@ -94,6 +96,23 @@ def test_influences_are_slopes(name):
             moved[row, one] += 1e-6
             assert (q._slope(name, moved, chances, said)[0] - value) / 1e-6 * len(weights) == pytest.approx(influence[row, one], abs=1e-3)
         assert (weights * influence).sum() == pytest.approx(0, abs=1e-8)
+
+
+def test_agreement_of_several_classes_and_of_one():
+    """Slopes by finite differences, in-between cells empty too; where one class is all there is, what scikit-learn says."""
+    rng = np.random.default_rng(11)
+    truth, chances, said = several(rng, 60, 4)
+    for name in ("matthews_corrcoef", "cohen_kappa"):
+        for weights in (np.eye(4)[truth], chances):
+            value, influence, base = q._slope(name, weights, chances, said)
+            moved = weights.copy()
+            moved[7, 2] += 1e-6
+            assert (q._slope(name, moved, chances, said)[0] - value) / 1e-6 * 60 == pytest.approx(influence[7, 2], abs=1e-3) and base > 20
+        yes, no = np.ones(40, bool), np.zeros(40, bool)
+        for real, picked in ((truth[:40] > 1, yes), (yes, truth[:40] > 1), (yes, no)):
+            found = q.realised(real, y_pred=picked, measures=[name])[name]
+            assert found.value == 0 and math.isnan(found.low) and math.isnan(found.high), "guesses; how sure that is nobody knows"
+        assert math.isnan(q.realised(yes, y_pred=yes, measures=[name])[name].value)
 
 
 def test_roc_auc_has_delongs_error():
