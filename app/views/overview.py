@@ -120,7 +120,7 @@ def lineage(version: Version, evidence: Evidence) -> pd.DataFrame:
         "data": f"{data.get('name') or problem.data.source}, sha256 {str(data.get('sha256', ''))[:12]}",
         "rows": f"{data.get('rows', 0):,} read, {data['rows_train']:,} to train on, {evidence.evaluation.n:,} to test on",
         "learnt": evidence.learnt.said,
-        "licence": problem.data.licence or "not said",
+        "licence": problem.data.every("licence") or "not said",
         "code": code,
         "libraries": ", ".join(f"{k} {v}" for k, v in evidence.libraries.items()),
         "model file": f"sha256 {version.model_digest[:12]}",

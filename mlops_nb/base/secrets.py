@@ -63,7 +63,7 @@ LOOKS: tuple[tuple[str, re.Pattern[str]], ...] = tuple((hint, re.compile(pattern
     ("sk-", r"(?<![\w-])sk-[\w-]{0,64}(?<![A-Za-z0-9])(?=[A-Za-z0-9]*\d[A-Za-z])[A-Za-z0-9]{20,}[\w-]*"), ("hf_", r"(?<![A-Za-z0-9])hf_[A-Za-z0-9]{34,}"), ("AccountKey=", r"AccountKey=([A-Za-z0-9+/=]{88})"), ("sq0csp-", r"sq0csp-[0-9A-Za-z\\\-_]{43}"),
     ("AIza", r"(?<![A-Za-z0-9+/=])AIza[\w-]{35}(?![A-Za-z0-9+/=])"), ("eyJ", r"(?<![A-Za-z0-9+/=])eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*"),
     ("PRIVATE KEY", r"(?s)-----BEGIN [A-Z ]*PRIVATE KEY(?: BLOCK)?-----.{1,3900}?(?:-----END [A-Z ]*PRIVATE KEY(?: BLOCK)?-----|\Z)"),
-    ("://", r"://[^\s:/@'\"<>]*:((?!(?:[A-Z_]+|\W+|pass(?:word)?|pw|secret|\[masked\])@(?![^\s/'\"<>]*@))[^\s/'\"<>]+)@"),
+    ("://", r"://[^\s:/@'\"<>]*:((?!(?:[A-Z_]+|\$\{\w+\}|\W+|pass(?:word)?|pw|secret|\[masked\])@(?![^\s/'\"<>]*@))[^\s/'\"<>]+)@"),
 ))  # fmt: skip
 #: Words that say that a secret comes next, and what may stand between.
 _SAYING = ("key", "secret", "token", "password", "passwd", "passphrase", "bearer ", "basic ")

@@ -141,7 +141,7 @@ def score(
     if format_of(target) == format_of(source) != "sql" and _file(source) == _file(target):
         raise MlopsError(f"{source} is to be read and written; choose another target, the rows would be lost")
     with in_words(source, "read"):
-        rows = open_rows(source, scorer, served.row_schema, served.evidence.problem.data)
+        rows = open_rows(source, scorer, served.row_schema, None if (own := served.evidence.problem.data).joined else own)
     scorer.check(rows.names)
     _check_kept(keep, rows.names, scorer)
     with in_words(target, "written"):

@@ -44,8 +44,7 @@ def check_project(
     from mlops_nb.pipeline.graph import override_notes
     from mlops_nb.model.sense import name_notes
     from mlops_nb.pipeline.plan import prepare
-    from mlops_nb.sources.files import source_path
-    from mlops_nb.sources.tables import header
+    from mlops_nb.sources.gather import check_sources
 
     gc.set_threshold(50_000)  # many objects are made and few let go: a tenth of the time
     try:
@@ -55,7 +54,7 @@ def check_project(
             raise
         _say_json(sound=False, findings=[in_parts(line) for line in str(error).split("\n")], notes=[])
         return False
-    columns = header(source_path(plan.charter, plan.settings.root), plan.charter.data) or []
+    columns = check_sources(plan.charter.data, plan.settings.root) or []
     notes = [*override_notes(plan.graph, plan.settings), *name_notes(plan.charter, columns)]
     knobs = sum(len(s) for s in plan.knobs.values())
     if as_json:

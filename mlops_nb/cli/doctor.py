@@ -206,7 +206,7 @@ def _sound(settings: Settings) -> Finding:
 
     try:
         plan = prepare(settings)
-        source_file(plan.charter, settings.root)
+        source_file(plan.charter, settings.root, settings.home)
     except MlopsError as error:
         return Finding(False, f"pipeline: {str(error).splitlines()[0]}", "all of it: mlops-nb check")
     return Finding(True, f"pipeline: {len(plan.graph.stages)} stages, charter {plan.charter.name}")

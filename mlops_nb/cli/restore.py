@@ -18,6 +18,7 @@ import typer
 import yaml
 
 from ..base.charter import Charter, load_charter
+from ..base.data import Data
 from ..base.errors import MlopsError
 from ..base.settings import Settings, load_settings
 from ..base.text import say
@@ -28,7 +29,9 @@ from ..pipeline.graph import load_graph
 from ..pipeline.knobs import knob_values
 from ..pipeline.origin import Origin, origin_of
 from ..pipeline.plan import sample_settings
-from ..sources.files import source_file, source_path
+from ..sources.addresses import kind_of, plain
+from ..sources.files import source_file
+from ..sources.local import local_files
 
 # %% ../../nbs/cli/35_restore.ipynb #23db1698
 def _worktree(settings: Settings, summary: dict[str, Any], to: Path) -> Path:
@@ -54,21 +57,33 @@ def _share_store(settings: Settings, project: Path) -> str:
     return "" if shared else f"beware: settings.ini of that commit names another store or registry ({there.home})"
 
 # %% ../../nbs/cli/35_restore.ipynb #e0f6f288
-def _bring_data(root: Path, project: Path, charter: Charter, origin: Origin) -> str:
+def _link(part: Data, root: Path, project: Path) -> None:
+    "A source's files of this machine, made readable in the folder."
+    try:
+        local_files(part, project)
+    except MlopsError:  # in no commit, as usual
+        found = local_files(part, root)
+        for file in found:
+            place = project / (part.source if len(found) == 1 else file.relative_to(root))
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.symlink_to(file.resolve())
+
+
+def _bring_data(root: Path, project: Path, home: Path, charter: Charter, origin: Origin) -> str:
     "The run's source made readable in the folder, or why it can't be; what is to be said."
     if origin.source is None:
         return "data: the run's record names none"
-    name, then = charter.data.source, origin.source["sha256"]
+    name, then = " + ".join(plain(part.source) for part in charter.data.parts), origin.source["sha256"]
     try:
-        source_path(charter, project)
-    except MlopsError:  # in no commit, as usual
-        try:
-            now = source_path(charter, root)
-        except MlopsError as error:
-            return f"data: {error}; the run read the file with sha256 {then[:12]}: put it there"
-        (project / name).parent.mkdir(parents=True, exist_ok=True)
-        (project / name).symlink_to(now.resolve())
-    sha = source_file(charter, project).sha256
+        for part in charter.data.parts:
+            if kind_of(part.source) == "local":
+                _link(part, root, project)
+    except MlopsError as error:
+        return f"data: {error}; the run read the file with sha256 {then[:12]}: put it there"
+    try:
+        sha = source_file(charter, project, home).sha256
+    except MlopsError as error:
+        return f"beware: {error}; the run read {origin.source['name']} with sha256 {then[:12]}"
     if sha == then:
         return f"data: {name}, the same as then (sha256 {then[:12]})"
     changed = f"beware: {name} has changed since (sha256 {then[:12]} then, {sha[:12]} now)"
@@ -181,7 +196,7 @@ def restore(
         store = _share_store(settings, project)
         there = load_settings(project)
         aim = _bring_charter(there, summary, origin, sample)
-        data = _bring_data(settings.root, project, aim.charter, origin)
+        data = _bring_data(settings.root, project, there.home, aim.charter, origin)
     except (OSError, MlopsError):
         git(settings.root, "worktree", "remove", "--force", str(to))
         raise

@@ -23,8 +23,10 @@ def challenger_charter(
     found: Mapping[str, Reading],  # how the charter's own file is read
 ) -> dict[str, Any]:  # as YAML holds it
     "The same charter over other rows. A column that the log lacks may be missing."
-    readings = {c: how.model_dump(exclude_defaults=True) for c, how in {**found, **charter.data.columns}.items()}
-    data = charter.data.model_dump() | {"source": os.path.relpath(source, root), "columns": readings}
+    readings = {c: how.model_dump(exclude_defaults=True) for c, how in {**found, **charter.data.told}.items()}
+    said = {what: charter.data.every(what) for what in ("licence", "attribution", "contract", "contact")}
+    form = {k: v for k, v in charter.data.model_dump().items() if k in ("encoding", "separator", "header")}
+    data = form | said | {"source": os.path.relpath(source, root), "columns": readings}
     optional = {c: {} if c in logged else {"required": False} for c in charter.rules}
     rules = {c: rule.model_dump(exclude_none=True) | optional[c] for c, rule in charter.rules.items()}
     split = charter.knobs.get("split", {})

@@ -25,14 +25,13 @@ import pandas as pd
 import yaml
 
 from ..base.charter import Charter, load_charter
-from ..sources.files import source_path
+from ..sources.gather import source_rows
 from ..model.decision import is_positive, name_of
 from ..base.errors import MlopsError
 from ..pipeline.plan import prepare
 from ..registry import loading, promotion, released
 from ..pipeline.runner import run
 from ..base.settings import Settings
-from ..sources.tables import read_table
 from .faults import FAULTS, Fault, World, fault, undisturbed, world_of
 from .setting import Setting
 from ..model.problem import Problem
@@ -393,7 +392,7 @@ def drill(
     which = fault(name)
     if not 1 <= setting.onset < setting.windows:
         raise MlopsError(f"onset {setting.onset} of {setting.windows} windows; expected a window between 1 and {setting.windows - 1}, so that there is a before and an after")
-    source = read_table(source_path(charter, settings.root), charter.data, charter.unread)
+    source = source_rows(charter, settings.root, settings.home).frame
     learnt, later = divide(source, charter, setting)
     own = stage_folder(settings, charter, learnt, folder, setting)
     first_model(own)

@@ -24,7 +24,7 @@ import yaml
 from ..base.charter import Charter, Retraining
 from .challenger import challenger_charter
 from .comparison import Labelled, as_target, compare, hold_out, taught_until
-from ..sources.files import source_path
+from ..sources.gather import source_rows
 from ..base.errors import MlopsError
 from ..pipeline.plan import prepare, sample_settings
 from ..registry.loading import Loaded, load
@@ -32,7 +32,7 @@ from ..registry.promotion import promote
 from ..registry.versions import Version, get, versions
 from ..base.scalars import read_as
 from ..base.settings import Settings
-from ..sources.tables import Read, check_decided, read
+from ..sources.tables import Read
 from ..stages.ingest import draw
 from ..model.tasks.known import task_of
 from ..model.conform import conform
@@ -181,9 +181,7 @@ def learn(
 # %% ../../nbs/loop/30_retraining.ipynb #6d60f65d
 def _source(charter: Charter, settings: Settings) -> Read:
     "The charter's own rows, and how they are read."
-    made = read(file := source_path(charter, settings.root), charter.data)
-    check_decided(made, file.name, charter.unread)
-    return made
+    return source_rows(charter, settings.root, settings.home)
 
 # %% ../../nbs/loop/30_retraining.ipynb #871890b3
 class Division(NamedTuple):

@@ -14,13 +14,12 @@ from typing import Any
 from ..base.charter import Charter, load_charter
 from ..model.extensions import extensions_file, load_extensions, model_type_names
 from ..model.sense import check_sense, column_findings
-from ..sources.files import source_path
+from ..sources.gather import check_sources
 from ..base.errors import MlopsError, nearest
 from .graph import Graph, load_graph, stock_stages
 from .knobs import knob_values, parse_knobs
 from ..base.settings import Settings
 from .soundness import findings
-from ..sources.tables import header
 
 # %% ../../nbs/pipeline/30_plan.ipynb #5c5df078
 def _check_candidates(graph: Graph, settings: Settings, knobs: dict[str, dict[str, Any]]) -> None:
@@ -76,7 +75,7 @@ def prepare(
         graph = load_graph(settings)  # a task of the project's own may leave stages out
     if wrong := check_sense(aim):
         raise MlopsError("\n".join(f"charter {aim.name}: {finding}" for finding in wrong))
-    columns = header(source_path(aim, settings.root), aim.data)
+    columns = check_sources(aim.data, settings.root)
     if columns and (found := column_findings(aim, columns)):
         raise MlopsError("\n".join(f"charter {aim.name}, {aim.data.source}: {finding}" for finding in found))
     _check_candidates(graph, settings, knob_values(graph, aim.knobs, aim.sample))  # or an error, also about what only a sample run turns

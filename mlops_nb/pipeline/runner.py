@@ -30,8 +30,7 @@ from .keys import changes, ingredients, key_of
 from .place import claim, next_id, refused, tidy_up
 from .plan import Plan, prepare
 from .records import Records, git_state
-from .stage import roots, view_file
-from ..sources.files import source_path
+from .stage import roots, source_of, view_file
 
 # %% ../../nbs/pipeline/60_runner.ipynb #08b85301
 Listener = Callable[..., None]  # called as listen(stage, status=..., ...), from the run's own thread and the stages' threads
@@ -62,8 +61,8 @@ class _Run:
         self.folder = plan.settings.reports / self.id
         self.work = plan.settings.home / "work" / self.id
         self.store = Store(plan.settings.home)
-        self.digests = roots(plan.settings, self.store)
-        self.source = str(source_path(plan.charter, plan.settings.root))
+        self.digests = roots(plan.settings, self.store, fresh=True)
+        self.source = source_of(plan.charter, plan.settings).places
         self.mask = mask_of(plan.settings)
         self.last = last_results(plan.settings, plan.charter.name)
         self.results: dict[str, Result] = {}

@@ -80,13 +80,17 @@ def tracking_mode(
 # %% ../../nbs/pipeline/70_tracking.ipynb #dde60c26
 def _public(charter: dict) -> dict:
     "The charter without the folder or the credentials in its data source."
-    source = str((charter.get("data") or {}).get("source", ""))
+    data = charter.get("data")
+    if not data:
+        return dict(charter)
+    more = {"joined": [_public({"data": one})["data"] for one in data["joined"]]} if data.get("joined") else {}
+    source = str(data.get("source", ""))
     if "://" in source:
         parts = urlsplit(source)
         source = f"{parts.scheme}://{parts.hostname or ''}{parts.path}"
     elif not source.startswith("package:"):
         source = Path(source).name
-    return {**charter, "data": {**charter["data"], "source": source}} if charter.get("data") else dict(charter)
+    return {**charter, "data": {**data, "source": source, **more}}
 
 # %% ../../nbs/pipeline/70_tracking.ipynb #f58fab2c
 def _plain(value: Any) -> Any:

@@ -12,12 +12,14 @@ import itertools
 import json
 import re
 from collections.abc import Collection, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..base.charter import Data
 from ..base.errors import MlopsError, nearest
 from ..base.reading import MISSING, Reading
+from .formats import TYPED, arrow_of
 from .forms import SNIFFED, Form, check_names, form_of
 from .readings import Seen, read_column, seen_in, settled
 
@@ -33,6 +35,7 @@ class Read(NamedTuple):
     columns: dict[str, Seen]  # of text files: what each column was taken for
     notes: list[str]  # what of the file isn't as programs write it, in words
     form: Form | None = None  # of a text file
+    joins: list[dict[str, Any]] = []  # how each further source was joined; nobody changes it
 
     @property
     def readings(self) -> dict[str, Reading]:
@@ -197,24 +200,17 @@ def _seen(texts: Any) -> Seen:
     return seen_in(*(part.to_pylist() if hasattr(part, "to_pylist") else part for part in found))
 
 # %% ../../nbs/sources/10_tables.ipynb #02e619b8
-def _read_parquet(
-    path: Path,  # a Parquet file
+def _read_typed(
+    path: Path,  # a Parquet file, or another that says its types
     name: str,  # what to call it in messages
     said: Data | None,  # what the charter says of it
     look: bool,  # at its texts, too
+    ending: str = "parquet",
 ) -> Read:
-    "A Parquet file: its types are its own, and only what the charter names is read from text."
+    "A typed file: its types are its own, and only what the charter names is read from text."
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
-    if not path.stat().st_size:
-        raise MlopsError(f"{name} is empty; expected a Parquet file")
-    try:
-        table = pq.ParquetFile(path).read()
-    except (pa.ArrowException, OSError) as error:
-        raise MlopsError(
-            f"{name} is no table: {' '.join(str(error).split())[:200]}; expected a Parquet file"
-        ) from None
+    table = arrow_of(path, name, ending, said)
     check_names(table.column_names, name)
     nested = [f.name for f in table.schema if pa.types.is_nested(f.type) or pa.types.is_binary(f.type)]
     if nested:
@@ -256,13 +252,15 @@ def _plain_type(kind: Any, values: Any) -> Any:
     return pa.float64() if pa.types.is_decimal(kind) else pa.timestamp("us") if pa.types.is_date(kind) else kind
 
 # %% ../../nbs/sources/10_tables.ipynb #e096f47b
-_READERS = {"csv": _read_text, "tsv": _read_text, "txt": _read_text, "data": _read_text, "parquet": _read_parquet}
+_READERS: dict[str, Any] = {"csv": _read_text, "tsv": _read_text, "txt": _read_text, "data": _read_text, **{t: partial(_read_typed, ending=t) for t in TYPED}}
 
 
 def read(
     path: str | Path,  # CSV, TSV or Parquet, by its ending
     said: Data | None = None,  # what the charter says of it
     look: bool = False,  # at the texts of a typed file, too
+    format: str | None = None,  # where the ending doesn't say it
+    name: str = "",  # what to call it in messages; else as the file is called
 ) -> Read:
     "A file as a table, and what it was taken for."
     path = Path(path)
@@ -270,19 +268,19 @@ def read(
         raise MlopsError(f"{path.resolve().name} is a folder; expected a file, CSV or Parquet")
     if re.match(r"[a-z0-9]{2,}:/", str(path)):
         raise MlopsError(f"{str(path).partition(':')[0]}:... is an address, and tables are files; download it first")
-    ending = path.suffix.lstrip(".").lower()
+    ending, name = format or path.suffix.lstrip(".").lower(), name or path.name
     if ending not in _READERS:
         raise MlopsError(
-            f"{path.name}: format '{ending}' can't be read{nearest(ending, _READERS)}; save it as CSV or Parquet"
+            f"{name}: format '{ending}' can't be read{nearest(ending, _READERS)}; save it as CSV or Parquet"
         )
-    made = _READERS[ending](path, path.name, said, look)
+    made = _READERS[ending](path, name, said, look)
     if made.frame.empty:
-        raise MlopsError(f"{path.name} has {len(made.frame.columns)} columns and no rows; expected at least one row")
+        raise MlopsError(f"{name} has {len(made.frame.columns)} columns and no rows; expected at least one row")
     for column in [c for c, kind in made.frame.dtypes.items() if str(kind) in ("str", "object")]:
         longest = made.frame[column].astype("str").str.len().max()
         if longest > _LONGEST:
             raise MlopsError(
-                f"{path.name}: column '{column}' has a value of {longest:,.0f} characters, at most {_LONGEST:,} are "
+                f"{name}: column '{column}' has a value of {longest:,.0f} characters, at most {_LONGEST:,} are "
                 "read; is there a quote that is never closed?"
             )
     return made

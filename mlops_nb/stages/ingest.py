@@ -12,9 +12,11 @@ from typing import Annotated, Any
 import pandas as pd
 from annotated_types import Interval
 
-from ..sources.files import SourceFile
+from ..sources.gather import gather
+from ..sources.local import SourceFile
 from ..model.sense import column_findings
 from ..model.decision import is_positive
+from ..base.data import Data
 from ..base.errors import MlopsError, nearest
 from ..pipeline.stage import Input, Json, Output, Source, Table, log
 from ..sources.tables import Read, check_decided, read, read_table
@@ -27,7 +29,14 @@ def check_columns(
 ) -> None:
     "Every column that the charter names exists; the nearest one is offered for each that does not."
     if lost := column_findings(problem, list(frame.columns)):
-        raise MlopsError("\n".join(["the data and the charter don't fit; rename the column or mend the charter:", *(f"- {one}" for one in lost)]))
+        raise MlopsError(
+            "\n".join(
+                [
+                    "the data and the charter don't fit; rename the column or mend the charter:",
+                    *(f"- {one}" for one in lost),
+                ]
+            )
+        )
 
 # %% ../../nbs/stages/020_ingest.ipynb #ffc95f76
 def check_target(
@@ -39,7 +48,10 @@ def check_target(
     distinct = known.unique()
     if len(distinct) < 2:
         only = f"only {distinct.tolist()[0]!r}" if len(distinct) else "no value at all"
-        raise MlopsError(f"target '{problem.target}' has {only} in {len(frame):,} rows; there is nothing to learn, expected at least two different values")
+        raise MlopsError(
+            f"target '{problem.target}' has {only} in {len(frame):,} rows; there is nothing to learn, expected at least"
+            " two different values"
+        )
     if found := list(problem.kind.findings(known, problem)):
         raise MlopsError("\n".join(found))
 
@@ -72,13 +84,43 @@ def check_packaged(
     problem: Problem,  # names the source
 ) -> None:
     "A data set that ships with the package is what was shipped, by the sha256 beside it."
-    beside = Path(file.path).with_suffix(".sha256")
-    if problem.data.source.startswith("package:") and beside.is_file():
-        shipped = beside.read_text().split()[0]
-        if file.sha256 != shipped:
-            raise MlopsError(f"{file.name} has sha256 {file.sha256[:12]}..., shipped was {shipped[:12]}...; the file was changed, install the package again")
+    for part, one in zip(problem.data.parts, file.parts if problem.data.joined else [file], strict=True):
+        beside = Path(one.path).with_suffix(".sha256")
+        if part.source.startswith("package:") and beside.is_file():
+            shipped = beside.read_text().split()[0]
+            if one.sha256 != shipped:
+                raise MlopsError(
+                    f"{one.name} has sha256 {one.sha256[:12]}..., shipped was {shipped[:12]}...; the file was changed,"
+                    " install the package again"
+                )
 
 # %% ../../nbs/stages/020_ingest.ipynb #d9f062ff
+_TERMS = ("licence", "attribution", "contract", "contact")
+
+
+def _terms(
+    file: SourceFile,  # one source
+    part: Data,  # what the charter says of it
+) -> dict[str, str]:
+    "Under which terms a source is used, and who is asked about it; its place is heard where the charter says nothing."
+    said = {what: getattr(part, what) or file.about.get(what, "") for what in _TERMS}
+    return {what: text for what, text in said.items() if text or what in ("licence", "attribution")}
+
+
+def _sources(file: SourceFile, problem: Problem, seen: Read | None) -> dict[str, Any]:
+    "The terms of all sources; where there are several sources or files, what each was and how it was joined."
+    parts, files = problem.data.parts, file.parts if problem.data.joined else [file]
+    each = [_terms(one, part) for one, part in zip(files, parts, strict=True)]
+    terms = {what: "; ".join(dict.fromkeys(t[what] for t in each if t.get(what))) for what in _TERMS}
+    made: dict[str, Any] = {what: text for what, text in terms.items() if text or what in ("licence", "attribution")}
+    if file.parts:
+        made["sources"] = [
+            {"name": one.name, "format": one.format, "sha256": one.sha256, **(each[k] if problem.data.joined else {})}
+            for k, one in enumerate(file.parts)
+        ]
+    return made | ({"joins": seen.joins} if seen and seen.joins else {})
+
+
 def describe_origin(
     file: SourceFile,  # the file read
     everything: pd.DataFrame,  # all of its rows
@@ -88,15 +130,19 @@ def describe_origin(
 ) -> dict[str, Any]:  # the artifact `origin`
     "What was read, for the record; no path and no time, so that the same file gives the same record."
     return {
-        "source": problem.data.source if problem.data.source.startswith("package:") else file.name,
+        "source": (
+            problem.data.source if problem.data.source.startswith("package:") and not problem.data.joined else file.name
+        ),
         "name": file.name,
         "format": file.format,
         "sha256": file.sha256,
-        "licence": problem.data.licence,
-        "attribution": problem.data.attribution,
+        **_sources(file, problem, seen),
         "rows_in_source": len(everything),
         "rows": len(used),
-        "columns": [{"name": c, "type": str(everything[c].dtype), "missing": int(used[c].isna().sum())} for c in everything.columns],
+        "columns": [
+            {"name": c, "type": str(everything[c].dtype), "missing": int(used[c].isna().sum())}
+            for c in everything.columns
+        ],
         **({"notes": seen.notes} if seen and seen.notes else {}),
         **({"readings": whys} if seen and (whys := {c: s.why for c, s in seen.columns.items() if s.options}) else {}),
     }
@@ -107,4 +153,4 @@ def readings_of(
     problem: Problem,  # its charter may say more than a typed file needs
 ) -> dict[str, Any]:  # the artifact `readings`
     "How texts of a column are read, for all that come later: cells of other files, values of requests."
-    return {c: how.model_dump(exclude_defaults=True) for c, how in {**problem.data.columns, **seen.readings}.items()}
+    return {c: how.model_dump(exclude_defaults=True) for c, how in {**problem.data.told, **seen.readings}.items()}

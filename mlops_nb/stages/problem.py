@@ -15,6 +15,7 @@ from ..model.problem import Problem, check_problem
 from ..model.decision import cost_threshold
 from ..pipeline.stage import Input, Json, Output, log
 from ..base.text import in_markdown
+from ..sources.addresses import plain
 
 # %% ../../nbs/stages/010_problem.ipynb #4eb64e2a
 def statement(
@@ -24,7 +25,8 @@ def statement(
     p, ms = problem, problem.kind.metrics
     looked_for = f", looking for {in_markdown(p.positive)}" if p.positive is not None else ""
     lines = [f"### {in_markdown(p.title or p.name)}", "", in_markdown(p.goal), "", "| | |", "|---|---|"]
-    lines += [f"| task | {p.task}: predict {in_markdown(p.target)}{looked_for} |", f"| data | {in_markdown(p.data.source)}{_licence(p)} |"]
+    lines += [f"| task | {p.task}: predict {in_markdown(p.target)}{looked_for} |", f"| data | {_sources(p)} |"]
+    lines += [f"| {what} | {in_markdown(said)} |" for what in ("contract", "contact") if (said := p.data.every(what))]
     lines += [f"| primary metric | **{p.metric}**: {ms[p.metric].meaning} |"]
     lines += [f"| also reported | {n}: {ms[n].meaning} |" for n in p.metric_names[1:]]
     lines += [f"| success | {c.metric} {_bound(c)}. {in_markdown(c.reason)} |" for c in p.success]
@@ -52,8 +54,8 @@ def _bands(feature: Sensitive) -> str:
     return bands + (f"; in the population {asked}" if asked else "")
 
 
-def _licence(p: Problem) -> str:
-    return f", {in_markdown(p.data.licence)}" if p.data.licence else ""
+def _sources(p: Problem) -> str:
+    return ", joined with ".join(f"{in_markdown(plain(part.source))}{f', {in_markdown(part.licence)}' if part.licence else ''}" for part in p.data.parts)
 
 # %% ../../nbs/stages/010_problem.ipynb #e6412415
 def as_markdown(

@@ -18,7 +18,8 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 def test_environment_yml_has_the_same_pins():
     extras = PROJECT["optional-dependencies"]
-    wanted = PROJECT["dependencies"] + [d for e in ("lab", "app", "serve", "dev") for d in extras[e] if not d.startswith("mlops-nb")]
+    every = PROJECT["dependencies"] + [d for e in ("lab", "app", "serve", "data", "dev") for d in extras[e] if not d.startswith("mlops-nb")]
+    wanted = list(dict.fromkeys(every))  # extras share some
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
     assert environment[-1]["pip"] == wanted
     assert f"python{PROJECT['requires-python']}" in environment

@@ -144,6 +144,23 @@ def test_what_becomes_of_dates(now, tmp_path):
 
 
 @BOTH_WAYS
+def test_how_several_sources_become_one_table(now, tmp_path):
+    several = notebook_of("sources.ipynb", now, tmp_path)
+    assert "sound: 15 stages" in said(several, "^os.chdir..late") and "one row there (customer = " in said(several, "^by_time = ")
+    assert len(re.findall(r"(?m)^\w+ +done ", said(several, "^!mlops-nb run$"))) == 15
+    shown = said(several, "^!mlops-nb models show")
+    digests = re.findall(r"(?m)^source +(\S+), sha256 [0-9a-f]{12}, licence ", shown)
+    assert digests == ["orders.csv", "shop.db#query", "scores.parquet"] and "contract 2026-17, contact data@agency.example" in shown
+    unseen, newer = (int(n) for n in re.findall(r": (\d+)", said(several, "^from mlops_nb.base.charter")))
+    assert unseen == 0 and newer > 100, "no row sees what was known later only, though there is much to see"
+    assert re.search(r"ingest cached\s+ingest run inputs: source", said(several, "^import subprocess"))
+    refused = said(several, "hunter2")
+    assert "holds a password" in refused and "hunter2" not in refused and "sound: " in refused
+    shown = json.dumps([c["outputs"] for c in several["cells"] if c["cell_type"] == "code"])
+    assert not re.search(r"/(tmp|home|root|Users)/|\\u001b", shown)
+
+
+@BOTH_WAYS
 def test_what_becomes_of_texts(now, tmp_path):
     texts = notebook_of("texts.ipynb", now, tmp_path)
     made = said(texts, "^!mlops-nb init")
