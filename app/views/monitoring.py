@@ -92,6 +92,14 @@ def headline(report: Report, part: PartReport | None) -> None:
             place.metric(f"{in_markdown(metric)} {how}" if len(metric) < 5 else how.capitalize(), number(figure.get("value")) if figure else "-", border=True, help=said)
 
 
+def marks_chart(found: list[Report]) -> alt.Chart:
+    "What happened, where it falls: a line over the windows."
+    known = dict.fromkeys(m for r in found for m in r.marks if m.end > found[0].start or m.start >= found[0].start)
+    lines = [{"time": max(m.start, found[0].start), "event": m.words} for m in known]
+    data = pd.DataFrame(lines, columns=["time", "event"]).astype({"time": "datetime64[us, UTC]"})
+    return alt.Chart(data).mark_rule(color=ORANGE, strokeDash=[2, 3], strokeWidth=1.5).encode(x=alt.X("time:T", title=None, scale=alt.Scale(type="utc")), tooltip=["event:N"])
+
+
 def pace_chart(found: list[Report]) -> alt.VConcatChart:
     "Predictions and latency over time."
     lines = []
@@ -102,10 +110,11 @@ def pace_chart(found: list[Report]) -> alt.VConcatChart:
     if len(data) > 400:
         data = data.groupby(pd.Grouper(key="time", freq=f"{max(1, round((data['time'].max() - data['time'].min()).total_seconds() / 60 / 300))}min")).agg({"predictions": "sum", "median": "median", "99%": "max"}).dropna().reset_index()
     base = alt.Chart(data).encode(x=alt.X("time:T", title=None, scale=alt.Scale(type="utc"), axis=alt.Axis(format="%d %b %H:%M", tickCount=8)))
-    area = base.mark_area(color=BLUE, opacity=0.35, line={"color": BLUE}, interpolate="step-after").encode(y=alt.Y("predictions:Q", title="predictions"), tooltip=["time:T", "predictions:Q"]).properties(height=130, width="container")
+    area = base.mark_area(color=BLUE, opacity=0.35, line={"color": BLUE}, interpolate="step-after").encode(y=alt.Y("predictions:Q", title="predictions"), tooltip=["time:T", "predictions:Q"])
     slow = base.transform_fold(["median", "99%"], as_=["latency", "ms"]).mark_line(interpolate="step-after").encode(
         y=alt.Y("ms:Q", title="latency, ms"), strokeDash=alt.StrokeDash("latency:N", title=None, legend=alt.Legend(orient="bottom", direction="horizontal")), color=alt.value(GREY), tooltip=["time:T", "latency:N", alt.Tooltip("ms:Q", format=".2f")]
     ).properties(height=110, width="container")  # fmt: skip
+    area = (area + marks_chart(found)).properties(height=130, width="container")
     return alt.vconcat(area, slow, spacing=8).resolve_scale(x="shared", strokeDash="independent")
 
 
@@ -125,7 +134,7 @@ def quality_chart(found: list[Report], metric: str) -> alt.LayerChart:
     bars = base.mark_rule(strokeWidth=2, opacity=0.6).encode(y=y, y2="high:Q")
     points = base.mark_line(point=alt.OverlayMarkDef(size=45)).encode(y="value:Q", tooltip=["window:T", "how:N", "version:N", "labels:Q", *(alt.Tooltip(f"{k}:Q", format=".3f") for k in ("value", "low", "high"))])
     line = alt.Chart(pd.DataFrame([{"value": before.get("value"), "how": "test rows"}])).mark_rule(strokeDash=[6, 3], strokeWidth=1.5).encode(y="value:Q", color=colours)
-    return (bars + points + line).properties(height=300)
+    return (bars + points + line + marks_chart(found)).properties(height=300)
 
 
 def shape_chart(feature: dict[str, Any], where: str) -> alt.Chart:
@@ -174,7 +183,7 @@ def groups_chart(found: list[Report], feature: str, rate: str) -> alt.LayerChart
     lines = [{"window": r.start, "group": g, **rates[rate]} for r in found for p in r.parts for g, rates in (p.groups.get(feature) or {"rates": {}})["rates"].items() if rates.get(rate, {}).get("value") is not None]
     base = alt.Chart(pd.DataFrame(lines, columns=["window", "group", "value", "low", "high", "n", "error"])).encode(x=alt.X("window:T", title=None, scale=alt.Scale(type="utc"), axis=alt.Axis(format="%d %b %H:%M", tickCount=8)), color=alt.Color("group:N", title=None))
     line = base.mark_line(point=True).encode(y=alt.Y("value:Q", title=rate, axis=alt.Axis(format="%")), tooltip=["window:T", "group:N", "n:Q", *(alt.Tooltip(f"{k}:Q", format=".1%") for k in ("value", "low", "high"))])
-    return (base.mark_rule(opacity=0.35).encode(y="low:Q", y2="high:Q") + line).properties(height=220)
+    return (base.mark_rule(opacity=0.35).encode(y="low:Q", y2="high:Q") + line + marks_chart(found)).properties(height=220)
 
 
 def calibration_chart(bins: list[dict[str, Any]]) -> alt.LayerChart:
@@ -223,6 +232,10 @@ if part:
 for note in [*report.notes, *(part.notes if part else [])]:
     st.caption(f":material/info: {in_markdown(note)}")
 
+if report.marks:
+    shown_marks = "\n".join(f"- {in_markdown(m.words)}" for m in report.marks)
+    st.markdown(f":material/event: At the time, in this window or in the one before:\n{shown_marks}")
+
 st.subheader("Alerts")
 show_alerts()
 if report.every_alarm and report is not now:
@@ -254,7 +267,7 @@ if part:
         tabs = st.tabs([in_markdown(g.replace("_", " ")) for g in part.groups])
         for tab, group in zip(tabs, part.groups, strict=True):
             with tab:
-                rates = list(next(iter(part.groups[group]["rates"].values())))
+                rates = list(dict.fromkeys(r for known in part.groups[group]["rates"].values() for r in known))
                 rate = st.segmented_control("Figure", rates, default=rates[0], format_func=in_markdown, required=True, key=f"rate of {group}")
                 st.altair_chart(groups_chart(history, group, rate), width="stretch")
                 between(part.groups[group].get("gaps") or {})

@@ -83,6 +83,7 @@ class Monitoring(Part):
     min_rows: int = Field(default=200, ge=20)  # predictions that a window needs to be judged
     min_labels: int = Field(default=100, ge=20)  # labelled predictions that a window needs for its quality to be judged
     quality_drop: float = Field(default=0.02, ge=0)  # of the primary metric, that is no reason for an alarm however certain it is
+    dates: str | None = _silent(None, min_length=1)  # a CSV file of days that explain alarms, such as holidays: date,name
 
 
 class Retraining(Part):

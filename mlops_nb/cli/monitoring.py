@@ -38,6 +38,7 @@ def window_lines(
         quality = "" if value is None else f", {part.quality['metric']} {value:.3f} ({how})"
         said.append(f"  version {part.version}: {part.rows:,} rows, {part.quality.get('labelled', 0):,} labels, {sum(f['drifted'] for f in part.features)} of {len(part.features)} features drifted{quality}")
         said += [f"  {note}" for note in part.notes]
+    said += [f"  at the time: {mark.words}" for mark in report.marks]
     return said + [f"  ALARM {alarm['channel']}: {alarm['said']}" for alarm in report.every_alarm] + [f"  {note}" for note in report.notes]
 
 # %% ../../nbs/cli/80_monitoring.ipynb #5d55fe54

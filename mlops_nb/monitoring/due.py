@@ -18,9 +18,11 @@ from ..log.feedback import Feedback
 from ..log.history import History
 from ..log.items import AHEAD
 from ..stats.alarm import MIN_PAST
+from .awaited import Awaited, awaited_of
 from .judge import judge_again, look
+from .marks import explain, marked, marks_for
 from .reference import Reference, references_of
-from .reports import Report, figures_of, reports, save_report, tell
+from .reports import Mark, PartReport, Report, figures_of, reports, save_report, tell
 from .windows import SPANS, has_log, window_at, window_of
 
 # %% ../../nbs/monitoring/80_due.ipynb #1012f037
@@ -46,18 +48,43 @@ def monitor_due(
     if past:
         begin = max(begin, window_at(past[-1].end - timedelta(microseconds=1), rules.window)[1])
     start = max(begin, upto - CATCH_UP * span)
+    start = start if past else _begun(settings, model, start, upto, span)
+    marks, faults = _marks(settings, rules, model, start - span, upto) if start < upto else ([], [])
+    awaited = awaited_of(settings, model, rules.window, first, upto, now)
     while start < upto:
-        report = look(window := window_of(settings, model, start, start + span), references_of(settings, window, known), rules, past, _season(rules, past))
+        report = look(window := window_of(settings, model, start, start + span), references_of(settings, window, known), rules, past, _season(rules, past), awaited=awaited)
         if start + span == upto and (ahead := History(settings.home, settings.log_url).count(now + AHEAD, None, model)):
             report.notes.append(f"{ahead:,} predictions carry a time that is yet to come: a clock is wrong, here or where they were answered; they are looked at when it has come")
+        marked(report, marks)
+        report.notes += faults if start + span == upto else []
+        report.notes += [] if past else _long_before(settings, model, first, start)
         save_report(settings.home, report)
         tell(settings, report)
         past, done, start = [*past, report], [*done, report], start + span
     again = [r for r in past if r not in done and r.end > upto - CATCH_UP * span]
-    done = _with_late_labels(settings, rules, model, again, known) + done
+    done = _with_late_labels(settings, rules, model, again, known, awaited) + done
     if mirror is not None:
         mirror(settings, model, [(r.start, figures_of(r)) for r in done])
     return done
+
+# %% ../../nbs/monitoring/80_due.ipynb #f56f0266
+def _begun(settings: Settings, model: str, start: datetime, upto: datetime, span: timedelta) -> datetime:
+    "The first window with predictions: those that come before it, after a row that a wrong clock dated, say nothing of what is usual."
+    history = History(settings.home, settings.log_url)
+    while start < upto and not history.count(start, start + span, model):
+        start += span
+    return start
+
+
+def _long_before(settings: Settings, model: str, first: datetime, start: datetime) -> list[str]:
+    "What is said of rows that are older than all windows that are looked at."
+    old = History(settings.home, settings.log_url).count(first, start, model)
+    when = f"{first:%Y-%m-%d} is the oldest time"
+    return [f"{old:,} predictions before this window are too old to be looked at, or a clock was wrong: {when}"] if old else []
+
+
+def _marks(settings: Settings, rules: Monitoring, model: str, since: datetime, until: datetime) -> tuple[list[Mark], list[str]]:
+    return marks_for(settings, model, rules, getattr(settings, "root", None), since, until)
 
 
 def _season(rules: Monitoring, past: Sequence[Report]) -> int:
@@ -65,7 +92,7 @@ def _season(rules: Monitoring, past: Sequence[Report]) -> int:
     return 24 if rules.window == "hour" and len(past) >= 24 * MIN_PAST else 1
 
 # %% ../../nbs/monitoring/80_due.ipynb #907a70c3
-def _with_late_labels(settings: Settings, rules: Monitoring, model: str, past: Sequence[Report], known: dict) -> list[Report]:
+def _with_late_labels(settings: Settings, rules: Monitoring, model: str, past: Sequence[Report], known: dict, awaited: Awaited) -> list[Report]:
     "Reports whose labels have at least doubled since they were looked at, made anew; the test of quality has half of what was left to spend."
     if not past:
         return []
@@ -75,15 +102,22 @@ def _with_late_labels(settings: Settings, rules: Monitoring, model: str, past: S
     at, of, done = labels["predicted"].to_numpy(), labels["version"].to_numpy(), []
     for report in past:
         here = (at >= np.datetime64(report.start.replace(tzinfo=None), "us")) & (at < np.datetime64(report.end.replace(tzinfo=None), "us"))
-        grown = [p for p in report.parts if (here & (of == p.version)).sum() >= max(rules.min_labels, 2 * p.quality.get("labelled", 0))]
+        grown = [p for p in report.parts if (here & (of == p.version)).sum() >= max(rules.min_labels, _enough(p))]
         if grown:
             window = window_of(settings, model, report.start, report.end)
             for part in grown:
-                judge_again(part, window, references_of(settings, window, known)[part.version], rules, report, past)
+                judge_again(part, window, references_of(settings, window, known)[part.version], rules, report, past, awaited)
+            explain(report)
             save_report(settings.home, report)
             tell(settings, report, ("quality",))
             done.append(report)
     return done
+
+
+def _enough(part: PartReport) -> float:
+    "Labels that are worth a look; a fifth more, where the quality waits for some outcome."
+    seen = part.quality.get("arrived", part.quality.get("labelled", 0))
+    return (1.2 if part.quality.get("waits") else 2) * seen
 
 # %% ../../nbs/monitoring/80_due.ipynb #0f4205b4
 def look_now(
@@ -99,7 +133,12 @@ def look_now(
     if not window.rows:
         return None
     past = reports(settings.home, model)
-    return look(window, references_of(settings, window, {}), charter_.monitoring, past, preliminary=True)
+    report = look(window, references_of(settings, window, {}), charter_.monitoring, past, preliminary=True)
+    span = window.end - window.start
+    marks, faults = _marks(settings, charter_.monitoring, model, window.start - span, window.end)
+    marked(report, marks)
+    report.notes += faults
+    return report
 
 
 def waiting(

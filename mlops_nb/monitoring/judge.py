@@ -24,6 +24,7 @@ from ..stats.alarm import Alarm
 from ..stats.alarm import judge as judge_window
 from ..stats.drift import compare
 from ..stats.profile import Profile
+from .awaited import ALL, Awaited, Late, evenly
 from .drift import input_drift, prediction_drift
 from .null import Before, Judged, Null, auc_by_past, null_of, quality_by_past, windows_before
 from .quality import groups_of, quality_of
@@ -92,12 +93,13 @@ def look_at_part(
     share: float = 1.0,  # of the budget that is this part's
     past: Sequence[Report] = (),  # earlier windows, oldest first
     report: Report | None = None,  # of the window; None: it stands alone
+    late: Late = ALL,  # which labels count
 ) -> tuple[PartReport, list[str]]:  # and the channels that could be judged
     "Everything about one version in a window."
     features, whole, moved = input_drift(part, reference, rules.false_alarms)
-    said, quality = prediction_drift(part, reference.evidence, rules.false_alarms), quality_of(part, reference.evidence, rules)
+    said, quality = prediction_drift(part, reference.evidence, rules.false_alarms), quality_of(part, reference.evidence, rules, late)
     groups = groups_of(part, reference.evidence.problem, rules)
-    made = PartReport(part.version, part.rows, len(part.inputs), part.rows >= rules.min_rows, part.arms, features, whole, moved, said, quality, groups, looks=int("quality" in quality["p"]))
+    made = PartReport(part.version, part.rows, len(part.inputs), part.rows >= rules.min_rows, part.arms, features, whole, moved, said, quality, groups, looks=int("quality" in quality["p"] and not late.waits))
     made.notes = _notes(part, reference, quality)
     if not made.judged:
         made.notes.append(f"too few to judge: {part.rows:,} rows, {rules.min_rows:,} are asked for; figures are shown, nothing raises an alarm")
@@ -186,6 +188,7 @@ def look(
     past: Sequence[Report] = (),  # earlier windows, oldest first
     season: int = 1,  # windows in a cycle of traffic, such as 24 hours
     preliminary: bool = False,  # the window isn't over
+    awaited: Awaited | None = None,  # how long labels take; None: they are taken as they come
 ) -> Report:
     "A window, judged."
     made = Report(window.model, window.start, window.end, window.rows, [], system_of(window), preliminary=preliminary)
@@ -198,8 +201,9 @@ def look(
         if isinstance(reference, str):
             made.notes.append(f"version {number} answered {counts[number]:,} rows and is not judged: {reference}")
             continue
-        rows = part_of(window, number, reference.evidence)
-        part, channels = look_at_part(rows, reference, rules, 1 / large, past, made)
+        even, late = evenly(window, number, reference.evidence, awaited)
+        rows = part_of(even, number, reference.evidence)
+        part, channels = look_at_part(rows, reference, rules, 1 / large, past, made, late)
         made.parts.append(part)
         made.channels += [c for c in channels if c not in made.channels]
     tests = system_tests(made.system, [r.system for r in past if r.system], season)
@@ -219,14 +223,16 @@ def judge_again(
     rules: Monitoring,
     report: Report,
     past: Sequence[Report] = (),  # windows before this one, oldest first
+    awaited: Awaited | None = None,  # see look
 ) -> None:
     "Quality and groups of a part whose labels came late."
     if isinstance(reference, str):
         return
-    rows, before = part_of(window, part.version, reference.evidence), part.quality.get("why", "")
-    part.quality, part.groups = quality_of(rows, reference.evidence, rules), groups_of(rows, reference.evidence.problem, rules)
+    known, late = evenly(window, part.version, reference.evidence, awaited)
+    rows, before = part_of(known, part.version, reference.evidence), part.quality.get("why", "")
+    part.quality, part.groups = quality_of(rows, reference.evidence, rules, late), groups_of(rows, reference.evidence.problem, rules)
     part.notes = [*(n for n in part.notes if n != before), *filter(None, [part.quality["why"]])]
-    part.looks += 1
+    part.looks += not late.waits
     null = Null(part.null or "", _unpromised(part), bool(part.promise), part.season)
     p = part.quality["p"].get("quality")
     if p is not None and part.null in ("past", ""):  # where none is recorded, by its rows, as it was

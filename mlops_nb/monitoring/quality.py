@@ -21,8 +21,9 @@ from ..model.tasks.task import Answers
 from ..registry.evidence import Evidence
 from ..stats.estimate import FEW, Estimate
 from ..stats.gaps import by_group
-from ..stats.quality import drop_test, estimated
+from ..stats.quality import drop_test, estimated, realised
 from ..stats.quality import calibration as calibration_of
+from .awaited import ALL, Late
 from .windows import Part, plain
 
 # %% ../../nbs/monitoring/40_quality.ipynb #a170b338
@@ -30,6 +31,7 @@ def quality_of(
     part: Part,
     evidence: Evidence,  # problem, schema, evaluation
     rules: Monitoring,
+    late: Late = ALL,  # which labels count, where some outcomes are known sooner
 ) -> dict[str, Any]:  # metric, labelled, reference, estimated, realised, calibration, p, why it can't be judged
     "How good a version is in a window, as far as that can be known."
     problem, before = evidence.problem, evidence.evaluation.metrics
@@ -48,9 +50,12 @@ def quality_of(
         if problem.metric in before:
             now, there = found[problem.metric], evidence.evaluation.estimate(problem.metric)
             p = None if drawn.few else _drop(now, there, rules, problem)
-            made["p"]["quality"], made["why"] = p, "" if p is not None else _why_not(now, problem, drawn)
+            p = None if late.waits else p
+            made["p"]["quality"], made["why"] = p, "" if p is not None or late.waits else _why_not(now, problem, drawn)
         if problem.kind.has_positive and proba is not None:
             made["calibration"] = _calibrated(part.y_true, proba, drawn.codes)
+    made |= {"arrived": max(late.labels, len(part.y_true)), "waits": bool(late.waits)}
+    made["why"] = "; ".join(filter(None, [late.waits or late.said, made["why"]]))
     return made
 
 
@@ -115,6 +120,23 @@ def groups_of(
             units = part.drawn.at(some).codes
             found = by_group(part.y_true if enough else None, part.y_pred[some], label[some], units=units)
             rates = {group: _told(rate) for group, rate in found.rates.items()}
+            for group, known in _by_label(part, problem, label[some], units).items() if enough else ():
+                rates[group] = rates.get(group, {}) | {problem.metric: known.plain()}
             gaps = {name: gap.plain() for name, gap in found.gaps.items()}
             made[feature.name] = {"labelled": enough, "rates": rates, "shrunk": plain(found.shrunk), "gaps": gaps, "small": found.small}
+    return made
+
+
+def _by_label(part: Part, problem: Problem, label: np.ndarray, units: np.ndarray | None) -> dict[str, Estimate]:
+    "The primary metric of each group, each with its interval; rows of one subject count as one draw."
+    kind, made = problem.kind, {}
+    if problem.metric not in kind.stock():  # a project's own would be drawn anew for each group
+        return {}
+    proba = None if part.proba is None else part.proba[part.known]
+    for group in np.unique(label):
+        here = label == group
+        own = None if units is None else np.unique(units[here], return_inverse=True)[1]
+        said = (None if proba is None else proba[here]), part.y_pred[part.known][here]
+        found = realised(part.y_true[here], *said, [problem.metric], kind.target_type, units=own)
+        made[str(group)] = found[problem.metric]
     return made

@@ -16,7 +16,9 @@ from annotated_types import Interval
 
 from ..base.charter import Monitoring
 from ..base.text import as_table, in_markdown
+from ..monitoring.awaited import awaited_of
 from ..monitoring.judge import look, self_check
+from ..monitoring.marks import marked, marks_of
 from ..monitoring.reference import references_of
 from ..monitoring.reports import Report, figures_of
 from ..monitoring.windows import SPANS, now_of, window_at, window_of
@@ -58,4 +60,5 @@ def summary_of(
     for r in found[-1:]:
         said += [f"- **{a['channel']}**, {r.start:%Y-%m-%d %H:%M}: {in_markdown(a['said'])}" for a in r.every_alarm]
         said += [f"- version {p.version}: {in_markdown(note)}" for p in r.parts for note in p.notes]
+    said += [f"- at the time, {in_markdown(words)}" for words in dict.fromkeys(m.words for r in found for m in r.marks)]
     return "\n\n".join(said[:2]) + "\n\n" + "\n".join(said[2:])

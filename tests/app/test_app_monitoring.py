@@ -82,13 +82,17 @@ def test_windows_drift_quality_and_an_alert_that_is_acknowledged(staged, monkeyp
     first = serve(staged, PEOPLE.tail(400), START, names)
     serve(staged, old, START + timedelta(hours=1), names)
     Feedback(staged).put([Item(r.id, str(t), at=START + timedelta(hours=1)) for r, t in zip(first, PEOPLE.tail(400)["income"], strict=True)])
-    charter = Charter.model_validate(STATED | {"monitoring": {"window": "hour"}})
+    dates = staged / "dates.csv"
+    dates.write_text("2025-01-15T09:20,<b>campaign</b> [mail](https://x.example)\n")
+    charter = Charter.model_validate(STATED | {"monitoring": {"window": "hour", "dates": str(dates)}})
     found = monitor_due(load_settings(tracking="disabled"), charter, "income", START + timedelta(hours=2))
     assert len(found) == 2 and found[1].part(1).told("drift")
     at = page("monitoring")
     said = text(at)
     assert [m.label for m in at.metric][:3] == ["Predictions", "Median latency", "Drifted features"] and at.metric[0].value == "400"
     assert "inputs are not what the model learnt from" in said and "'age' differs" in said and "Where it comes from" in said
+    marks = [m.value for m in at.markdown if "2025-01-15 09:20 UTC" in m.value]
+    assert len(marks) >= 3 and not any("<b>" in m.replace("\\<", "") or "[mail](h" in m for m in marks)  # text, in page and alert
     assert at.dataframe[0].value["feature"][0] == "age" and bool(at.dataframe[0].value["drifted"][0])
     key = max(a.id for a in Alerts(staged).open("income"))  # the newest is shown first
     at.text_input(key=f"who {key}").set_value("ada")

@@ -239,6 +239,15 @@ def test_clocks_that_disagree(place):
     assert now_of(place, "shop") < NOON + timedelta(hours=1)
 
 
+def test_rows_that_a_wrong_clock_dated_long_ago_make_no_past(place):
+    """Empty windows after them would make the first real one an alarm of throughput."""
+    write(place, records(people(20), datetime(1970, 1, 1, tzinfo=UTC), tag="old") + records(people(300), NOON)[::-1] + records(people(300, 1), NOON + timedelta(hours=1)))
+    found = monitor_due(place, CHARTER, "shop", NOON + timedelta(hours=2))
+    assert [r.rows for r in found] == [300, 300] and not [a for r in found for a in r.every_alarm]
+    assert any("20 predictions before this window are too old to be looked at, or a clock was wrong: 1970-01-01" in n for n in found[0].notes)
+    assert not any("too old" in n for n in found[1].notes)
+
+
 @pytest.mark.slow
 def test_the_machine_is_compared_with_the_past(place):
     for h in range(12):
