@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ..model.decision import Decision
 from ..registry.evidence import Evidence
@@ -21,7 +22,7 @@ from ..stats.cells import cells_of, counted
 from ..stats.domain import domain, slices
 from ..stats.drift import FeatureDrift, compare
 from ..stats.past import serial_z
-from ..stats.profile import NUMERIC, Numbers, Profile, Texts, column, numbers, texts
+from ..stats.profile import NUMERIC, Numbers, Profile, Texts, column, count_texts, numbers, texts
 from .reference import SOME, Reference
 from .windows import Part, plain
 
@@ -47,13 +48,17 @@ def shape_of(
         counts = [np.diff(upto, prepend=0, append=known.upto[-1]), np.diff(np.searchsorted(np.sort(here), inner, "right"), prepend=0, append=len(here))]
         at: list = [float(f"{v:.6g}") for v in inner]
     else:
-        words = pd.Series(texts(given, kind).to_pylist(), dtype="object").value_counts()
-        before = pd.Series(known.counts, known.values.to_pylist()) if known.values is not None else pd.Series(dtype=float)
-        both = pd.DataFrame({"reference": before, "window": words}).fillna(0.0)
-        most = both.div(both.sum().clip(lower=1)).max(axis=1).sort_values(ascending=False, kind="stable").index[: _BARS - 1]
-        rest = both.drop(most).sum()
-        counts = [np.append(both.loc[most, c], rest[c] if rest.any() else []) for c in ("reference", "window")]
-        at = [*map(str, most), *(["others"] if rest.any() else [])]
+        words, here = count_texts(texts(given, kind))
+        before = (known.values, known.counts) if known.values is not None else (words[:0], here[:0])
+        every = pa.concat_arrays([before[0], words]).unique()
+        every = every.take(pc.sort_indices(every))
+        both = np.zeros((2, len(every)), dtype=np.int64)
+        for row, (said, n) in zip(both, (before, (words, here)), strict=True):
+            row[pc.index_in(said, every).to_numpy()] = n
+        order = np.argsort(-(both / np.maximum(both.sum(axis=1, keepdims=True), 1)).max(axis=0), kind="stable")
+        most, rest = order[: _BARS - 1], both[:, order[_BARS - 1 :]].sum(axis=1, keepdims=True)
+        counts = list(np.append(both[:, most], rest, axis=1) if rest.any() else both[:, most])
+        at = [*every.take(pa.array(most)).to_pylist(), *(["others"] if rest.any() else [])]
     return {"at": at, **{k: [round(float(v), 5) for v in c / max(c.sum(), 1)] for k, c in zip(("reference", "window"), counts, strict=True)}}
 
 # %% ../../nbs/monitoring/30_drift.ipynb #6cad4a26
@@ -100,7 +105,7 @@ def _kept(
     known, kind = profile.features[name], profile.kinds[name]
     read: Callable[..., Any] = numbers if kind in NUMERIC else texts
     given, single = read(column(rows, name), kind), read(column(own, name), kind)
-    order = single if kind in NUMERIC else pd.factorize(single.to_numpy(zero_copy_only=False))[0].astype(float)
+    order = single if kind in NUMERIC else single.dictionary_encode().indices.fill_null(-1).to_numpy().astype(float)
     counts = counted(cells_of(known), known, given, weights)
     return {"counts": [round(float(c), 3) for c in counts], "serial": round(serial_z(order), 3)}
 

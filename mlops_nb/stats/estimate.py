@@ -41,7 +41,7 @@ def wilson(
     level: float = 0.95,
 ) -> tuple[Any, Any]:  # low, high; nan where n is 0
     "Score interval of a share (Wilson 1927): right for small n and for shares near 0 and 1."
-    p, n, z = np.asarray(value, float), np.asarray(n, float), stats.norm.isf((1 - level) / 2)
+    p, n, z = np.asarray(value, float), np.asarray(n, float), -ndtri((1 - level) / 2)
     with np.errstate(divide="ignore", invalid="ignore"):
         middle, half = p + z**2 / (2 * n), z * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
         low, high = np.clip((middle - half) / (1 + z**2 / n), 0, 1), np.clip((middle + half) / (1 + z**2 / n), 0, 1)
@@ -53,7 +53,6 @@ def share_of(hits: int, n: int, level: float = 0.95) -> Estimate:
     value = hits / n if n else math.nan
     low, high = wilson(value, n, level)
     return Estimate(value, float(low), float(high), n, math.sqrt(value * (1 - value) / n) if n else math.nan)
-
 
 # %% ../../nbs/stats/27_estimate.ipynb #0f4033ee
 #: Rows of the rarer class, or rows of numbers, below which a figure that rests on large samples has no interval.

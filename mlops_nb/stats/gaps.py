@@ -8,12 +8,12 @@ __all__ = ['UNKNOWN', 'RATES', 'FAMILIES', 'Rate', 'shares', 'means', 'worth', '
 
 # %% ../../nbs/stats/35_gaps.ipynb #c02373ab
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import optimize, stats
+from scipy import optimize, special, stats
 
 from .estimate import Estimate, wilson
 from .quality import as_bools, as_column
@@ -30,7 +30,7 @@ class Rate(NamedTuple):
         "How far the interval of a rate reaches down and up, at z standard errors."
         if not self.share:
             return z / np.sqrt(size) + 0 * x, z / np.sqrt(size) + 0 * x
-        low, high = wilson(x, size, 1 - 2 * stats.norm.sf(z))
+        low, high = wilson(x, size, 1 - 2 * special.ndtr(-np.asarray(z, float)))
         return x - low, high - x
 
     @property
@@ -64,7 +64,6 @@ def means(
     least = 1e-9 * max(1.0, float(np.nanmax(np.abs(x), initial=0)))
     with np.errstate(invalid="ignore"):
         return Rate(x, np.where(n > 1, np.maximum(error * wide, least) ** -2.0, 0.0), share=False)
-
 
 # %% ../../nbs/stats/35_gaps.ipynb #276fbc83
 def worth(
@@ -159,15 +158,22 @@ def _drawn(rate: Rate, draws: int, seed: int) -> tuple[np.ndarray, np.ndarray, n
     return np.concatenate(tops), np.concatenate(bottoms), size
 
 
-def _told_apart(rate: Rate, top: np.ndarray, bottom: np.ndarray, size: np.ndarray) -> np.ndarray:  # (draws,)
-    "At how many standard errors some pair of each draw is told apart, rounded up to 0.002."
-    low, high = np.zeros(len(top)), np.full(len(top), 8.0)
-    for _ in range(12):
-        z = (low + high) / 2
-        down, up = rate.arms(top, size, z[:, None])[0], rate.arms(bottom, size, z[:, None])[1]
-        far = (top[:, :, None] - bottom[:, None, :] > np.hypot(down[:, :, None], up[:, None, :])).any(axis=(1, 2))
-        low, high = np.where(far, z, low), np.where(far, high, z)
-    return high
+def _told_apart(rate: Rate, drawn: tuple[np.ndarray, ...], levels: Sequence[float]) -> list[float]:
+    "At how many standard errors no pair of these shares of the draws is told apart any more, rounded up to 0.002."
+    top, bottom, size = drawn
+    return _searched(rate, top, bottom, size, [math.ceil(level * (len(top) - 1)) for level in levels])
+
+
+def _searched(rate: Rate, top: Any, bottom: Any, size: Any, ranks: list[int], low=0.0, high=8.0) -> list[float]:
+    "Bisected for the draws of these ranks only, which ascend: others are left behind at once."
+    if high - low < 0.002 or not ranks:
+        return [high] * len(ranks)
+    z = (low + high) / 2
+    down, up = rate.arms(top, size, z)[0], rate.arms(bottom, size, z)[1]
+    far = (top[:, :, None] - bottom[:, None, :] > np.hypot(down[:, :, None], up[:, None, :])).any(axis=(1, 2))
+    n = int((~far).sum())
+    below = _searched(rate, top[~far], bottom[~far], size, [k for k in ranks if k < n], low, z)
+    return below + _searched(rate, top[far], bottom[far], size, [k - n for k in ranks if k >= n], z, high)
 
 # %% ../../nbs/stats/35_gaps.ipynb #c1410414
 def _ends(rate: Rate, z: float = 2.0) -> tuple[np.ndarray, np.ndarray]:  # (groups,) bool each
@@ -203,18 +209,13 @@ def _of_two(
 ) -> list[float]:
     "Critical values, at each level, of the highest of some groups less the lowest of others."
     x = np.linspace(-9, 9, 2001)
-    first, last = (
-        np.exp(
-            sum(stats.norm.logcdf(x[:, None] + part).sum(axis=1) for part in np.array_split(back, 1 + len(back) // 500))
-        )
-        for back in (high, low)
-    )
+    both = [np.array_split(back, 1 + len(back) // 500) for back in (high, low)]
+    first, last = (np.exp(sum(stats.norm.logcdf(x[:, None] + part).sum(axis=1) for part in parts)) for parts in both)
     step, middle = np.diff(first), (x[1:] + x[:-1]) / 2
     return [
         optimize.brentq(lambda q, level=level: step @ np.interp(q - middle, x, last) - level, -8, 16) / math.sqrt(2)
         for level in levels
     ]
-
 
 # %% ../../nbs/stats/35_gaps.ipynb #ccca9f1f
 class Gap(NamedTuple):
@@ -254,7 +255,7 @@ class _Found(NamedTuple):
 def _of_rate(rate: Rate, level: float, near: float, draws: int, seed: int) -> _Found:
     "Gaps of one rate; `near` is the level of the end towards equality."
     top, bottom, size = _drawn(rate, draws, seed)
-    z, half = (float(q) for q in np.quantile(_told_apart(rate, top, bottom, size), [near, 0.5], method="higher"))
+    half, z = _told_apart(rate, (top, bottom, size), [0.5, near])
     if _difference(rate, z) > 0:  # not all equal: who can be extreme? 1.5% of the 4%, the far end has 2.5%
         high, low = (_behind(rate, side, way) for side, way in zip(_ends(rate), (1, -1), strict=True))
         z, half = (min(q, max(two, 0.0)) for q, two in zip((z, half), _of_two(high, low, ((5 + 3 * near) / 8, 0.5)), strict=True))

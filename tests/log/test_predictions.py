@@ -16,6 +16,7 @@ from contextlib import closing, contextmanager
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
+import duckdb
 import pytest
 from tests.faults.test_faults import full, small_disk
 
@@ -346,6 +347,42 @@ def test_batches_of_a_database_are_the_rows_that_were_written(tmp_path, where, r
     assert past.query(twice).to_pylist() == [{"n": len(said) - 1, "known": 5}]  # the database is read once for each
     assert past.query("SELECT * FROM predictions ORDER BY seq").to_pylist() == table.to_pylist()
     assert len(past.read(date(2001, 1, 1), date(2001, 1, 2))) == 0 and past.query("SELECT 1 AS one FROM predictions WHERE false").num_rows == 0
+
+
+QUERIES = (
+    "SELECT count(*) FROM predictions",
+    "SELECT id, subject FROM predictions WHERE time >= TIMESTAMPTZ '2026-11-12' AND time < TIMESTAMPTZ '2026-11-13 12:00' ORDER BY seq",
+    "SELECT max(latency) FROM predictions WHERE date_trunc('day', time) = TIMESTAMPTZ '2026-11-13' OR subject IS NULL",
+    "SELECT version, count(subject) FROM predictions WHERE arm = '' AND NOT (time > TIMESTAMPTZ '2026-11-12') GROUP BY version",
+    "SELECT count(*) FROM predictions WHERE time IN (SELECT max(time) FROM predictions) AND id LIKE '%9'",
+    "SELECT inputs->>'age' AS age, count(*) AS n FROM predictions WHERE subject = 'person 3' AND time <> TIMESTAMPTZ '2026-11-12' GROUP BY age ORDER BY age",
+    "SELECT seq, flags FROM predictions WHERE subject IS NOT NULL AND seq BETWEEN 100 AND 110 ORDER BY seq LIMIT 5",
+    "SELECT id FROM predictions WHERE time > TIMESTAMPTZ '2030-01-01'",
+)
+
+
+@pytest.mark.parametrize("where", ["sqlite", "postgres"])
+def test_a_query_reads_what_it_asks_for_and_answers_as_over_the_whole_table(tmp_path, where, request, monkeypatch):
+    monkeypatch.setattr(database, "BATCH", 100)
+    url = request.getfixturevalue("postgres") if where == "postgres" else ""
+    with closing(PredictionLog(tmp_path, url)) as log:
+        log.put([record(n, DAY + timedelta(days=n % 5), subject=None if n % 7 == 0 else f"person {n % 10}") for n in range(900)])
+    past = History(tmp_path, url)
+    whole, read = past.read(), []
+    batches = type(past._database).batches
+
+    def seen(self, statement, values):
+        read.append((statement.split(" FROM ")[0], sum(len(b) for b in batches(self, statement, values))))
+        return batches(self, statement, values)
+
+    monkeypatch.setattr(type(past._database), "batches", seen)
+    for sql in QUERIES:
+        with duckdb.connect() as plain:
+            plain.execute("SET TimeZone = 'UTC'")
+            plain.register("predictions", whole)
+            assert past.query(sql).to_pylist() == plain.sql(sql).to_arrow_table().to_pylist(), sql
+    assert read[0] == ("SELECT seq", 900) and "inputs" not in read[1][0] and read[1][1] < 900, "neither columns nor times that nobody asked for"
+    assert past.roll(DAY + timedelta(days=2)) == 360 and past.query(QUERIES[0]).to_pylist() == [{"count_star()": 900}]
 
 
 def test_what_is_no_text_is_read_with_a_mark(tmp_path):
