@@ -83,7 +83,7 @@ class Monitoring(Part):
     min_rows: int = Field(default=200, ge=20)  # predictions that a window needs to be judged
     min_labels: int = Field(default=100, ge=20)  # labelled predictions that a window needs for its quality to be judged
     quality_drop: float = Field(default=0.02, ge=0)  # of the primary metric, that is no reason for an alarm however certain it is
-    dates: str | None = _silent(None, min_length=1)  # a CSV file of days that explain alarms, such as holidays: date,name
+    dates: str | None = silent(None, min_length=1)  # a CSV file of days that explain alarms, such as holidays: date,name
 
 
 class Retraining(Part):
@@ -113,7 +113,7 @@ class Statement(Part):
     secondary: list[str] = []
     success: list[Bound] = []
     #: Microseconds that a compiled model may take for one row; None: ten times what plain boosting takes.
-    latency: float | None = _silent(None, gt=0, allow_inf_nan=False)
+    latency: float | None = silent(None, gt=0, allow_inf_nan=False)
     costs: Costs = Costs()
     sensitive: list[Sensitive] = []
     fairness: list[FairnessRule] = []

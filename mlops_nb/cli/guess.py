@@ -198,7 +198,7 @@ def guess_task(values: Any) -> TargetTask:  # values: pandas.Series of the targe
         only = f"only {counts.index[0]!r}" if column.distinct else "no value"
         raise MlopsError(f"target '{values.name}' has {only} in {len(values):,} rows; nothing can be learnt from that, name another with --target")
     way = "a model needs 4: bring more, or leave the class out by a rule" if counts.iloc[-1] < 4 else "expect wide intervals"
-    note = f"{counts.index[-1]!r} has {counts.iloc[-1]} rows only; {way}" if counts.iloc[-1] < 30 else ""
+    note = f"{counts.index[-1]!r} has {counts.iloc[-1]} row{'s' * int(counts.iloc[-1] > 1)} only; {way}" if counts.iloc[-1] < 30 else ""
     if column.distinct == 2:
         return _guess_binary(counts, note)
     several: dict[str, Any] = {"classes": column.distinct, "note": note, "shares": tuple(counts / counts.sum())}
@@ -207,7 +207,11 @@ def guess_task(values: Any) -> TargetTask:  # values: pandas.Series of the targe
     if column.numeric:
         return TargetTask("regression", f"{column.distinct:,} different numbers")
     if column.kind not in ("category", "boolean") or column.distinct > _MANY_CLASSES:
-        raise MlopsError(f"target '{values.name}' has {column.distinct:,} different values that are no numbers; expected 2 to {_MANY_CLASSES} classes, or numbers; name another with --target")
+        many = f"target '{values.name}' has {column.distinct:,} different values in {int(counts.sum()):,} rows"
+        alone = column.distinct > counts.sum() / 20
+        looks = "it looks like an identifier or a text" if alone else "these are many kinds"
+        way = f"name another with --target, or join them in a column of at most {_MANY_CLASSES} kinds"
+        raise MlopsError(f"{many} that are no numbers: {looks}; expected 2 to {_MANY_CLASSES} classes, or numbers; {way}")
     return TargetTask("multiclass", f"{column.distinct} classes", **several)
 
 

@@ -241,6 +241,11 @@ def matrix_of(
     return raw
 
 
+def _texts_of(columns: Sequence[Column]) -> Callable[[int], tuple[Sequence[str], np.ndarray]]:
+    "Of a column's place, its different texts, and which each row has; -1: none."
+    return lambda k: (columns[k].texts or [], np.nan_to_num(columns[k].values, nan=-1).astype(np.int64))
+
+
 def frame_of(
     columns: Sequence[Column],
     fields: Sequence[Field],  # of the schema
@@ -300,7 +305,7 @@ class Scorer:
     def answer(self, columns: Sequence[Column]) -> np.ndarray:  # n x classes, or n
         "Probabilities by class, or predicted numbers."
         if isinstance(self.engine, CompiledModel):
-            return self.engine.predict(matrix_of(columns, self.engine.codes))
+            return self.engine.predict(self.engine.beside(matrix_of(columns, self.engine.codes), _texts_of(columns)))
         return np.asarray(self.engine(frame_of(columns, self.fields)), dtype=float)
 
     def decided(

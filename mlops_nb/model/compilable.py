@@ -21,7 +21,7 @@ _KNOWN = set(
     "VarianceThreshold SelectPercentile DummyClassifier DummyRegressor LogisticRegression LinearRegression Ridge GaussianNB "
     "DecisionTreeClassifier DecisionTreeRegressor RandomForestClassifier RandomForestRegressor ExtraTreesClassifier ExtraTreesRegressor "
     "HistGradientBoostingClassifier HistGradientBoostingRegressor VotingClassifier VotingRegressor StackingClassifier StackingRegressor CalibratedClassifierCV "
-    "Calendar Between".split()
+    "Calendar Between Texts".split()
 )
 
 
@@ -40,7 +40,7 @@ _LIMITS: dict[str, tuple[str, tuple]] = {
 
 _FUNCTIONS = {"arcsinh", "clip", "logit", "log1p"}
 _INVERSES = {"clip", "exp", "expm1"}  # of what a target was turned into
-_OURS = dict.fromkeys(("Calendar", "Between"), "mlops_nb.model.calendar")
+_OURS = dict.fromkeys(("Calendar", "Between"), "mlops_nb.model.calendar") | {"Texts": "mlops_nb.model.words"}
 
 # %% ../../nbs/model/52_compilable.ipynb #2bfd47f0
 def _parts_of(
@@ -62,8 +62,6 @@ def why_not_compilable(
 ) -> str:  # "" when it can be compiled
     "What stands in the way of compiling a model, by its types and settings."
     name = type_name(model)
-    if name == "Texts":
-        return "a column of texts, which is read by its words, has no compiled form"
     if name not in _KNOWN or not type(model).__module__.startswith(_OURS.get(name, "sklearn.")):
         return f"{name} has no compiled form"
     setting, able = _LIMITS.get(name, ("", ()))

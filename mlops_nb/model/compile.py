@@ -20,6 +20,7 @@ from .program import Program
 from .rule import without_rule
 from .schema import TEXTS, Schema
 from .serialization import FORMAT, pack
+from .text_reader import TextReader, as_written, learnt_reader
 
 # %% ../../nbs/model/68_compile.ipynb #477aa18c
 def matrix_of(
@@ -46,13 +47,17 @@ def matrix_of(
 # %% ../../nbs/model/68_compile.ipynb #3eabecb5
 def _encoders_in(model: Any) -> Iterator[Any]:
     "Every fitted encoder that reads raw rows."
-    if hasattr(model, "categories_") and hasattr(model, "feature_names_in_"):
-        yield model
+    return (part for part in _inside(model) if hasattr(part, "categories_") and hasattr(part, "feature_names_in_"))
+
+
+def _inside(model: Any) -> Iterator[Any]:
+    "A model and all that it is made of, as far as raw rows get."
+    yield model
     inner = [p for _, p, *_ in [*getattr(model, "steps", []), *getattr(model, "transformers_", [])]]
     if type_name(model).startswith(("Voting", "Stacking")):
         inner += model.estimators_
     inner += [c.estimator for c in getattr(model, "calibrated_classifiers_", [])]
-    yield from itertools.chain.from_iterable(_encoders_in(p) for p in inner if not isinstance(p, str))
+    yield from itertools.chain.from_iterable(_inside(p) for p in inner if not isinstance(p, str))
 
 # %% ../../nbs/model/68_compile.ipynb #3fddaf21
 def _vocabulary_of(
@@ -69,13 +74,39 @@ def _vocabulary_of(
     return [sorted(known[f["name"]]) if f["name"] in known else None for f in fields]
 
 # %% ../../nbs/model/68_compile.ipynb #9e6e44f1
-def _written(model: Any, fields: Sequence[dict], vocabulary: Sequence[list[str] | None]) -> dict[str, np.ndarray]:
-    "The model's program, as arrays."
+def _readers(program: Program, model: Any, names: list[str]) -> list[TextReader]:
+    "Who reads texts, each once, with registers beside those of the fields."
+    readers: list[TextReader] = []
+    places: list[list[int]] = []
+    for step in (part for part in _inside(model) if type_name(part) == "Texts"):
+        program.read[id(step)] = []
+        for name, words, axes in zip(step.feature_names_in_, step.words_, step.axes_, strict=True):
+            reader = learnt_reader(names.index(name), words, axes)
+            at = next((k for k, one in enumerate(readers) if one.same(reader)), len(readers))
+            if at == len(readers):
+                readers.append(reader)
+                places.append(list(range(program.registers, program.registers + reader.width)))
+                program.registers += reader.width
+            program.read[id(step)].append(places[at])
+    return readers
+
+
+def _written(
+    model: Any, fields: Sequence[dict], vocabulary: Sequence[list[str] | None]
+) -> tuple[dict[str, np.ndarray], list[dict]]:
+    "The model's program, as arrays, and what it reads of texts."
     program = Program(fields, vocabulary)
+    readers, told = _readers(program, model, [f["name"] for f in fields]), []
     for place, known in enumerate(vocabulary):
         if known is not None:
             program.domain[place] = (place, np.array([*known, _unseen(known), None], dtype=object))
-    return _arrays_of(program, answer(program, model, list(range(len(fields)))))
+    outputs = answer(program, model, list(range(len(fields))))
+    for reader in readers:
+        about, numbers = as_written(reader, program.size)
+        told.append(about)
+        program.constants.append(numbers)
+        program.size += len(numbers)
+    return _arrays_of(program, outputs), told
 
 
 def _unseen(known: Sequence[str]) -> str:
@@ -105,6 +136,8 @@ def compile_model(
     keep: int = 32,  # rows that travel in the file
 ) -> bytes:
     "The model as a program, proven on the rows; or an error that says why not."
+    import pandas as pd
+
     model = without_rule(model)
     if why := why_not_compilable(model):
         raise NotCompilable(why)
@@ -113,14 +146,16 @@ def compile_model(
     expected = model.predict(rows) if target_type == "continuous" else model.predict_proba(rows)
     try:
         vocabulary = _vocabulary_of(model, fields)
-        arrays = _written(model, fields, vocabulary)
+        arrays, texts = _written(model, fields, vocabulary)
         classes = None if target_type == "continuous" else np.asarray(model.classes_).tolist()
         header = {
             "format": FORMAT, "target_type": target_type, "classes": classes, "positive": positive, "threshold": threshold, "fields": fields, "vocabulary": vocabulary,
             "proof": {"rows": _plain_rows(rows.iloc[:keep]), "expected": expected[:keep].tolist()},
         }  # fmt: skip
-        data = pack(header, arrays)
-        prove(CompiledModel.load(data).predict(matrix_of(rows, fields, vocabulary)), np.asarray(expected, float))
+        data = pack(header | ({"texts": texts} if texts else {}), arrays)
+        ready, codes = CompiledModel.load(data), lambda k: pd.factorize(rows[fields[k]["name"]])
+        matrix = ready.beside(matrix_of(rows, fields, vocabulary), lambda k: codes(k)[::-1])
+        prove(ready.predict(matrix), np.asarray(expected, float))
     except MlopsError:
         raise
     except Exception as error:  # settings and columns that nobody thought of: the plain model serves

@@ -11,11 +11,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from fastcore.basics import patch
 
 from ..base.errors import MlopsError
 from ..base.scalars import moment
 from .program import SMALL, STEPS
 from .serialization import check_header, unpack
+from .text_reader import readers_in, with_texts
 from .verifier import check, check_trees
 
 # %% ../../nbs/model/66_compiled_model.ipynb #d96545f1
@@ -57,6 +59,9 @@ def _questions(
 class CompiledModel:
     "A compiled model, ready to answer."
 
+    encode: Callable[..., np.ndarray]  # plain rows as a matrix
+    beside: Callable[..., np.ndarray]  # a matrix, and what is read of texts
+
     def __init__(self, header: dict, arrays: dict[str, np.ndarray]):
         check_header(header)
         self.header = header
@@ -66,7 +71,9 @@ class CompiledModel:
         self.positive: Any = header["positive"]
         self.fields: list[dict] = header["fields"]
         self.codes: list[dict[str, int] | None] = [None if known is None else {text: i for i, text in enumerate(known)} for known in header["vocabulary"]]
-        self.registers = check(arrays, len(self.fields), 1 if self.classes is None else len(self.classes))
+        self._texts = readers_in(header.get("texts", []), self.fields, arrays["constants"])
+        self.width = len(self.fields) + sum(reader.width for reader in self._texts)  # of what predict reads
+        self.registers = check(arrays, self.width, 1 if self.classes is None else len(self.classes))
         check_trees(arrays, self.registers)
         sets = arrays["sets"].view(np.int64)  # 4 x 64 bits
         self._arrays = [*(arrays[name] for name in ("steps", "refs", "constants", "roots", "threshold", "branch")), sets, *_questions(arrays)]
@@ -86,26 +93,16 @@ class CompiledModel:
         except Exception as error:  # whatever a damaged file makes of numpy, JSON and memory
             raise MlopsError(f"compiled model refused: the file is damaged ({type(error).__name__}: {error!s:.200}); register the model again: mlops-nb run --force register") from error
 
-    def encode(
-        self,
-        rows: Sequence[Sequence],  # plain values in the order of the fields: None is missing, text for a category, ISO text for a time
-    ) -> np.ndarray:  # n x fields
-        "Plain rows as the raw matrix."
-        raw = np.empty((len(rows), len(self._read)))
-        for line, row in zip(raw, rows, strict=True):
-            line[:] = [math.nan if value is None else read(value) for read, value in zip(self._read, row, strict=True)]
-        return raw
-
     def predict(
         self,
-        matrix: np.ndarray,  # n x fields, float64: numbers, codes of categories (-1 is unseen), NaN is missing
+        matrix: np.ndarray,  # n x width, float64: numbers, codes (-1 is unseen), NaN is missing; what is read of texts
         threads: int = 1,
     ) -> np.ndarray:  # n x classes, or n for a number
         "Probabilities by class, or predicted numbers."
         run = _loops()
         matrix = np.ascontiguousarray(matrix, dtype=np.float64)
-        if matrix.ndim != 2 or matrix.shape[1] != len(self.fields):
-            raise MlopsError(f"a matrix of shape {matrix.shape} was given; expected rows x {len(self.fields)} fields")
+        if matrix.ndim != 2 or matrix.shape[1] != self.width:
+            raise MlopsError(f"a matrix of shape {matrix.shape} was given; expected rows x {self.width} fields")
         if threads > 1 and len(matrix) > 64 * threads:
             from concurrent.futures import ThreadPoolExecutor
 
@@ -113,6 +110,31 @@ class CompiledModel:
                 return np.concatenate(list(pool.map(self.predict, np.array_split(matrix, threads))))
         answers = run(matrix, *self._arrays, SMALL, self.registers, self._outputs)
         return answers[:, 0] if self.target_type == "continuous" else answers
+
+# %% ../../nbs/model/66_compiled_model.ipynb #73f5d83e
+@patch
+def encode(
+    self: CompiledModel,
+    rows: Sequence[Sequence],  # plain values by field: None is missing, text for a category, ISO text for a time
+) -> np.ndarray:  # n x width
+    "Plain rows as the raw matrix."
+    raw = np.empty((len(rows), len(self._read)))
+    for line, row in zip(raw, rows, strict=True):
+        line[:] = [math.nan if value is None else read(value) for read, value in zip(self._read, row, strict=True)]
+    if not self._texts:
+        return raw
+    here = lambda k: np.array([-1 if row[k] is None else i for i, row in enumerate(rows)], int)  # noqa: E731
+    return self.beside(raw, lambda k: ([row[k] or "" for row in rows], here(k)))
+
+
+@patch
+def beside(
+    self: CompiledModel,
+    raw: np.ndarray,  # n x fields
+    told: Callable[[int], tuple[Sequence[str], np.ndarray]],  # see with_texts
+) -> np.ndarray:  # n x width
+    "The raw matrix, and beside it what is read of texts."
+    return with_texts(raw, self._texts, told)
 
 # %% ../../nbs/model/66_compiled_model.ipynb #a1ed05ba
 _MAX_PROOF = 1000  # rows that travel in it

@@ -94,11 +94,13 @@ def plain(
     return value if isinstance(value, bool | int | float | str) else str(value)
 
 # %% ../../nbs/model/80_explanation.ipynb #3c3f88fd
-def _walks(features: int, pairs: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    "Turn of each feature on each path (2 pairs, features), second half backwards; and who is switched at each step (2 pairs, features + 1, features)."
+_CELLS = 40_000_000  # of mixed rows at a time, 160 MB
+
+
+def _walks(features: int, pairs: int, seed: int) -> np.ndarray:
+    "Turn of each feature on each path (2 pairs, features), second half backwards: it is switched at the step after."
     turns = np.random.default_rng(seed).permuted(np.tile(np.arange(features), (pairs, 1)), axis=1)
-    turns = np.concatenate([turns, features - 1 - turns])
-    return turns, turns[:, None, :] < np.arange(features + 1)[None, :, None]
+    return np.concatenate([turns, features - 1 - turns])
 
 
 def _ask(model: Any, mixed: np.ndarray, values: list[pd.Index], names: Sequence[str]) -> tuple[np.ndarray, int]:
@@ -151,16 +153,19 @@ def explain_rows(
     coded = [pd.factorize(pd.concat([background[c], rows[c]], ignore_index=True), use_na_sentinel=False) for c in names]
     codes = np.column_stack([c for c, _ in coded]).astype(np.int32)
     column, ask = explained_column(model, rows, positive), _asker(model, [u for _, u in coded], names, compiled)
-    turns, switched = _walks(len(names), pairs, seed)
-    start = codes[np.tile(np.arange(pairs), 2)][:, None, :]
-    parts, asked = [], 0
+    turns = _walks(len(names), pairs, seed)
+    steps, parts, asked = np.arange(len(names) + 1)[None, :, None], [], 0
     for first in range(0, n, chunk):
-        some = slice(first, min(first + chunk, n))
-        mixed = np.where(switched, codes[pairs:][some][:, None, None, :], start)
-        said, new = ask(mixed.reshape(-1, len(names)))
-        said = said[np.arange(len(said)), np.repeat(column[some], switched.shape[0] * switched.shape[1])].reshape(mixed.shape[:3])
-        parts.append(_divide(said, turns, pairs))
-        asked += new
+        some = np.arange(first, min(first + chunk, n))
+        said, paths = [], 2 * pairs * len(some)
+        for begin in range(0, paths, block := max(1, min(paths, _CELLS // ((len(names) + 1) * len(names))))):
+            row, path = np.divmod(np.arange(begin, min(begin + block, paths)), 2 * pairs)
+            own, other = codes[pairs + some[row]][:, None, :], codes[path % pairs][:, None, :]
+            mixed = np.where(turns[path][:, None, :] < steps, own, other)
+            about, new = ask(mixed.reshape(-1, len(names)))
+            said.append(about[np.arange(len(about)), np.repeat(column[some[row]], len(names) + 1)])
+            asked += new
+        parts.append(_divide(np.concatenate(said).reshape(len(some), 2 * pairs, -1), turns, pairs))
     values, errors, base, output = (np.concatenate(p) for p in zip(*parts, strict=True))
     return Contributions(rows, values, errors, base, output, "permutation", asked)
 
@@ -185,14 +190,30 @@ def column_sources(
 ) -> np.ndarray:  # (inputs,) position of the raw column, -1 where none was seen to matter
     "Which raw column each of the estimator's inputs is made from; an error if one is made from several."
     before, order = _matrix(recipe, rows), np.random.default_rng(seed).permutation(len(rows))
-    reacts = np.zeros((rows.shape[1], before.shape[1]), bool)
-    for j, name in enumerate(rows.columns):
-        after = _matrix(recipe, rows.assign(**{name: rows[name].array.take(order)}))
-        reacts[j] = ((after != before) & ~(np.isnan(after) & np.isnan(before))).any(axis=0)
-    if (mixed := np.flatnonzero(reacts.sum(axis=0) > 1)).size:
-        both = " and ".join(rows.columns[reacts[:, mixed[0]]])
+
+    def react(columns: np.ndarray) -> np.ndarray:  # (inputs,) bool
+        some = {rows.columns[j]: rows.iloc[:, j].array.take(order) for j in columns}
+        after = _matrix(recipe, rows.assign(**some))
+        return ((after != before) & ~(np.isnan(after) & np.isnan(before))).any(axis=0)
+
+    number = np.arange(rows.shape[1])
+    digits = range(max(int(number[-1]).bit_length(), 1))
+    bits = [[react(number[number >> b & 1 == side]) for side in (0, 1)] for b in digits]
+    if (mixed := np.flatnonzero(np.any([zero & one for zero, one in bits], axis=0))).size:
+        both = " and ".join(rows.columns[_reacting(react, number, mixed[0])])
         raise MlopsError(f"TreeExplainer does not fit: {mixed.size} of the estimator's inputs are made from several columns, e.g. from {both}")
-    return np.where(reacts.any(axis=0), reacts.argmax(axis=0), -1)
+    found = np.sum([one.astype(int) << b for b, (_, one) in enumerate(bits)], axis=0)
+    return np.where(np.any([zero | one for zero, one in bits], axis=0), found, -1)
+
+
+def _reacting(react: Callable[[np.ndarray], np.ndarray], columns: np.ndarray, k: int) -> list[int]:
+    "The columns that an input reacts to, by halves."
+    if not react(columns)[k]:
+        return []
+    if len(columns) == 1:
+        return [int(columns[0])]
+    middle = len(columns) // 2
+    return [*_reacting(react, columns[:middle], k), *_reacting(react, columns[middle:], k)]
 
 # %% ../../nbs/model/80_explanation.ipynb #1828ef37
 _TREES = ("sklearn.tree.", "sklearn.ensemble._forest", "sklearn.ensemble._gb", "sklearn.ensemble._hist_gradient_boosting")

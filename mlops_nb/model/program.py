@@ -41,6 +41,7 @@ class Program:
         self.sets: list[np.ndarray] = []
         self.domain: dict[int, tuple[int, np.ndarray]] = {}  # register: its field, and its value for each line of a table
         self.written: dict[tuple, list[int]] = {}
+        self.read: dict[int, list[list[int]]] = {}  # of a fitted Texts, by its id: the registers of each column
 
     def step(
         self,

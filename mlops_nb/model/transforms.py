@@ -128,6 +128,11 @@ def _parts(program: Program, step: Any, inputs: list[int]) -> list[int]:
     return out
 
 
+def _read(program: Program, step: Any, inputs: list[int]) -> list[int]:
+    "What readers have put beside the raw row (`model.text_reader`)."
+    return [register for columns in program.read[id(step)] for register in columns]
+
+
 def _between(program: Program, step: Any, inputs: list[int]) -> list[int]:
     "Days from one date to another."
     out = []
@@ -168,7 +173,7 @@ def transform(
     how: dict[str, Callable] = {
         "OrdinalEncoder": _encode, "OneHotEncoder": _encode, "TargetEncoder": _encode, "StandardScaler": _scale, "SimpleImputer": _impute,
         "PolynomialFeatures": _products, "FunctionTransformer": _apply, "VarianceThreshold": _choose, "SelectPercentile": _choose, "ColumnTransformer": columns,
-        "Calendar": _parts, "Between": _between,
+        "Calendar": _parts, "Between": _between, "Texts": _read,
     }  # fmt: skip
     if type_name(step) == "Pipeline":
         for _, part in step.steps:

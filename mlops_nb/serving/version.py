@@ -114,7 +114,8 @@ def compute(
         assert self.plain is not None
         return self.plain(rows), [self.row_schema.flags(row) for row in rows]
     raw = self.compiled.encode(rows)
-    usual: Any = (raw >= self._low) & (raw <= self._high)
+    own = raw[:, : len(self._low)]  # beside them stands what is read of texts
+    usual: Any = (own >= self._low) & (own <= self._high)
     for place, codes in self._strange:
         usual[:, place] &= ~np.isin(raw[:, place], codes)
     answers = self.compiled.predict(raw, threads)

@@ -30,6 +30,7 @@ from ..model.problem import Problem
 from ..model.tasks.task import Answers
 from ..model.calibration import calibrated, check_calibration, method_for, needs_calibration
 from ..model.rule import with_rule
+from ..model.sampled import sampled_rows
 from ..model.entities import entity_codes, in_blocks, moments_of, units_of
 from ..model.folds import learns_from
 from ..model.optimism import optimism_of
@@ -230,12 +231,13 @@ def candidate_fitted(
     others: pd.DataFrame,  # rows to answer for
     problem: Problem,  # the checked problem
     kept: dict[str, Fitted] | None = None,  # members that were fitted before; gets those that are fitted here
+    whole: pd.DataFrame | None = None,  # all training rows, where frame is a sample of them
 ) -> Fitted:
     "A candidate fitted on the training rows; an ensemble's members are fitted once."
     kept = {} if kept is None else kept
     final: Any = None if name in members else fit_final(name, fits, frame, problem, fold_of)
     heard = [name] if name in members else [n for n in members if name == "stacking" or n in final]
-    kept |= fit_and_count({n: members[n] for n in heard if n not in kept}, frame, others, problem)
+    kept |= fit_and_count({n: members[n] for n in heard if n not in kept}, frame if whole is None else whole, others, problem)
     if name in members:
         return kept[name]
     work = sum((kept[n].work for n in heard), Work())
@@ -274,9 +276,11 @@ def hold_contest(
     together: np.ndarray | None = None,  # of the training rows, see make_folds
     moments: np.ndarray | None = None,  # of the training rows, see make_folds
     tables: tuple[pd.DataFrame, pd.DataFrame] | None = None,  # answers that train and tune have kept; None: all are fitted
+    whole: pd.DataFrame | None = None,  # all training rows, where frame is a sample of them
 ) -> Contest:
     "Compare single models and ensembles on the folds of the leaderboard."
-    singles = _lasting(single_models(result, made, problem.task, seed), [frame, others], problem)
+    taught = frame if whole is None else whole
+    singles = _lasting(single_models(result, made, problem.task, seed), [taught, others], problem)
     fold_of = make_folds(frame, problem, result["folds"], result["seed"], together, moments, result.get("gap", 0.0))
     known = known_fits(result, tables, list(singles), frame, problem, fold_of, seed) if tables else {}
     fresh = cross_validate({n: m for n, m in singles.items() if n not in known}, frame, problem, fold_of)
@@ -286,14 +290,14 @@ def hold_contest(
     truth = truth_of(frame, problem)
     judge = lambda a, f: scores_of(a, truth[fold_of == f], problem)[problem.metric]  # noqa: E731
     scores |= {n: [judge(a, f) for f, a in enumerate(said)] for n, said in joint.items()}
-    cv, weights = inner_folds(frame, problem), fit_final("voting", fits, frame, problem, fold_of)
+    cv, weights = inner_folds(taught, problem), fit_final("voting", fits, frame, problem, fold_of)
     kept: dict[str, Fitted] = {}
     models = singles | {n: make_ensemble(n, singles, problem.task, cv, weights if n == "voting" else None) for n in joint}
     uncompiled = {n: why_not_compilable(m) for n, m in models.items()}
     asked: dict[str, Any] = {"members": singles, "fits": fits, "fold_of": fold_of, "frame": frame, "others": others, "problem": problem}
-    fitted = partial(candidate_fitted, **asked, kept=kept)
+    fitted = partial(candidate_fitted, **asked, kept=kept, whole=taught)
     plain = {"plain": make_model("gradient_boosting", made, problem.task, seed)}
-    plainly = lambda: fit_and_count(plain, frame, others, problem)["plain"].work  # noqa: E731
+    plainly = lambda: fit_and_count(plain, taught, others, problem)["plain"].work  # noqa: E731
     choose = partial(compare, problem=problem, min_gain=min_gain)
     fields = features_of(frame, problem).shape[1]
     name, why, rows, found = first_quick_enough(scores, list(singles), choose, fitted, uncompiled, plainly, fields, problem.latency)

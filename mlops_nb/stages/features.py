@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['feature_groups', 'as_float', 'date_parts', 'calendar_of', 'part_steps', 'number_steps', 'text_steps', 'without_texts',
            'target_means', 'mean_columns', 'linear_recipe', 'tree_recipe', 'make_recipe', 'encoding_folds',
-           'recipe_effects', 'project_rows', 'projection_plot', 'lay_out']
+           'worth_reading', 'recipe_effects', 'project_rows', 'projection_plot', 'lay_out']
 
 # %% ../../nbs/stages/050_features.ipynb #5e1aebfa
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -22,14 +22,8 @@ from sklearn.feature_selection import SelectPercentile, VarianceThreshold, f_cla
 from sklearn.impute import SimpleImputer
 from sklearn.manifold import TSNE
 from sklearn.pipeline import Pipeline
-from sklearn.preprocessing import (
-    FunctionTransformer,
-    OneHotEncoder,
-    OrdinalEncoder,
-    PolynomialFeatures,
-    StandardScaler,
-    TargetEncoder,
-)
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, OrdinalEncoder
+from sklearn.preprocessing import PolynomialFeatures, StandardScaler, TargetEncoder
 from threadpoolctl import threadpool_limits
 
 from ..base.errors import MlopsError
@@ -38,9 +32,11 @@ from ..base.text import in_figure
 from ..model.entities import entity_codes
 from ..model.calendar import Between, Calendar, telling_parts
 from ..model.problem import Problem
+from ..model.sampled import Sampled, sampled_rows
 from ..model.tasks.known import task_of
 from ..model.schema import Schema
 from ..model.words import Texts
+from .train import cross_validate, make_folds, make_model, truth_of
 
 # %% ../../nbs/stages/050_features.ipynb #c5d59694
 def feature_groups(
@@ -248,11 +244,13 @@ def make_recipe(
     dates: dict[str, dict[str, str | None]] | None = None,  # from date_parts
     holidays: Sequence[str] = (),
     text: str = "auto",  # or leave_out
+    read: Sequence[str] | None = None,  # columns of texts that are read, from worth_reading; None: all
     text_parts: int = 30,
 ) -> dict[str, Any]:  # {"linear": Pipeline, "tree": ColumnTransformer}, unfitted
     "Both recipes for one problem."
     groups = feature_groups(known, problem, max_onehot)
     groups = without_texts(groups) if text == "leave_out" else groups
+    groups["text"] = [c for c in groups["text"] if read is None or c in read]
     told: dict[str, Any] = {"dates": dates, "holidays": holidays, "text_parts": text_parts, "seed": seed}
     linear = linear_recipe(groups, problem.task, derive=derive, rare=rare, keep=keep, folds=folds, **told)
     tree = tree_recipe(groups, **told, means=(means, target_means(problem.task, seed, folds)))
@@ -266,6 +264,37 @@ def encoding_folds(
     "Folds of the target encoding: cross-validation leaves it half of the rarest class at worst."
     fewest = int(target.value_counts().min()) if problem.kind.has_classes else len(target) // 4
     return min(max(fewest // 2, 2), 5)
+
+# %% ../../nbs/stages/050_features.ipynb #d657bb92
+_TRIED_ON = 6_000  # training rows, at most
+
+
+def worth_reading(
+    texts: Sequence[str],  # columns of texts
+    recipe: Callable[[Sequence[str]], dict[str, Any]],  # make_recipe, of the columns of texts that are read
+    some: Sampled,  # rows to try it on
+    problem: Problem,  # the checked problem
+    seed: int = 0,
+) -> tuple[list[str], str]:  # those that help, and a sentence
+    "Which texts make models better about rows that they have not seen: by log loss, for numbers by the metric."
+    name = "log_loss" if problem.kind.has_classes else problem.metric
+    greater, truth = problem.kind.metrics[name].greater_is_better, truth_of(some.frame, problem)
+    fold_of = make_folds(some.frame, problem, 3, seed, some.things, some.moments)
+    right = [truth[fold_of == f] for f in range(fold_of.max() + 1)]
+
+    def score(read: Sequence[str]) -> float:
+        made = recipe(read)
+        models = {n: make_model(n, made, problem.task, seed) for n in ("linear", "gradient_boosting")}
+        fits = cross_validate(models, some.frame, problem, fold_of, {})
+        of = lambda done: [problem.kind.scores(f.said, y, [name])[name] for f, y in zip(done, right, strict=True)]  # noqa: E731
+        means = [np.mean(of(done)) for done in fits.values()]
+        return float(max(means) if greater else -min(means))
+
+    before = score([])
+    gains = {c: score([c]) - before for c in texts}
+    told = ", ".join(f"{c} {gain:+.4f}{'' if gain > 0 else ', not read'}" for c, gain in gains.items())
+    what = f"what texts add to {name} ({len(some.frame):,} rows, 3 folds): {told}; features.text=keep reads all"
+    return [c for c in texts if gains[c] > 0], what
 
 # %% ../../nbs/stages/050_features.ipynb #a9520ccf
 def recipe_effects(

@@ -29,11 +29,12 @@ from ..pipeline.stage import Figure, Input, Json, Model, Output, Table, picture_
 from ..model.problem import Problem
 from ..model.tasks.known import task_of
 from ..model.tasks.task import Answers
-from ..model.entities import entities_of, entity_codes, moments_of
+from ..model.entities import entities_of
 from ..model.folds import folds_in_time, learns_from
 from ..model.optimism import optimism_of
 from ..model.budget import spent_on, within_budget
 from ..model.out_of_fold import out_of_fold_table
+from ..model.sampled import sampled_rows
 from ..stats.estimate import fold_interval
 from ..model.weights import weighed
 from ..stats.luck import luck_line
@@ -395,5 +396,5 @@ def leaderboard_figure(
     right.legend(frameon=False, fontsize=8)
     for ax in (left, right):
         ax.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(f"{board['rows']:,} training rows, {board['folds']} folds", fontsize=11)
+    figure.suptitle(f"{' of '.join(f'{n:,}' for n in sorted({board['rows'], board.get('rows_of', board['rows'])}))} training rows, {board['folds']} folds", fontsize=11)
     return figure

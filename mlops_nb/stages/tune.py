@@ -21,10 +21,10 @@ from sklearn.base import clone
 from ..base.errors import MlopsError, nearest
 from ..pipeline.stage import Figure, Input, Json, Model, Output, Table, picture_of, log
 from ..model.model_types import MODEL_TYPES, Range
-from ..model.entities import entity_codes, moments_of
 from ..model.folds import learns_from
 from ..model.budget import Budget
 from ..model.out_of_fold import out_of_fold_answers, out_of_fold_table
+from ..model.sampled import sampled_rows
 from ..stats.estimate import fold_interval
 from ..stats.luck import Luck, luck_by_folds, luck_line
 from ..model.problem import Problem
@@ -289,7 +289,7 @@ def tuned_result(
         models.append({"name": s.name, **s.best, "low": low, "high": high, **tried, "capped": capped})
     paid = {"budget": board["budget"] | {"curve": score_by_seconds(searches, board)}} if "budget" in board else {}
     return {
-        **{key: board[key] for key in ("metric", "greater_is_better", "folds", "seed", "gap", "luck") if key in board},
+        **{key: board[key] for key in ("metric", "greater_is_better", "folds", "seed", "gap", "luck", "search_rows") if key in board},
         "tune_seed": seed,
         "untuned": [n for n in (e["name"] for e in board["candidates"]) if n != "dummy" and not MODEL_TYPES[n].space],
         "models": sorted(models, key=lambda m: m["mean"], reverse=board["greater_is_better"]),
