@@ -75,11 +75,30 @@ class Budget:
         fit_seconds: dict[str, float] | None = None,  # by candidate, one fit
     ):
         self.start, self.before = time.process_time(), spent
-        self.seconds, self.kept = seconds, 3 * sum((fit_seconds or {}).values())
+        self.seconds, self.fits = seconds, fit_seconds or {}
+        self.kept = 3 * sum(self.fits.values())
 
     def spent(self) -> float:
         "By train, and here."
         return self.before + time.process_time() - self.start
+
+    def keep_for(
+        self,
+        names: list[str],  # of candidates
+        folds: int,
+    ) -> None:
+        "Keep back one more fit of some candidates in each fold."
+        self.kept += folds * sum(self.fits.get(name, 0.0) for name in names)
+
+    def affords(
+        self,
+        name: str,  # of a candidate
+        folds: int,
+        times: float,  # what it costs, in fits of its defaults
+    ) -> bool:
+        "Whether a dearer form of a candidate can be judged in each fold, and then be fitted for good."
+        needed = self.fits.get(name, 0.0) * ((folds + 3) * times - 3)
+        return self.spent() + needed <= self.seconds - self.kept
 
     def rounds(
         self,

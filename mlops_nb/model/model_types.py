@@ -36,6 +36,7 @@ from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 from ..base.artifacts import Model, trust
 from ..base.errors import MlopsError, nearest
 from .compilable import why_not_compilable
+from .portfolio import PORTFOLIO
 from .tasks.known import task_of
 
 # %% ../../nbs/model/84_model_types.ipynb #00437524
@@ -59,11 +60,18 @@ class ModelType:
     own: dict[str, Any] = field(default_factory=dict)  # {task: unfitted}, where a task has an estimator of its own
     space: dict[str, Range] = field(default_factory=dict)  # what is searched; a parameter that an estimator has not is left out; {}: nothing
     fixed: dict[str, Any] = field(default_factory=dict)  # set in every trial but the default
-    start: dict[str, float] = field(default_factory=dict)  # tried right after the defaults
+    start: dict[str, float] | tuple[dict[str, float], ...] = ()  # tried right after the defaults: one set of parameters, or several
+    quick: dict[str, Any] = field(default_factory=dict)  # set while trials are compared; what they find is then judged without it
+    seeds: str = ""  # the parameter that says how many fits are averaged; more of them where a budget has time left
     trusted: tuple[str, ...] = ()  # reviewed types in its files, beyond scikit-learn's own that are known
     serving: Literal["compiled", "plain"] = "compiled"  # plain: services ask the pipeline itself, hundreds of times slower
     least: int = 1  # rows of the rarest class, or half of all rows, that it needs to learn; with fewer it sits out
     needs: tuple[str, ...] = ()  # of FACTS, true of the target and the metric; else it sits out
+
+    @property
+    def starts(self) -> tuple[dict[str, float], ...]:
+        "What is tried right after the defaults."
+        return ((self.start,) if self.start else ()) if isinstance(self.start, dict) else self.start
 
     def estimator(
         self,
@@ -137,9 +145,12 @@ def lacking(
         found.append(f"{name} gives no probabilities; wrap it: CalibratedClassifierCV({name}())")
     known = {name for e in given for name in e.get_params()}
     found += [f"needs names '{name}'{nearest(name, FACTS)}" for name in entry.needs if name not in FACTS]
-    named = {**entry.space, **entry.fixed, **entry.start}
+    starts = dict.fromkeys(name for one in entry.starts for name in one)
+    named, whole = {**entry.space, **entry.fixed, **starts}, [*entry.quick, *([entry.seeds] if entry.seeds else [])]
     found += [f"space, fixed or start name '{name}', which no estimator of it has{nearest(name, known)}" for name in named if name not in known]
-    found += [f"start names '{name}', which is not in space" for name in entry.start if name in known - set(entry.space)]
+    found += [f"quick or seeds name '{name}', which no estimator of it has{nearest(name, known)}" for name in whole if name not in known]
+    found += [f"quick sets '{name}', which is searched: take it out of space" for name in entry.quick if name in entry.space]
+    found += [f"start names '{name}', which is not in space" for name in starts if name in known - set(entry.space)]
     fits = {name: isinstance(r, Range) and r.low <= r.usual <= r.high for name, r in entry.space.items()}
     found += [f"space['{name}'] is no Range: expected low <= usual <= high" for name, fit in fits.items() if not fit]
     if entry.serving == "compiled" and (why := next((why for e in given if (why := why_not_compilable(e))), "")):
@@ -174,17 +185,24 @@ _SLOW = {
     "max_leaf_nodes": 24, "min_samples_leaf": 10, "max_features": 0.4, "l2_regularization": 3.0,
 }  # fmt: skip
 _SEEDS = {"n_estimators": 3, "bootstrap": False}
+_SLOW_SPACE = {
+    "estimator__learning_rate": Range(0.02, 0.15, 0.05, True),
+    "estimator__max_leaf_nodes": Range(3, 48, 24, True),
+    "estimator__min_samples_leaf": Range(2, 100, 10, True),
+    "estimator__l2_regularization": Range(0.1, 30.0, 3.0, True),
+    "estimator__max_features": Range(0.15, 1.0, 0.4),
+}
 _BOOSTING: dict[str, Any] = {
     "space": {
         "learning_rate": Range(0.02, 0.3, 0.1, True),
         "max_iter": Range(50, 1000, 100, True),
-        "max_leaf_nodes": Range(8, 48, 31, True),
+        "max_leaf_nodes": Range(4, 48, 31, True),
         "min_samples_leaf": Range(2, 100, 20, True),
         "l2_regularization": Range(0.0, 10.0, 0.0),
         "max_features": Range(0.3, 1.0, 1.0),
     },
     "fixed": {"early_stopping": False},
-    "start": {"learning_rate": 0.05, "max_iter": 350, "max_leaf_nodes": 20, "min_samples_leaf": 5},
+    "start": PORTFOLIO["gradient_boosting"],
 }
 _POISSON = PoissonRegressor(alpha=0.01, solver="newton-cholesky", max_iter=300)
 _UNIT = StandardScaler(with_mean=False)  # so that a penalty means the same of cents and of millions
@@ -233,6 +251,7 @@ MODEL_TYPES: dict[str, ModelType] = {
         ModelType(
             "slow_boosting", "tree", BaggingClassifier(HistGradientBoostingClassifier(**_SLOW), **_SEEDS),
             BaggingRegressor(HistGradientBoostingRegressor(**_SLOW), **_SEEDS), least=20,
+            space=_SLOW_SPACE, quick={"n_estimators": 1}, seeds="n_estimators",
         ),
     )
 }  # fmt: skip
