@@ -211,7 +211,8 @@ def guess_task(values: Any) -> TargetTask:  # values: pandas.Series of the targe
         alone = column.distinct > counts.sum() / 20
         looks = "it looks like an identifier or a text" if alone else "these are many kinds"
         way = f"name another with --target, or join them in a column of at most {_MANY_CLASSES} kinds"
-        raise MlopsError(f"{many} that are no numbers: {looks}; expected 2 to {_MANY_CLASSES} classes, or numbers; {way}")
+        expected = f"2 to {_MANY_CLASSES} classes, or numbers"
+        raise MlopsError(f"{many} that are no numbers: {looks}; expected {expected}; {way}")
     return TargetTask("multiclass", f"{column.distinct} classes", **several)
 
 

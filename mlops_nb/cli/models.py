@@ -81,7 +81,8 @@ def _facts(version: "Version", evidence: "Evidence") -> Iterator[tuple[str, str]
         terms = [f"{what} {said}" for what in ("licence", "contract", "contact") if (said := one.get(what))]
         yield "source", ", ".join([one["name"], f"sha256 {one['sha256'][:12]}", *terms])
     for how in data.get("joins", ()):
-        yield "joined", f"{how['name']} by {', '.join(how['key'])}: {number(how['lost'])} of {number(how['rows'])} rows find nothing, {number(how['doubled'])} are added"
+        lost = f"{number(how['lost'])} of {number(how['rows'])} rows find nothing"
+        yield "joined", f"{how['name']} by {', '.join(how['key'])}: {lost}, {number(how['doubled'])} are added"
     yield "learnt", learnt.said
     if params := evidence.params:
         yield "hyperparameters", ", ".join(f"{k} {number(v)}" for k, v in params.items())

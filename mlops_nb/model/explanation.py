@@ -122,7 +122,9 @@ def _read_once(compiled: Any, values: list[pd.Index], names: Sequence[str]) -> l
     return read
 
 
-def _asker(model: Any, values: list[pd.Index], names: Sequence[str], compiled: Any) -> Callable[[np.ndarray], tuple[np.ndarray, int]]:
+def _asker(
+    model: Any, values: list[pd.Index], names: Sequence[str], compiled: Any
+) -> Callable[[np.ndarray], tuple[np.ndarray, int]]:
     "Who answers rows of codes (n, features): the compiled model where there is one, else the pipeline."
     if compiled is None:
         return lambda mixed: _ask(model, mixed, values, names)

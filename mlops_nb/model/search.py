@@ -162,6 +162,8 @@ def param_importance(
         return dict.fromkeys(search.space, 1.0)
     told = optuna.create_study()
     ranges = _distributions(search.space)
-    told.add_trials([optuna.trial.create_trial(params=h["params"], distributions=ranges, value=h["value"]) for h in history])
-    shares = optuna.importance.get_param_importances(told, evaluator=optuna.importance.FanovaImportanceEvaluator(seed=seed))
+    of = lambda h: optuna.trial.create_trial(params=h["params"], distributions=ranges, value=h["value"])  # noqa: E731
+    told.add_trials([of(h) for h in history])
+    judge = optuna.importance.FanovaImportanceEvaluator(seed=seed)
+    shares = optuna.importance.get_param_importances(told, evaluator=judge)
     return {name: float(share) for name, share in shares.items()}

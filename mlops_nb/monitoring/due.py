@@ -52,7 +52,9 @@ def monitor_due(
     marks, faults = _marks(settings, rules, model, start - span, upto) if start < upto else ([], [])
     awaited = awaited_of(settings, model, rules.window, first, upto, now)
     while start < upto:
-        report = look(window := window_of(settings, model, start, start + span), references_of(settings, window, known), rules, past, _season(rules, past), awaited=awaited)
+        window = window_of(settings, model, start, start + span)
+        beside, season = references_of(settings, window, known), _season(rules, past)
+        report = look(window, beside, rules, past, season, awaited=awaited)
         if start + span == upto and (ahead := History(settings.home, settings.log_url).count(now + AHEAD, None, model)):
             report.notes.append(f"{ahead:,} predictions carry a time that is yet to come: a clock is wrong, here or where they were answered; they are looked at when it has come")
         marked(report, marks)
@@ -83,7 +85,9 @@ def _long_before(settings: Settings, model: str, first: datetime, start: datetim
     return [f"{old:,} predictions before this window are too old to be looked at, or a clock was wrong: {when}"] if old else []
 
 
-def _marks(settings: Settings, rules: Monitoring, model: str, since: datetime, until: datetime) -> tuple[list[Mark], list[str]]:
+def _marks(
+    settings: Settings, rules: Monitoring, model: str, since: datetime, until: datetime
+) -> tuple[list[Mark], list[str]]:
     return marks_for(settings, model, rules, getattr(settings, "root", None), since, until)
 
 
@@ -92,7 +96,9 @@ def _season(rules: Monitoring, past: Sequence[Report]) -> int:
     return 24 if rules.window == "hour" and len(past) >= 24 * MIN_PAST else 1
 
 # %% ../../nbs/monitoring/80_due.ipynb #907a70c3
-def _with_late_labels(settings: Settings, rules: Monitoring, model: str, past: Sequence[Report], known: dict, awaited: Awaited) -> list[Report]:
+def _with_late_labels(
+    settings: Settings, rules: Monitoring, model: str, past: Sequence[Report], known: dict, awaited: Awaited
+) -> list[Report]:
     "Reports whose labels have at least doubled since they were looked at, made anew; the test of quality has half of what was left to spend."
     if not past:
         return []
@@ -106,7 +112,8 @@ def _with_late_labels(settings: Settings, rules: Monitoring, model: str, past: S
         if grown:
             window = window_of(settings, model, report.start, report.end)
             for part in grown:
-                judge_again(part, window, references_of(settings, window, known)[part.version], rules, report, past, awaited)
+                beside = references_of(settings, window, known)[part.version]
+                judge_again(part, window, beside, rules, report, past, awaited)
             explain(report)
             save_report(settings.home, report)
             tell(settings, report, ("quality",))

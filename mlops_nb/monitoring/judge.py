@@ -96,9 +96,12 @@ def look_at_part(
 ) -> tuple[PartReport, list[str]]:  # and the channels that could be judged
     "Everything about one version in a window."
     features, whole, moved = input_drift(part, reference, rules.false_alarms)
-    said, quality = prediction_drift(part, reference.evidence, rules.false_alarms), quality_of(part, reference.evidence, rules, late)
+    said = prediction_drift(part, reference.evidence, rules.false_alarms)
+    quality = quality_of(part, reference.evidence, rules, late)
     groups = groups_of(part, reference.evidence.problem, rules)
-    made = PartReport(part.version, part.rows, len(part.inputs), part.rows >= rules.min_rows, part.arms, features, whole, moved, said, quality, groups, looks=int("quality" in quality["p"] and not late.waits))
+    enough, looks = part.rows >= rules.min_rows, int("quality" in quality["p"] and not late.waits)
+    found = features, whole, moved, said, quality, groups
+    made = PartReport(part.version, part.rows, len(part.inputs), enough, part.arms, *found, looks=looks)
     made.notes = _notes(part, reference, quality)
     if not made.judged:
         made.notes.append(f"too few to judge: {part.rows:,} rows, {rules.min_rows:,} are asked for; figures are shown, nothing raises an alarm")
@@ -229,7 +232,8 @@ def judge_again(
         return
     known, late = evenly(window, part.version, reference.evidence, awaited)
     rows, before = part_of(known, part.version, reference.evidence), part.quality.get("why", "")
-    part.quality, part.groups = quality_of(rows, reference.evidence, rules, late), groups_of(rows, reference.evidence.problem, rules)
+    part.quality = quality_of(rows, reference.evidence, rules, late)
+    part.groups = groups_of(rows, reference.evidence.problem, rules)
     part.notes = [*(n for n in part.notes if n != before), *filter(None, [part.quality["why"]])]
     part.looks += not late.waits
     null = Null(part.null or "", _unpromised(part), bool(part.promise), part.season)

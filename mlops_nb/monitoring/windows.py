@@ -241,7 +241,8 @@ def _truths(labels: pa.ChunkedArray, rule: Decision) -> tuple[np.ndarray, np.nda
     names = {text: name_of(c) for c in rule.classes for text in spellings(c)}
     each, at = _told_once(labels)
     found = [*(names.get(text) for text in each.to_pylist()), None]
-    known, positive = (np.array(hits, dtype=bool)[at] for hits in zip(*((n is not None, n == rule.names[rule.at]) for n in found), strict=True))
+    hits = zip(*((n is not None, n == rule.names[rule.at]) for n in found), strict=True)
+    known, positive = (np.array(each, dtype=bool)[at] for each in hits)
     return positive if rule.looks_for else np.array(found, dtype=object)[at], known
 
 

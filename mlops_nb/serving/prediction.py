@@ -113,5 +113,6 @@ def reasons_for(
     background = predictor.evidence.background or predictor.evidence.sample
     if background is None:
         raise MlopsError(f"{predictor.label} carries no rows to compare with, so it gives no reasons; register it again: mlops-nb run --force register")
-    parts = explain_rows(predictor.model, frame, sample_frame(background), positive=problem.positive, compiled=predictor.served.compiled)
+    beside, compiled = sample_frame(background), predictor.served.compiled
+    parts = explain_rows(predictor.model, frame, beside, positive=problem.positive, compiled=compiled)
     return {"base": float(parts.base[0]), "said": float(parts.said[0]), "units": problem.kind.unit(problem.target), "contributions": parts.reasons(0)}

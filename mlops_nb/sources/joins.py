@@ -202,7 +202,9 @@ def _back(rows: Any, more: Any, how: Joined, name: str, left: Any, right: Any) -
     theirs = pd.DataFrame({"code": right, "time": known.to_numpy(), "at": np.arange(len(more))})
     ready, there = ours[(left >= 0) & asked.notna().to_numpy()], theirs[(right >= 0) & known.notna().to_numpy()]
     span = span_of(how.within) if how.within else None
-    within = pd.Timedelta(span) if span is not None and known.dtype.kind == "M" else span if isinstance(span, float) else None
+    within = span if isinstance(span, float) else None
+    if span is not None and known.dtype.kind == "M":
+        within = pd.Timedelta(span)
     there = there.sort_values("time", kind="stable")
     both = pd.merge_asof(
         ready.sort_values("time", kind="stable"),

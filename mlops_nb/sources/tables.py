@@ -252,7 +252,8 @@ def _plain_type(kind: Any, values: Any) -> Any:
     return pa.float64() if pa.types.is_decimal(kind) else pa.timestamp("us") if pa.types.is_date(kind) else kind
 
 # %% ../../nbs/sources/10_tables.ipynb #e096f47b
-_READERS: dict[str, Any] = {"csv": _read_text, "tsv": _read_text, "txt": _read_text, "data": _read_text, **{t: partial(_read_typed, ending=t) for t in TYPED}}
+_READERS: dict[str, Any] = dict.fromkeys(("csv", "tsv", "txt", "data"), _read_text)
+_READERS |= {t: partial(_read_typed, ending=t) for t in TYPED}
 
 
 def read(

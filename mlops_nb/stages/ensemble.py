@@ -298,8 +298,7 @@ def hold_contest(
     fitted = partial(candidate_fitted, **asked, kept=kept, whole=taught)
     plain = {"plain": make_model("gradient_boosting", made, problem.task, seed)}
     plainly = lambda: fit_and_count(plain, taught, others, problem)["plain"].work  # noqa: E731
-    choose = partial(compare, problem=problem, min_gain=min_gain)
-    fields = features_of(frame, problem).shape[1]
+    choose, fields = partial(compare, problem=problem, min_gain=min_gain), features_of(frame, problem).shape[1]
     name, why, rows, found = first_quick_enough(scores, list(singles), choose, fitted, uncompiled, plainly, fields, problem.latency)
     rows.sort(key=lambda r: r["mean"], reverse=problem.greater_is_better)
     every = {n: [f.said for f in done] for n, done in fits.items()} | joint
@@ -308,10 +307,9 @@ def hold_contest(
     why += f"; {luck_line(luck, problem.metric)}"
     if name == "voting":
         why += f"; its weights: {', '.join(f'{n} {w:.2f}' for n, w in weights.items())}"
-    for row in rows:
-        row["serving"] = uncompiled[row["name"]] or "compiled"
-        if row["name"] == name and row["serving"] != "compiled":
-            why += f"; it can't be compiled for serving ({row['serving']}), so services answer by the plain pipeline, hundreds of times slower"
+    rows = [row | {"serving": uncompiled[row["name"]] or "compiled"} for row in rows]
+    if uncompiled[name]:
+        why += f"; it can't be compiled for serving ({uncompiled[name]}), so services answer by the plain pipeline, hundreds of times slower"
     unseen = [(truth[fold_of == f], one) for f, one in enumerate(every[name])]
     order = [*(np.flatnonzero(fold_of == f) for f in range(fold_of.max() + 1)), len(frame) + np.arange(len(others))]
     return Contest(models[name], name, why, rows, found.said, luck, unseen, np.concatenate(order))

@@ -120,7 +120,8 @@ def affordable(
 def _compiled(model: Any, form: Schema, problem: Problem, rows: pd.DataFrame) -> CompiledModel | None:
     "The model's compiled form, proven on the rows; None where it has none: then the pipeline itself is asked."
     try:
-        return CompiledModel.load(compile_model(model, form, rows, target_type=problem.kind.target_type, positive=problem.positive))
+        made = compile_model(model, form, rows, target_type=problem.kind.target_type, positive=problem.positive)
+        return CompiledModel.load(made)
     except MlopsError:
         return None
 

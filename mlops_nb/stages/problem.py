@@ -55,7 +55,8 @@ def _bands(feature: Sensitive) -> str:
 
 
 def _sources(p: Problem) -> str:
-    return ", joined with ".join(f"{in_markdown(plain(part.source))}{f', {in_markdown(part.licence)}' if part.licence else ''}" for part in p.data.parts)
+    told = ([part.source and plain(part.source), part.licence] for part in p.data.parts)
+    return ", joined with ".join(", ".join(in_markdown(t) for t in each if t) for each in told)
 
 # %% ../../nbs/stages/010_problem.ipynb #e6412415
 def as_markdown(

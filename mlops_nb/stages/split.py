@@ -179,7 +179,8 @@ def prove_classes(
     counts = labels.value_counts()
     if several and len(counts) == 2:
         rarer, other = as_said(counts.index[1]), as_said(counts.index[0])
-        two = f"'{labels.name}' has two classes among the rows, {other} and {rarer}, and the charter's task is about several"
+        two = f"'{labels.name}' has two classes among the rows, {other} and {rarer}"
+        two += ", and the charter's task is about several"
         way = f"say task: binary and positive: {rarer} (or {other}) in the charter, with metrics of that task"
         raise MlopsError(f"{two}; {way}")
     if len(counts) <= MOST_CLASSES:

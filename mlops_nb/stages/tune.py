@@ -223,7 +223,8 @@ def tuned_result(
         if luck.optimism is not None:
             luck = luck._replace(corrected=s.best["mean"] - s.better * luck.optimism)
         stopped = sum(h["folds"] < len(s.best["scores"]) for h in s.history)
-        tried = {"luck": luck._asdict(), "trials": len(s.history), "stopped": stopped, "default": s.default["mean"], "ended": s.ended}
+        tried = {"luck": luck._asdict(), "trials": len(s.history), "stopped": stopped}
+        tried |= {"default": s.default["mean"], "ended": s.ended}
         models.append({"name": s.name, **s.best, "low": low, "high": high, **tried, "capped": capped})
     paid = {}
     if "budget" in board:
@@ -281,7 +282,8 @@ def tuning_figure(
         left.step(history["trial"], best_of.accumulate(history["value"].where(whole).ffill()), where="post", color="#08519c", label="best so far")
         left.plot(history["trial"][whole], history["value"][whole], "o", color="#08519c", label="judged on all folds")
         stopped = ~whole & ~settled
-        left.plot(history["trial"][stopped], history["value"][stopped], "x", color="0.45", label="stopped after the first")
+        early = history[stopped]
+        left.plot(early["trial"], early["value"], "x", color="0.45", label="stopped after the first")
         if settled.any():
             left.plot(history["trial"][settled], history["value"][settled], "D", color="#08519c", label="all its fits")
         left.set(title=model["name"], ylabel=result["metric"], xlabel="trial (0 is the default)")
