@@ -73,10 +73,11 @@ class Budget:
         seconds: float,  # for train, tune and ensemble
         spent: float = 0.0,  # by train
         fit_seconds: dict[str, float] | None = None,  # by candidate, one fit
+        grown: float = 1.0,  # training rows for each row that is compared on, >= 1
     ):
         self.start, self.before = time.process_time(), spent
-        self.seconds, self.fits = seconds, fit_seconds or {}
-        self.kept = 3 * sum(self.fits.values())
+        self.seconds, self.fits, self.last = seconds, fit_seconds or {}, 3 * grown  # fits of a candidate in the end
+        self.kept = self.last * sum(self.fits.values())
 
     def spent(self) -> float:
         "By train, and here."
@@ -97,7 +98,7 @@ class Budget:
         times: float,  # what it costs, in fits of its defaults
     ) -> bool:
         "Whether a dearer form of a candidate can be judged in each fold, and then be fitted for good."
-        needed = self.fits.get(name, 0.0) * ((folds + 3) * times - 3)
+        needed = self.fits.get(name, 0.0) * ((folds + self.last) * times - self.last)
         return self.spent() + needed <= self.seconds - self.kept
 
     def rounds(

@@ -71,8 +71,8 @@ class CompiledModel:
         self.positive: Any = header["positive"]
         self.fields: list[dict] = header["fields"]
         self.codes: list[dict[str, int] | None] = [None if known is None else {text: i for i, text in enumerate(known)} for known in header["vocabulary"]]
-        self._texts = readers_in(header.get("texts", []), self.fields, arrays["constants"])
-        self.width = len(self.fields) + sum(reader.width for reader in self._texts)  # of what predict reads
+        self.texts = readers_in(header.get("texts", []), self.fields, arrays["constants"])
+        self.width = len(self.fields) + sum(reader.width for reader in self.texts)  # of what predict reads
         self.registers = check(arrays, self.width, 1 if self.classes is None else len(self.classes))
         check_trees(arrays, self.registers)
         sets = arrays["sets"].view(np.int64)  # 4 x 64 bits
@@ -121,7 +121,7 @@ def encode(
     raw = np.empty((len(rows), len(self._read)))
     for line, row in zip(raw, rows, strict=True):
         line[:] = [math.nan if value is None else read(value) for read, value in zip(self._read, row, strict=True)]
-    if not self._texts:
+    if not self.texts:
         return raw
     here = lambda k: np.array([-1 if row[k] is None else i for i, row in enumerate(rows)], int)  # noqa: E731
     return self.beside(raw, lambda k: ([row[k] or "" for row in rows], here(k)))
@@ -134,7 +134,7 @@ def beside(
     told: Callable[[int], tuple[Sequence[str], np.ndarray]],  # see with_texts
 ) -> np.ndarray:  # n x width
     "The raw matrix, and beside it what is read of texts."
-    return with_texts(raw, self._texts, told)
+    return with_texts(raw, self.texts, told)
 
 # %% ../../nbs/model/66_compiled_model.ipynb #a1ed05ba
 _MAX_PROOF = 1000  # rows that travel in it

@@ -94,7 +94,7 @@ def plain(
     return value if isinstance(value, bool | int | float | str) else str(value)
 
 # %% ../../nbs/model/80_explanation.ipynb #3c3f88fd
-_CELLS = 40_000_000  # of mixed rows at a time, 160 MB
+_CELLS = 10_000_000  # of mixed rows at a time, 40 MB, and 80 as a compiled model reads them
 
 
 def _walks(features: int, pairs: int, seed: int) -> np.ndarray:
@@ -112,13 +112,17 @@ def _ask(model: Any, mixed: np.ndarray, values: list[pd.Index], names: Sequence[
 
 # %% ../../nbs/model/80_explanation.ipynb #4f01c0fa
 def _read_once(compiled: Any, values: list[pd.Index], names: Sequence[str]) -> list[tuple[int, np.ndarray]]:
-    "For each field of the compiled model: its place among the names, and each distinct value as it reads it."
+    "What the compiled model reads: of each field, then of each text, its place among the names, and each distinct value as it is read."
     from mlops_nb.model.compile import matrix_of
 
     read = []
     for field, known in zip(compiled.fields, compiled.header["vocabulary"], strict=True):
         place = list(names).index(field["name"])
         read.append((place, matrix_of(pd.DataFrame({field["name"]: values[place]}), [field], [known])[:, 0]))
+    for reader in compiled.texts:
+        place = list(names).index(compiled.fields[reader.field]["name"])
+        told = [np.zeros(reader.width) if pd.isna(text) else reader(text) for text in values[place]]
+        read.append((place, np.array(told)))
     return read
 
 

@@ -22,11 +22,13 @@ class Work(NamedTuple):
     nodes: float = 0.0  # that a row meets on its ways to the leaves, on average over the rows that were learnt from
     stored: int = 0  # nodes of all trees: what doesn't fit into a processor's cache is waited for
     products: int = 0  # in weighted sums
+    texts: int = 0  # columns that are read word by word
 
     def __add__(self, other: "Work") -> "Work":  # type: ignore[override]
         "Of both, one after the other."
         trees, stored = self.trees + other.trees, self.stored + other.stored
-        return Work(trees, self.nodes + other.nodes, stored, self.products + other.products)
+        products, texts = self.products + other.products, self.texts + other.texts
+        return Work(trees, self.nodes + other.nodes, stored, products, texts)
 
 
 def _parts(model: Any) -> Iterator[Any]:
@@ -58,6 +60,8 @@ def work_of(
     if name.startswith(("Random", "Extra", "DecisionTree")):
         trees = [one.tree_ for one in getattr(model, "estimators_", [model])]
         return _in_trees([(t.weighted_n_node_samples, t.children_left >= 0) for t in trees])
+    if name == "Texts":
+        return Work(texts=model.n_features_in_)
     for part in _parts(model):
         work += work_of(part)
     own = getattr(model, "coef_", getattr(model, "theta_", None))
@@ -65,6 +69,7 @@ def work_of(
 
 # %% ../../nbs/model/72_latency.ipynb #dd026bf1
 _ALWAYS, _FIELD, _NODE, _FAR, _FARTHEST, _PRODUCT = 5.0, 0.08, 0.0065, 6.5e-8, 0.07, 0.001  # microseconds
+_TEXT = 35.0  # of a dozen words; half a microsecond for each word more, which nobody knows beforehand
 TIMES = 10.0  #: How many times as long as plain boosting a model may take for one row, where the charter says nothing.
 
 
@@ -74,7 +79,7 @@ def micros(
 ) -> float:  # microseconds of one processor, encoding included
     "About what one row takes."
     node = _NODE + min(_FAR * work.stored, _FARTHEST)
-    return _ALWAYS + _FIELD * fields + node * work.nodes + _PRODUCT * work.products
+    return _ALWAYS + _FIELD * fields + node * work.nodes + _PRODUCT * work.products + _TEXT * work.texts
 
 # %% ../../nbs/model/72_latency.ipynb #754515ad
 class Limit(NamedTuple):

@@ -85,7 +85,7 @@ class Search(Trials):
     def end(self, left: int) -> None:
         "End where what the trials that are left can be expected to gain (a record's chance, 1 / n) is far below the noise."
         values, k = np.sort(self.whole.mean(axis=1))[::-1], len(self.best["scores"])
-        if len(self.history) < 8 or len(values) < 4:
+        if left < 1 or len(self.history) < 8 or len(values) < 4:
             return
         gain = left / (len(self.history) + 1) * float(values[0] - values[1:3].mean())
         noise = self.spread() * float(np.sqrt(1 / k + 1 / (k - 1)))

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from fastcore.basics import patch
 
@@ -104,6 +105,9 @@ def reasons(
     return reasons_for(self, frame_of(self.check([row]), self.schema))
 
 
+_MOST_ASKED = 30_000  # mixed rows, for one row's reasons
+
+
 def reasons_for(
     predictor: Predictor,
     frame: pd.DataFrame,  # one conforming row
@@ -114,5 +118,7 @@ def reasons_for(
     if background is None:
         raise MlopsError(f"{predictor.label} carries no rows to compare with, so it gives no reasons; register it again: mlops-nb run --force register")
     beside, compiled = sample_frame(background), predictor.served.compiled
+    few = min(len(beside), max(5, _MOST_ASKED // (2 * (len(beside.columns) + 1))))
+    beside = beside.iloc[np.linspace(0, len(beside) - 1, few).astype(int)]  # they are in the order of what the model says
     parts = explain_rows(predictor.model, frame, beside, positive=problem.positive, compiled=compiled)
     return {"base": float(parts.base[0]), "said": float(parts.said[0]), "units": problem.kind.unit(problem.target), "contributions": parts.reasons(0)}

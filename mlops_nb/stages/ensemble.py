@@ -49,11 +49,14 @@ def single_models(
     made: dict[str, Any],  # {"linear": ..., "tree": ...}
     task: str,
     seed: int = 0,
+    every: bool = False,  # all that train has judged: the best may not be quick enough
 ) -> dict[str, Pipeline]:  # name: unfitted pipeline
     "The tuned models, those that are never tuned, then forest and boosting if they are not among them."
     params = {m["name"]: m["params"] for m in result["models"]}
     judged = result.get("budget", {}).get("fit_seconds")  # with a budget, only who was judged can be afforded
-    names = [n for n in dict.fromkeys([*params, *result.get("untuned", []), "random_forest", "gradient_boosting"]) if judged is None or n in judged]
+    usual = [*params, *result.get("untuned", []), "random_forest", "gradient_boosting"]
+    asked = dict.fromkeys([*usual, *(result.get("others", []) if every else [])])
+    names = [n for n in asked if judged is None or n in judged]
     return {name: make_model(name, made, task, seed, params.get(name)) for name in names}
 
 
@@ -67,7 +70,6 @@ def _lasting(singles: dict[str, Pipeline], frames: list[pd.DataFrame], problem: 
             "that they can't take; add a candidate that takes every number to train.candidates, such as gradient_boosting"
         )
     return {n: singles[n] for n in lasting}
-
 
 # %% ../../nbs/stages/080_ensemble.ipynb #581b9e61
 def matrix_of(
@@ -280,7 +282,7 @@ def hold_contest(
 ) -> Contest:
     "Compare single models and ensembles on the folds of the leaderboard."
     taught = frame if whole is None else whole
-    singles = _lasting(single_models(result, made, problem.task, seed), [taught, others], problem)
+    singles = _lasting(single_models(result, made, problem.task, seed, problem.latency is not None), [taught, others], problem)
     fold_of = make_folds(frame, problem, result["folds"], result["seed"], together, moments, result.get("gap", 0.0))
     known = known_fits(result, tables, list(singles), frame, problem, fold_of, seed) if tables else {}
     fresh = cross_validate({n: m for n, m in singles.items() if n not in known}, frame, problem, fold_of)

@@ -266,7 +266,7 @@ def encoding_folds(
     return min(max(fewest // 2, 2), 5)
 
 # %% ../../nbs/stages/050_features.ipynb #d657bb92
-_TRIED_ON = 6_000  # training rows, at most
+_TRIED_ON, _FEW = 6_000, 2_000  # training rows, at most; below that two folds more
 
 
 def worth_reading(
@@ -279,12 +279,13 @@ def worth_reading(
     "Which texts make models better about rows that they have not seen: by log loss, for numbers by the metric."
     name = "log_loss" if problem.kind.has_classes else problem.metric
     greater, truth = problem.kind.metrics[name].greater_is_better, truth_of(some.frame, problem)
-    fold_of = make_folds(some.frame, problem, 3, seed, some.things, some.moments)
+    folds = 5 if len(some.frame) < _FEW else 3
+    fold_of = make_folds(some.frame, problem, folds, seed, some.things, some.moments)
     right = [truth[fold_of == f] for f in range(fold_of.max() + 1)]
 
     def score(read: Sequence[str]) -> float:
         made = recipe(read)
-        models = {n: make_model(n, made, problem.task, seed) for n in ("linear", "gradient_boosting")}
+        models = {n: make_model(n, made, problem.task, seed) for n in ("linear", "gradient_boosting", "random_forest")}
         fits = cross_validate(models, some.frame, problem, fold_of, {})
         of = lambda done: [problem.kind.scores(f.said, y, [name])[name] for f, y in zip(done, right, strict=True)]  # noqa: E731
         means = [np.mean(of(done)) for done in fits.values()]
@@ -293,7 +294,7 @@ def worth_reading(
     before = score([])
     gains = {c: score([c]) - before for c in texts}
     told = ", ".join(f"{c} {gain:+.4f}{'' if gain > 0 else ', not read'}" for c, gain in gains.items())
-    what = f"what texts add to {name} ({len(some.frame):,} rows, 3 folds): {told}; features.text=keep reads all"
+    what = f"what texts add to {name} ({len(some.frame):,} rows, {folds} folds): {told}; features.text=keep reads all"
     return [c for c in texts if gains[c] > 0], what
 
 # %% ../../nbs/stages/050_features.ipynb #a9520ccf

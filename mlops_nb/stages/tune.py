@@ -235,6 +235,7 @@ def tuned_result(
         **{key: board[key] for key in ("metric", "greater_is_better", "folds", "seed", "gap", "luck", "search_rows") if key in board},
         "tune_seed": seed,
         "untuned": [n for n in names if n != "dummy" and (not MODEL_TYPES[n].space or MODEL_TYPES[n].quick)],
+        "others": [n for n in names if n != "dummy" and MODEL_TYPES[n].space and not MODEL_TYPES[n].quick],
         "out_of_reach": out_of_reach(board),
         "models": sorted(models, key=lambda m: m["mean"], reverse=board["greater_is_better"]),
         "history": [h for s in searches for h in s.history],

@@ -18,7 +18,7 @@ from mlops_nb.model.census import census_problem, census_rows
 from mlops_nb.model.conform import learn_schema
 from mlops_nb.model.ensembles import make_ensemble
 from mlops_nb.model.latency import Work, first_quick_enough, micros, work_of
-from mlops_nb.stages.ensemble import hold_contest
+from mlops_nb.stages.ensemble import hold_contest, single_models
 from mlops_nb.stages.features import make_recipe
 
 
@@ -116,3 +116,10 @@ def test_a_rule_of_ours_is_no_reason_to_have_no_model():
     none = dict.fromkeys(scores, "")
     found = first_quick_enough(scores, ["a", "b"], best, lambda n: SimpleNamespace(work=work[n]), none, lambda: Work(100, 500.0, 6000), 10)
     assert found.name == "b" and found.why == "the best" and all("left_out" not in r and r["microseconds"] > 1000 for r in found.candidates)
+
+
+def test_who_was_not_tuned_is_asked_where_a_row_may_not_take_long():
+    tuned = {"folds": 3, "seed": 0, "models": [{"name": "gradient_boosting", "params": {}}], "others": ["linear"]}
+    made = make_recipe(learn_schema(census_rows(200), census_problem()), census_problem())
+    usual, every = (single_models(tuned, made, "binary", every=asked) for asked in (False, True))
+    assert "linear" not in usual and set(every) == {*usual, "linear"}

@@ -15,6 +15,8 @@ from mlops_nb.model.compile import compile_model
 from mlops_nb.model.compiled_model import CompiledModel
 from mlops_nb.model.conform import learn_schema, with_types
 from mlops_nb.model.decision import Decision
+from mlops_nb.model.explanation import explain_rows
+from mlops_nb.model.latency import Work, micros, work_of
 from mlops_nb.model.problem import Problem
 from mlops_nb.model.serialization import pack, unpack
 from mlops_nb.model.text_reader import learnt_reader
@@ -101,3 +103,20 @@ def test_a_file_that_says_otherwise_is_refused():
     for texts in ([], None, [first], "note", header["texts"][::-1]):
         with pytest.raises(MlopsError, match="compiled model"):
             CompiledModel.load(pack(header | {"texts": texts}, arrays))
+
+
+@pytest.mark.parametrize("name", ["linear", "voting"])
+def test_reasons_by_the_compiled_model_are_the_pipelines(name):
+    "Texts take several places of a row that a compiled model reads; missing ones among them."
+    model = fitted(name)
+    asked, beside = ROWS[FORM.names].iloc[[0, 3, 5, 17]], ROWS[FORM.names].iloc[30:36]
+    plain = explain_rows(model, asked, beside, positive="yes")
+    quick = explain_rows(model, asked, beside, positive="yes", compiled=CompiledModel.load(compiled_of(model)))
+    assert np.abs(plain.values - quick.values).max() < 1e-12 and quick.gap < 1e-12
+    assert asked["note"].isna().any() and np.abs(plain.values[:, FORM.names.index("note")]).max() > 0.05
+
+
+def test_reading_texts_costs_time():
+    unread = make_model("linear", make_recipe(FORM, problem(), text="leave_out"), "binary").fit(ROWS[FORM.names], ROWS["y"])
+    two, none = work_of(fitted("linear")).texts, work_of(unread).texts
+    assert (two, none) == (2, 0) and micros(Work(texts=two), 3) > micros(Work(), 3) + 50
