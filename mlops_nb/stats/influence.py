@@ -81,8 +81,8 @@ def _agreement(name: str, weights: np.ndarray, picked: np.ndarray) -> Slope:
     real, said = weights.sum(axis=0) / total, (weights.sum(axis=1) @ picked) / total
     agree, chance = float((weights * picked).sum() / total), float(real @ said)
     by_kappa, room = name == "cohen_kappa", (float(1 - real @ real), float(1 - said @ said))
-    scale = 1 - chance if by_kappa else math.sqrt(room[0] * room[1])
-    if scale <= 0:
+    scale = 1 - chance if by_kappa else math.sqrt(max(room[0] * room[1], 0.0))
+    if scale < 1e-12:  # one class only, up to rounding
         return (math.nan if chance >= 1 else 0.0), np.full(weights.shape, math.nan if chance >= 1 else 0.0), 0.0
     value, base = (agree - chance) / scale, float(total * min(1 - real.max(), 1 - said.max()))
     by_chance = (picked @ real)[:, None] + said - 2 * chance
