@@ -3457,8 +3457,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                     'mlops_nb/stages/ensemble.py'),
                                           'mlops_nb.stages.ensemble.ensemble_said': ( 'stages/ensemble.html#ensemble_said',
                                                                                       'mlops_nb/stages/ensemble.py'),
-                                          'mlops_nb.stages.ensemble.fit_and_answer': ( 'stages/ensemble.html#fit_and_answer',
-                                                                                       'mlops_nb/stages/ensemble.py'),
                                           'mlops_nb.stages.ensemble.fit_and_count': ( 'stages/ensemble.html#fit_and_count',
                                                                                       'mlops_nb/stages/ensemble.py'),
                                           'mlops_nb.stages.ensemble.fit_final': ( 'stages/ensemble.html#fit_final',

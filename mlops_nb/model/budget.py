@@ -76,7 +76,8 @@ class Budget:
         grown: float = 1.0,  # training rows for each row that is compared on, >= 1
     ):
         self.start, self.before = time.process_time(), spent
-        self.seconds, self.fits, self.last = seconds, fit_seconds or {}, 3 * grown  # fits of a candidate in the end
+        self.seconds, self.fits = seconds, fit_seconds or {}
+        self.last = 3 * grown  # fits of a candidate in the end
         self.kept = self.last * sum(self.fits.values())
 
     def spent(self) -> float:

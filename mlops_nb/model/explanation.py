@@ -112,7 +112,7 @@ def _ask(model: Any, mixed: np.ndarray, values: list[pd.Index], names: Sequence[
 
 # %% ../../nbs/model/80_explanation.ipynb #4f01c0fa
 def _read_once(compiled: Any, values: list[pd.Index], names: Sequence[str]) -> list[tuple[int, np.ndarray]]:
-    "What the compiled model reads: of each field, then of each text, its place among the names, and each distinct value as it is read."
+    "What the compiled model reads, fields first, then texts: the place among the names, and each distinct value as read."
     from mlops_nb.model.compile import matrix_of
 
     read = []

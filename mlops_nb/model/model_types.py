@@ -149,7 +149,8 @@ def lacking(
     named, whole = {**entry.space, **entry.fixed, **starts}, [*entry.quick, *([entry.seeds] if entry.seeds else [])]
     found += [f"space, fixed or start name '{name}', which no estimator of it has{nearest(name, known)}" for name in named if name not in known]
     every = set.intersection(*(set(e.get_params()) for e in given))
-    found += [f"quick or seeds name '{name}', which not every estimator of it has{nearest(name, every)}" for name in whole if name not in every]
+    unknown = [name for name in whole if name not in every]
+    found += [f"quick or seeds name '{n}', which not every estimator of it has{nearest(n, every)}" for n in unknown]
     found += [f"quick sets '{name}', which is searched: take it out of space" for name in entry.quick if name in entry.space]
     found += [f"start names '{name}', which is not in space" for name in starts if name in known - set(entry.space)]
     fits = {name: isinstance(r, Range) and r.low <= r.usual <= r.high for name, r in entry.space.items()}

@@ -118,7 +118,8 @@ def reasons_for(
     if background is None:
         raise MlopsError(f"{predictor.label} carries no rows to compare with, so it gives no reasons; register it again: mlops-nb run --force register")
     beside, compiled = sample_frame(background), predictor.served.compiled
+    # background rows are in the order of what the model says
     few = min(len(beside), max(5, _MOST_ASKED // (2 * (len(beside.columns) + 1))))
-    beside = beside.iloc[np.linspace(0, len(beside) - 1, few).astype(int)]  # they are in the order of what the model says
+    beside = beside.iloc[np.linspace(0, len(beside) - 1, few).astype(int)]
     parts = explain_rows(predictor.model, frame, beside, positive=problem.positive, compiled=compiled)
     return {"base": float(parts.base[0]), "said": float(parts.said[0]), "units": problem.kind.unit(problem.target), "contributions": parts.reasons(0)}

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['single_models', 'matrix_of', 'blend', 'fit_final', 'ensemble_said', 'compare', 'Fitted', 'fit_and_count',
-           'fit_and_answer', 'settle_calibration', 'candidate_fitted', 'Contest', 'hold_contest', 'Choice',
-           'choose_model', 'refit', 'decision_of', 'decision_figure']
+           'settle_calibration', 'candidate_fitted', 'Contest', 'hold_contest', 'Choice', 'choose_model', 'refit',
+           'decision_of', 'decision_figure']
 
 # %% ../../nbs/stages/080_ensemble.ipynb #8abf85be
 import math
@@ -54,10 +54,9 @@ def single_models(
     "The tuned models, those that are never tuned, then forest and boosting if they are not among them."
     params = {m["name"]: m["params"] for m in result["models"]}
     judged = result.get("budget", {}).get("fit_seconds")  # with a budget, only who was judged can be afforded
-    usual = [*params, *result.get("untuned", []), "random_forest", "gradient_boosting"]
-    asked = dict.fromkeys([*usual, *(result.get("others", []) if every else [])])
-    names = [n for n in asked if judged is None or n in judged]
-    return {name: make_model(name, made, task, seed, params.get(name)) for name in names}
+    more = result.get("others", []) if every else []
+    names = dict.fromkeys([*params, *result.get("untuned", []), "random_forest", "gradient_boosting", *more])
+    return {n: make_model(n, made, task, seed, params.get(n)) for n in names if judged is None or n in judged}
 
 
 def _lasting(singles: dict[str, Pipeline], frames: list[pd.DataFrame], problem: Problem) -> dict[str, Pipeline]:
@@ -192,16 +191,6 @@ def fit_and_count(
 
     return dict(zip(made, side_by_side(one, [(n,) for n in made]), strict=True))
 
-
-def fit_and_answer(
-    made: dict[str, Any],  # unfitted models by name
-    frame: pd.DataFrame,  # rows to fit on
-    others: pd.DataFrame,  # rows to answer for
-    problem: Problem,  # the checked problem
-) -> dict[str, Answers]:
-    "Fit some models side by side and let them answer."
-    return {name: fitted.said for name, fitted in fit_and_count(made, frame, others, problem).items()}
-
 # %% ../../nbs/stages/080_ensemble.ipynb #43d35345
 def settle_calibration(
     chosen: Any,  # unfitted
@@ -220,7 +209,7 @@ def settle_calibration(
         return chosen, answers, "none"
     method = method_for(answers.classes or []) if calibrate == "auto" else calibrate
     better = calibrated(chosen, method, inner_folds(frame, problem))
-    after = fit_and_answer({"calibrated": better}, frame.reset_index(drop=True), others, problem)["calibrated"]
+    after = fit_and_count({"calibrated": better}, frame.reset_index(drop=True), others, problem)["calibrated"].said
     return better, after, method
 
 # %% ../../nbs/stages/080_ensemble.ipynb #b1f60ef7
@@ -282,7 +271,8 @@ def hold_contest(
 ) -> Contest:
     "Compare single models and ensembles on the folds of the leaderboard."
     taught = frame if whole is None else whole
-    singles = _lasting(single_models(result, made, problem.task, seed, problem.latency is not None), [taught, others], problem)
+    singles = single_models(result, made, problem.task, seed, every=problem.latency is not None)
+    singles = _lasting(singles, [taught, others], problem)
     fold_of = make_folds(frame, problem, result["folds"], result["seed"], together, moments, result.get("gap", 0.0))
     known = known_fits(result, tables, list(singles), frame, problem, fold_of, seed) if tables else {}
     fresh = cross_validate({n: m for n, m in singles.items() if n not in known}, frame, problem, fold_of)
@@ -294,7 +284,7 @@ def hold_contest(
     scores |= {n: [judge(a, f) for f, a in enumerate(said)] for n, said in joint.items()}
     cv, weights = inner_folds(taught, problem), fit_final("voting", fits, frame, problem, fold_of)
     kept: dict[str, Fitted] = {}
-    models = singles | {n: make_ensemble(n, singles, problem.task, cv, weights if n == "voting" else None) for n in joint}
+    models = singles | {n: make_ensemble(n, singles, problem.task, cv, {"voting": weights}.get(n)) for n in joint}
     uncompiled = {n: why_not_compilable(m) for n, m in models.items()}
     asked: dict[str, Any] = {"members": singles, "fits": fits, "fold_of": fold_of, "frame": frame, "others": others, "problem": problem}
     fitted = partial(candidate_fitted, **asked, kept=kept, whole=taught)

@@ -51,8 +51,8 @@ def _some(rows: pd.DataFrame | pa.Table, most: int, draw: np.random.Generator) -
 
 
 def _codes(values: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:  # n floats, missing NaN; texts of the codes
-    "Texts as codes by frequency, those as frequent by name; whatever is rarer than the `most` most frequent shares the last."
-    code, distinct = pd.factorize(values, use_na_sentinel=True, sort=True)  # by name, for the first rows are the reference's
+    "Texts as codes by frequency, then by name; whatever is rarer than the `most` most frequent shares the last one."
+    code, distinct = pd.factorize(values, use_na_sentinel=True, sort=True)  # the first rows are the reference's
     order = np.argsort(-np.bincount(code[code >= 0], minlength=len(distinct)), kind="stable")
     rank = np.empty(len(distinct) + 1)
     rank[order], rank[-1] = np.minimum(np.arange(len(distinct)), most), np.nan

@@ -9,7 +9,7 @@ from mlops_nb.base.artifacts import Model, Table
 from mlops_nb.model.conform import learn_schema
 from mlops_nb.model.problem import Problem, check_problem
 from mlops_nb.model.out_of_fold import out_of_fold_table
-from mlops_nb.stages.ensemble import blend, choose_model, compare, ensemble_said, fit_and_answer, fit_final, hold_contest, known_fits, refit
+from mlops_nb.stages.ensemble import blend, choose_model, compare, ensemble_said, fit_and_count, fit_final, hold_contest, known_fits, refit
 from mlops_nb.stages.features import make_recipe
 from mlops_nb.stages.train import able_candidates, cross_validate, make_folds, make_model, rank_candidates, truth_of
 from mlops_nb.stages.tune import choose_models, tune_models, tuned_result
@@ -50,7 +50,8 @@ def gain_of(seed: int) -> float:
     best = next(r["name"] for r in rows if r["name"] in singles)
     if chosen == best:
         return 0.0
-    said, y_true = fit_and_answer(singles, train, test, problem), truth_of(test, problem)
+    y_true = truth_of(test, problem)
+    said = {name: fitted.said for name, fitted in fit_and_count(singles, train, test, problem).items()}
     joint = blend(chosen, said, problem, fit_final(chosen, fits, train, problem, fold_of))
     after, before = (kind.scores(a, y_true, [metric])[metric] for a in (joint, said[best]))
     return (after - before) * (1 if problem.greater_is_better else -1) / abs(before)
