@@ -3295,6 +3295,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                         'mlops_nb.sources.forms.is_index': ('sources/forms.html#is_index', 'mlops_nb/sources/forms.py'),
                                         'mlops_nb.sources.forms.named': ('sources/forms.html#named', 'mlops_nb/sources/forms.py')},
             'mlops_nb.sources.gather': { 'mlops_nb.sources.gather._chosen': ('sources/gather.html#_chosen', 'mlops_nb/sources/gather.py'),
+                                         'mlops_nb.sources.gather._in_utc': ('sources/gather.html#_in_utc', 'mlops_nb/sources/gather.py'),
                                          'mlops_nb.sources.gather._kind': ('sources/gather.html#_kind', 'mlops_nb/sources/gather.py'),
                                          'mlops_nb.sources.gather._one': ('sources/gather.html#_one', 'mlops_nb/sources/gather.py'),
                                          'mlops_nb.sources.gather._stacked': ('sources/gather.html#_stacked', 'mlops_nb/sources/gather.py'),

@@ -78,20 +78,21 @@ def _stacked(reads: list[Read], names: list[str], source: str) -> Read:
     return Read(frame, {c: s for c, s in seen.items() if s is not None}, notes, first.form)
 
 # %% ../../nbs/sources/30_gather.ipynb #568814b6
-def _chosen(made: Read, part: Data, name: str) -> Read:
-    "A source's columns, as they are taken and called."
+def _in_utc(made: Read, part: Data) -> Any:
+    "A typed file's times that name no zone, in UTC where the charter says whose clock it is; texts are so already."
     frame = made.frame
     for column, how in part.columns.items():
-        if (
-            how.zone
-            and column in frame
-            and frame[column].dtype.kind == "M"
-            and made.form is None
-            and frame[column].dt.tz is None
-        ):
-            frame[column] = (
-                frame[column].dt.tz_localize(how.zone, ambiguous="NaT", nonexistent="NaT").dt.tz_convert("UTC")
-            )
+        if how.zone and column in frame and column not in made.columns and frame[column].dtype.kind == "M":
+            times = frame[column]
+            if times.dt.tz is None:
+                there = times.dt.tz_localize(how.zone, ambiguous="NaT", nonexistent="NaT")
+                frame[column] = there.dt.tz_convert("UTC").dt.tz_localize(None)
+    return frame
+
+
+def _chosen(made: Read, part: Data, name: str, several: bool) -> Read:
+    "A source's columns, as they are taken and called; of several sources, with one clock."
+    frame = _in_utc(made, part) if several else made.frame
     for what, names in (
         ("take", part.take),
         ("rename", part.rename),
@@ -119,7 +120,7 @@ def _one(file: SourceFile, part: Data, unread: Collection[str | None], several: 
         for made, f in zip(reads, files, strict=True):
             check_decided(made, f.name, {*unread, *there})
     made = _stacked(reads, [f.name for f in files], file.name) if len(files) > 1 else reads[0]
-    return _chosen(made, part, file.name) if part.take or part.rename or part.columns or several else made
+    return _chosen(made, part, file.name, several) if part.take or part.rename or part.columns or several else made
 
 # %% ../../nbs/sources/30_gather.ipynb #f6fd9239
 def gather(

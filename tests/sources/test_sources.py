@@ -24,6 +24,7 @@ from mlops_nb.base.artifacts import Json, Store
 from mlops_nb.base.charter import Charter, Joined
 from mlops_nb.base.errors import MlopsError, why_refused
 from mlops_nb.base.settings import load_settings
+from mlops_nb.loop.challenger import challenger_charter
 from mlops_nb.model.problem import Problem
 from mlops_nb.pipeline import stage
 from mlops_nb.sources.files import source_file
@@ -211,6 +212,31 @@ def test_a_database_that_is_away_and_a_password(people, monkeypatch):
     spoken = refusal(people, PEOPLE, away | {"source": "postgresql://reader:hunter2@127.0.0.1:1/shop"})
     assert "holds a password" in spoken and "hunter2" not in spoken and "${SHOP_DB_PASSWORD}" in spoken
     assert "no such file" in refusal(people, PEOPLE, {"source": "sqlite:///none.db#t", "key": "id"}) and not (people / "none.db").exists()
+
+
+# clocks
+
+SEOUL = {"columns": {"t": {"kind": "datetime", "zone": "Asia/Seoul"}}}
+MIDNIGHT = [pd.Timestamp("2026-01-01"), pd.Timestamp("2026-01-02")]
+
+
+def test_a_time_zone_is_applied_once(tmp_path):
+    """Nine in Seoul is midnight in UTC, whatever file the texts stand in; and a retraining's rows, in UTC already, stay so."""
+    texts = pd.DataFrame({"id": [1, 2], "t": ["2026-01-01 09:00:00", "2026-01-02 09:00:00"], "buys": ["yes", "no"]})
+    texts.to_csv(tmp_path / "a.csv", index=False)
+    texts.to_parquet(tmp_path / "a.parquet")
+    texts.assign(t=pd.to_datetime(texts["t"])).to_parquet(tmp_path / "typed.parquet")
+    (tmp_path / "more.csv").write_text("id,n\n1,4\n2,5\n")
+    for name in ("a.csv", "a.parquet"):
+        made = rows_of(tmp_path, {"source": name} | SEOUL)
+        assert made["t"].tolist() == MIDNIGHT and made["t"].dtype == "datetime64[us]"
+    for name in ("a.csv", "a.parquet", "typed.parquet"):
+        assert rows_of(tmp_path, {"source": name} | SEOUL, {"source": "more.csv", "key": "id"})["t"].tolist() == MIDNIGHT
+    charter = Charter.model_validate(STATED | {"data": {"source": "a.csv"} | SEOUL})
+    champion = source_rows(charter, tmp_path)
+    champion.frame.to_parquet(tmp_path / "rows.parquet")
+    challenger = Charter.model_validate(challenger_charter(charter, tmp_path / "rows.parquet", tmp_path, ["id", "t"], champion.readings))
+    assert source_rows(challenger, tmp_path).frame.equals(champion.frame) and challenger.data.columns["t"].zone == "Asia/Seoul"
 
 
 # what a run sees
