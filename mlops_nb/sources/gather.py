@@ -75,24 +75,28 @@ def _stacked(reads: list[Read], names: list[str], source: str) -> Read:
         c: next((r.columns[c] for r in reads if c in r.columns and r.columns[c].kind != "empty"), first.columns.get(c))
         for c in columns
     }
-    return Read(frame, {c: s for c, s in seen.items() if s is not None}, notes, first.form)
+    told = {c: {r.clocks.get(c, "") for r in reads if r.frame[c].notna().any()} for c in columns}
+    clocks = {c: "some" if len(said) > 1 else min(said) for c, said in told.items() if said - {""}}
+    return Read(frame, {c: s for c, s in seen.items() if s is not None}, notes, first.form, clocks=clocks)
 
 # %% ../../nbs/sources/30_gather.ipynb #568814b6
-def _in_utc(made: Read, part: Data) -> Any:
+def _in_utc(made: Read, part: Data) -> Read:
     "A typed file's times that name no zone, in UTC where the charter says whose clock it is; texts are so already."
-    frame = made.frame
+    frame, clocks = made.frame, dict(made.clocks)
     for column, how in part.columns.items():
         if how.zone and column in frame and column not in made.columns and frame[column].dtype.kind == "M":
             times = frame[column]
             if times.dt.tz is None:
                 there = times.dt.tz_localize(how.zone, ambiguous="NaT", nonexistent="NaT")
                 frame[column] = there.dt.tz_convert("UTC").dt.tz_localize(None)
-    return frame
+                clocks[column] = "UTC"
+    return made._replace(clocks=clocks)
 
 
 def _chosen(made: Read, part: Data, name: str, several: bool) -> Read:
     "A source's columns, as they are taken and called; of several sources, with one clock."
-    frame = _in_utc(made, part) if several else made.frame
+    made = _in_utc(made, part) if several else made
+    frame = made.frame
     for what, names in (
         ("take", part.take),
         ("rename", part.rename),
@@ -107,7 +111,9 @@ def _chosen(made: Read, part: Data, name: str, several: bool) -> Read:
     if twice := next((c for c in called.values() if list(called.values()).count(c) > 1), None):
         raise MlopsError(f"data source {name}: two columns would be called '{twice}'; rename one of them otherwise")
     return made._replace(
-        frame=frame[kept].rename(columns=called), columns={called[c]: s for c, s in made.columns.items() if c in called}
+        frame=frame[kept].rename(columns=called),
+        columns={called[c]: s for c, s in made.columns.items() if c in called},
+        clocks={called[c]: clock for c, clock in made.clocks.items() if c in called},
     )
 
 
@@ -134,10 +140,11 @@ def gather(
     rows, facts = _one(file.parts[0], data, unread, True), []
     for part, how in zip(file.parts[1:], data.joined, strict=True):
         more = _one(part, how, unread, True)
-        frame, told = join(rows.frame, more.frame, how, part.name)
+        clocks = rows.clocks.get(how.as_of or "", ""), more.clocks.get(how.known_at or "", "")
+        frame, told = join(rows.frame, more.frame, how, part.name, clocks)
         facts.append(told)
         notes = [*rows.notes, *(f"{part.name}: {note}" for note in [*more.notes, *_told(told)])]
-        rows = Read(frame, {**more.columns, **rows.columns}, notes, None, facts)
+        rows = Read(frame, {**more.columns, **rows.columns}, notes, None, facts, {**more.clocks, **rows.clocks})
     left = {c: seen for c, seen in rows.columns.items() if c in rows.frame}
     return rows._replace(columns=left)
 

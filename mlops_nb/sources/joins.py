@@ -126,6 +126,7 @@ def join(
     more: Any,  # pandas.DataFrame: another source
     how: Joined,
     name: str = "the source",  # of the other one, for messages
+    clocks: tuple[str, str] = ("", ""),  # of both times: UTC where texts or charter say whose they are, some, or nothing
 ) -> Join:
     "The rows, each with what it finds in another source by key, and by time if the charter says so."
     import numpy as np
@@ -134,7 +135,7 @@ def join(
     left, right = _codes(rows, more, how.key)
     by_time: dict[str, Any] = {}
     if how.as_of:
-        pairs, by_time, twice = _back(rows, more, how, name, left, right)
+        pairs, by_time, twice = _back(rows, more, how, name, left, right, clocks)
     else:
         pairs, twice = _pairs(left, right), ""
     missing = pairs["at"].isna().to_numpy()
@@ -157,7 +158,26 @@ def join(
     return Join(_with(rows, more, pairs, [*how.key, *([how.known_at] if how.known_at else [])]), facts)
 
 # %% ../../nbs/sources/25_joins.ipynb #29b95b8e
-def _times(rows: Any, more: Any, how: Joined, name: str) -> tuple[Any, Any]:
+def _check_clocks(how: Joined, name: str, known: list[str]) -> None:
+    "Refuse times that nobody can compare: of one side it is known whose clock it is, of the other it isn't."
+    sides = [(how.as_of, "the rows so far"), (how.known_at, name)]
+    for (column, where), clock in zip(sides, known, strict=True):
+        if clock == "some":
+            raise MlopsError(
+                f"joining {name} by time: some times of '{column}' in {where} name their time zone and others name none;"
+                f" say whose clock those are, where that source is named: columns: {{{column}: {{kind: datetime, zone:"
+                " UTC}}, or zone: Asia/Seoul"
+            )
+    if known[0] != known[1]:
+        aware, bare = (sides[0], sides[1]) if known[0] else (sides[1], sides[0])
+        raise MlopsError(
+            f"joining {name} by time: '{aware[0]}' in {aware[1]} has a time zone and '{bare[0]}' in {bare[1]} has none; say"
+            f" whose clock it is, where that source is named: columns: {{{bare[0]}: {{kind: datetime, zone: UTC}}}}, or"
+            " zone: Asia/Seoul"
+        )
+
+
+def _times(rows: Any, more: Any, how: Joined, name: str, clocks: tuple[str, str]) -> tuple[Any, Any]:
     "Both times, comparable; the source's with its delay."
     import pandas as pd
 
@@ -178,13 +198,7 @@ def _times(rows: Any, more: Any, how: Joined, name: str) -> tuple[Any, Any]:
         )
     if kinds[0] == "numbers":
         return ours.astype("float64"), theirs.astype("float64") + (delay or 0.0)
-    zoned = [c.dt.tz is not None for c in (ours, theirs)]
-    if zoned[0] != zoned[1]:
-        bare, aware = (how.known_at, how.as_of) if zoned[0] else (how.as_of, how.known_at)
-        raise MlopsError(
-            f"joining {name} by time: '{aware}' has a time zone and '{bare}' has none; say whose clock it is: columns:"
-            f" {{{bare}: {{kind: datetime, zone: Asia/Seoul}}}}"
-        )
+    _check_clocks(how, name, [clock or "UTC" * (c.dt.tz is not None) for clock, c in zip(clocks, (ours, theirs), strict=True)])
     ours, theirs = (
         (c.dt.tz_convert("UTC").dt.tz_localize(None) if c.dt.tz is not None else c).astype("datetime64[us]")
         for c in (ours, theirs)
@@ -192,12 +206,14 @@ def _times(rows: Any, more: Any, how: Joined, name: str) -> tuple[Any, Any]:
     return ours, (theirs + pd.Timedelta(delay)).astype("datetime64[us]") if delay else theirs
 
 # %% ../../nbs/sources/25_joins.ipynb #6f1f1633
-def _back(rows: Any, more: Any, how: Joined, name: str, left: Any, right: Any) -> tuple[Any, dict[str, Any], str]:
+def _back(
+    rows: Any, more: Any, how: Joined, name: str, left: Any, right: Any, clocks: tuple[str, str]
+) -> tuple[Any, dict[str, Any], str]:
     "Which row finds which, by key and the newest time before its own; how that went, and a key that isn't sure."
     import numpy as np
     import pandas as pd
 
-    asked, known = _times(rows, more, how, name)
+    asked, known = _times(rows, more, how, name, clocks)
     ours = pd.DataFrame({"code": left, "time": asked.to_numpy(), "row": np.arange(len(rows))})
     theirs = pd.DataFrame({"code": right, "time": known.to_numpy(), "at": np.arange(len(more))})
     ready, there = ours[(left >= 0) & asked.notna().to_numpy()], theirs[(right >= 0) & known.notna().to_numpy()]

@@ -21,7 +21,7 @@ from ..base.errors import MlopsError, nearest
 from ..base.reading import MISSING, Reading
 from .formats import TYPED, arrow_of
 from .forms import SNIFFED, Form, check_names, form_of
-from .readings import Seen, read_column, seen_in, settled
+from .readings import Seen, clock_of, read_column, seen_in, settled
 
 # %% ../../nbs/sources/10_tables.ipynb #6cad5a2f
 _LONGEST = 100_000  # characters in one value; more is a quote that was never closed
@@ -36,6 +36,7 @@ class Read(NamedTuple):
     notes: list[str]  # what of the file isn't as programs write it, in words
     form: Form | None = None  # of a text file
     joins: list[dict[str, Any]] = []  # how each further source was joined; nobody changes it
+    clocks: dict[str, str] = {}  # times read from texts whose clock is known: UTC, or some of them; nobody changes it
 
     @property
     def readings(self) -> dict[str, Reading]:
@@ -171,6 +172,7 @@ def _read_text(
             ),
         ],
         form,
+        clocks={n: clock for n, text in texts.items() if (clock := clock_of(text, columns[n]))},
     )
 
 
@@ -235,11 +237,12 @@ def _read_typed(
         )
         if seen.options or seen.kind == "datetime":
             columns[column] = seen if seen.options else Seen("datetime", seen.why, (Reading(kind="datetime"),))
+    clocks = {}
     for column, seen in columns.items():
-        frame[column] = read_column(
-            pa.array(frame[column], pa.string(), from_pandas=True), seen, f"{name}: column '{column}'"
-        )
-    return Read(frame, columns, [])
+        texts = pa.array(frame[column], pa.string(), from_pandas=True)
+        frame[column] = read_column(texts, seen, f"{name}: column '{column}'")
+        clocks[column] = clock_of(texts, seen)
+    return Read(frame, columns, [], clocks={column: clock for column, clock in clocks.items() if clock})
 
 
 def _plain_type(kind: Any, values: Any) -> Any:

@@ -239,6 +239,38 @@ def test_a_time_zone_is_applied_once(tmp_path):
     assert source_rows(challenger, tmp_path).frame.equals(champion.frame) and challenger.data.columns["t"].zone == "Asia/Seoul"
 
 
+def test_no_clock_lets_the_future_through(tmp_path):
+    """Times whose clock is known, by texts or charter, are compared in UTC; with times of unknown clocks they aren't."""
+    asked = ["2026-01-01 09:00:00", "2026-01-02 09:00:00"]
+    pd.DataFrame({"id": [1, 2], "t": asked}).to_csv(tmp_path / "a.csv", index=False)
+    pd.DataFrame({"id": [1, 2], "t": pd.to_datetime(asked).tz_localize("Asia/Seoul")}).to_parquet(tmp_path / "aware.parquet")
+    pd.DataFrame({"id": [1, 2], "t": pd.to_datetime(asked)}).to_parquet(tmp_path / "bare.parquet")
+    how = {"key": "id", "as_of": "t", "known_at": "w", "lost": 1.0}
+    seoul = {"columns": {"w": {"kind": "datetime", "zone": "Asia/Seoul"}}}
+    zoned = [{"source": "a.csv"} | SEOUL, {"source": "aware.parquet"}, {"source": "bare.parquet"} | SEOUL]
+    for hour, found in (("15", [0, 0]), ("08", [1, 2])):  # known six hours later, an hour before
+        days = [f"2026-01-0{day}T{hour}:00:00" for day in (1, 2)]
+        pd.DataFrame({"id": [1, 2], "w": days, "v": [1, 2]}).to_csv(tmp_path / "bare.csv", index=False)
+        pd.DataFrame({"id": [1, 2], "w": [f"{day}+09:00" for day in days], "v": [1, 2]}).to_csv(tmp_path / "offset.csv", index=False)
+        pd.DataFrame({"id": [1, 2], "w": pd.to_datetime(days).tz_localize("Asia/Seoul"), "v": [1, 2]}).to_parquet(tmp_path / "w.parquet")
+        pd.DataFrame({"id": [1, 2], "w": [f"{days[0]}+09:00", days[1]], "v": [1, 2]}).to_csv(tmp_path / "some.csv", index=False)
+        with closing(sqlite3.connect(tmp_path / f"{hour}.db")) as db:
+            db.execute("create table m (id integer, w text, v real)")
+            db.executemany("insert into m values (?, ?, ?)", [(1, days[0], 1.0), (2, days[1], 2.0)])
+            db.commit()
+        clocked = [{"source": "bare.csv"} | seoul, {"source": "offset.csv"}, {"source": "w.parquet"}, {"source": f"sqlite:///{hour}.db#m"} | seoul]
+        for facts in clocked:
+            for rows in zoned:
+                assert rows_of(tmp_path, rows, facts | how)["v"].fillna(0).tolist() == found, (rows, facts)
+            said = refusal(tmp_path, {"source": "a.csv"}, facts | how)
+            assert "'t' in the rows so far has none" in said and "zone: UTC" in said, facts
+        for rows in zoned:
+            assert "'w' in bare.csv has none" in refusal(tmp_path, rows, {"source": "bare.csv"} | how)
+            assert "some times of 'w' in some.csv name their time zone" in refusal(tmp_path, rows, {"source": "some.csv"} | how)
+        assert rows_of(tmp_path, zoned[0], {"source": "some.csv"} | seoul | how)["v"].fillna(0).tolist() == found
+        assert rows_of(tmp_path, {"source": "a.csv"}, {"source": "bare.csv"} | how)["v"].fillna(0).tolist() == found
+
+
 # what a run sees
 
 def test_what_is_elsewhere_is_asked_again_by_each_run_and_not_by_each_read(project, monkeypatch):
