@@ -29,11 +29,26 @@ def _feather(path: Path, said: Data | None) -> Any:
     return table.cast(pa.schema(plain))
 
 
+_NAMES_ZONE = r"(Z|[+-]\d\d:\d\d|[+-]\d{4}|:\d\d(\.\d+)?[+-]\d\d)$"
+
+
 def _jsonl(path: Path, said: Data | None) -> Any:
-    "One object a line; a key that a line doesn't have is missing there."
+    "One object a line; a key that a line doesn't have is missing there. Arrow forgets zones: times keep theirs here."
+    import pyarrow as pa
+    import pyarrow.compute as pc
     import pyarrow.json
 
-    return pyarrow.json.read_json(path, pyarrow.json.ReadOptions(use_threads=False, block_size=1 << 30))
+    ways = pyarrow.json.ReadOptions(use_threads=False, block_size=1 << 30)
+    table = pyarrow.json.read_json(path, ways)
+    if times := [f.name for f in table.schema if pa.types.is_timestamp(f.type)]:
+        texts = pa.schema([(name, pa.string()) for name in times])
+        told = pyarrow.json.read_json(path, ways, pyarrow.json.ParseOptions(explicit_schema=texts))
+        for name in times:
+            named = pc.match_substring_regex(told[name], _NAMES_ZONE)
+            if pc.any(named).as_py():
+                utc = pc.assume_timezone(table[name], "UTC") if pc.all(named).as_py() else told[name]
+                table = table.set_column(table.column_names.index(name), name, utc)
+    return table
 
 # %% ../../nbs/sources/08_formats.ipynb #106b6231
 def _excel(path: Path, said: Data | None) -> Any:

@@ -258,7 +258,9 @@ def test_no_clock_lets_the_future_through(tmp_path):
             db.execute("create table m (id integer, w text, v real)")
             db.executemany("insert into m values (?, ?, ?)", [(1, days[0], 1.0), (2, days[1], 2.0)])
             db.commit()
-        clocked = [{"source": "bare.csv"} | seoul, {"source": "offset.csv"}, {"source": "w.parquet"}, {"source": f"sqlite:///{hour}.db#m"} | seoul]
+        pd.DataFrame({"id": [1, 2], "w": [f"{day}+09:00" for day in days], "v": [1, 2]}).to_json(tmp_path / "w.jsonl", orient="records", lines=True)
+        (tmp_path / "some.jsonl").write_text(f'{{"id": 1, "w": "{days[0]}+09:00"}}\n{{"id": 2, "w": "{days[1]}"}}\n')
+        clocked = [{"source": "bare.csv"} | seoul, {"source": "offset.csv"}, {"source": "w.jsonl"}, {"source": "w.parquet"}, {"source": f"sqlite:///{hour}.db#m"} | seoul]
         for facts in clocked:
             for rows in zoned:
                 assert rows_of(tmp_path, rows, facts | how)["v"].fillna(0).tolist() == found, (rows, facts)
@@ -267,6 +269,8 @@ def test_no_clock_lets_the_future_through(tmp_path):
         for rows in zoned:
             assert "'w' in bare.csv has none" in refusal(tmp_path, rows, {"source": "bare.csv"} | how)
             assert "some times of 'w' in some.csv name their time zone" in refusal(tmp_path, rows, {"source": "some.csv"} | how)
+            told = {"source": "some.jsonl", "columns": {"w": {"kind": "datetime"}}}
+            assert "some times of 'w' in some.jsonl name their time zone" in refusal(tmp_path, rows, told | how)
         assert rows_of(tmp_path, zoned[0], {"source": "some.csv"} | seoul | how)["v"].fillna(0).tolist() == found
         assert rows_of(tmp_path, {"source": "a.csv"}, {"source": "bare.csv"} | how)["v"].fillna(0).tolist() == found
 
