@@ -101,6 +101,7 @@ def in_csv(value: Any) -> Any:
 # %% ../../nbs/base/07_text.ipynb #8f011493
 def shown_url(text: str) -> str:
     "An address, or a message with addresses in it, without user name and password."
+    text = re.sub(r"://[^/@\s:?#]*:[^\s?#]+@", "://***@", text)  # a password may hold / and @
     return re.sub(r"//[^/@]*@", "//***@", text)
 
 # %% ../../nbs/base/07_text.ipynb #e718ef0f

@@ -29,6 +29,7 @@ from urllib.parse import urlsplit
 from ..base.artifacts import digest_of
 from ..base.errors import MlopsError
 from ..base.settings import Settings
+from ..base.text import shown_url
 
 # %% ../../nbs/pipeline/70_tracking.ipynb #78afc0f1
 #: every known switch that keeps a library from reporting home
@@ -79,18 +80,20 @@ def tracking_mode(
 
 # %% ../../nbs/pipeline/70_tracking.ipynb #dde60c26
 def _public(charter: dict) -> dict:
-    "The charter without the folder or the credentials in its data source."
+    "The charter without folders, credentials and queries in its data sources."
     data = charter.get("data")
     if not data:
         return dict(charter)
     more = {"joined": [_public({"data": one})["data"] for one in data["joined"]]} if data.get("joined") else {}
     source = str(data.get("source", ""))
     if "://" in source:
-        parts = urlsplit(source)
-        source = f"{parts.scheme}://{parts.hostname or ''}{parts.path}"
+        parts = urlsplit(shown_url(source))
+        path, file = parts.path.partition(";")[0], parts.scheme.startswith("sqlite")
+        source = f"{parts.scheme}:///{Path(path).name}" if file else f"{parts.scheme}://{parts.hostname or ''}{path}"
     elif not source.startswith("package:"):
         source = Path(source).name
-    return {**charter, "data": {**data, "source": source, **more}}
+    said = {key: value for key, value in data.items() if key != "query"}  # which may hold what nobody else is to read
+    return {**charter, "data": {**said, "source": source, **more}}
 
 # %% ../../nbs/pipeline/70_tracking.ipynb #f58fab2c
 def _plain(value: Any) -> Any:

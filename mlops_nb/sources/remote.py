@@ -6,6 +6,7 @@
 __all__ = ['Brought', 'bring']
 
 # %% ../../nbs/sources/14_remote.ipynb #66943164
+import base64
 import json
 import os
 import shutil
@@ -13,12 +14,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, NamedTuple
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 from ..base.data import Data
 from ..base.errors import MlopsError
-from ..base.text import shown_url
-from .addresses import filled, kind_of, plain
+from .addresses import filled, hidden, kind_of, plain
 
 # %% ../../nbs/sources/14_remote.ipynb #d09c9cbd
 class Brought(NamedTuple):
@@ -33,10 +33,31 @@ _WAIT = 60.0  # seconds for an answer
 
 
 def _away(source: str, why: object) -> MlopsError:
-    said = " ".join(shown_url(str(why)).split())[:300]
+    said = " ".join(hidden(str(why), source).split())[:300]
     return MlopsError(
         f"data source {plain(source)} is away: {said}; see that it can be reached from here, then run again"
     )
+
+
+def _opened(address: str) -> Any:
+    "An http(s) address asked; user and password go in a header that no other place is told, and files stay unread."
+    from urllib.error import URLError
+    from urllib.request import HTTPRedirectHandler, Request, build_opener
+
+    class OnlyWeb(HTTPRedirectHandler):
+        def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+            if urlsplit(newurl).scheme not in ("http", "https"):
+                raise URLError(f"it sends us to {newurl[:80]}, expected an address that begins with https://")
+            return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+    parts = urlsplit(address)
+    login, there, place = parts.netloc.rpartition("@")
+    asked = Request(urlunsplit(parts._replace(netloc=place)), headers={"User-Agent": "mlops-nb"})  # noqa: S310
+    if there:
+        user, _, password = login.partition(":")
+        words = base64.b64encode(f"{unquote(user)}:{unquote(password)}".encode()).decode()
+        asked.add_unredirected_header("Authorization", f"Basic {words}")
+    return build_opener(OnlyWeb).open(asked, timeout=_WAIT)
 
 
 @contextmanager
@@ -44,18 +65,17 @@ def _web(address: str, source: str) -> Iterator[IO[bytes]]:
     "What an http(s) address answers."
     from http.client import HTTPException
     from urllib.error import HTTPError, URLError
-    from urllib.request import Request, urlopen
 
     try:
-        asked = Request(address, headers={"User-Agent": "mlops-nb"})  # noqa: S310 - http(s), as kind_of says
-        with urlopen(asked, timeout=_WAIT) as answer:  # noqa: S310
+        with _opened(address) as answer:
             yield answer
     except HTTPError as error:
         why = {401: "; is the password right?", 403: "; may you read it?", 404: "; is the address right?"}.get(
             error.code, "; try again later"
         )
-        raise MlopsError(f"data source {plain(source)} answers {error.code} {error.reason}{why}") from None
-    except (URLError, HTTPException, TimeoutError, ConnectionError) as error:
+        said = hidden(str(error.reason), source)[:300]
+        raise MlopsError(f"data source {plain(source)} answers {error.code} {said}{why}") from None
+    except (URLError, HTTPException, TimeoutError, ConnectionError, ValueError, OverflowError) as error:
         raise _away(source, getattr(error, "reason", None) or error) from None
 
 # %% ../../nbs/sources/14_remote.ipynb #813f3447
@@ -69,12 +89,12 @@ def _stored(address: str, source: str) -> Iterator[Any]:
             yield file
     except ImportError as error:
         raise MlopsError(
-            f"data source {plain(source)} can't be used: {error}; install what that storage needs, such as: pip install"
+            f"data source {plain(source)} can't be used: {hidden(str(error), source)}; install what that storage needs, such as: pip install"
             " s3fs"
         ) from None
     except ValueError as error:
         raise MlopsError(
-            f"data source {plain(source)} can't be read: {shown_url(str(error))}; expected an address such as"
+            f"data source {plain(source)} can't be read: {hidden(str(error), source)}; expected an address such as"
             " https://example.org/rows.csv or s3://bucket/rows.parquet"
         ) from None
     except FileNotFoundError:
@@ -118,7 +138,7 @@ def _sftp(address: str, source: str) -> Iterator[Any]:
     except (paramiko.SSHException, OSError) as error:
         if isinstance(error, PermissionError) or "authentication" in str(error).lower():
             raise MlopsError(
-                f"data source {plain(source)} doesn't let us in: {error}; is there a key in ~/.ssh, or a password in"
+                f"data source {plain(source)} doesn't let us in: {hidden(str(error), source)}; is there a key in ~/.ssh, or a password in"
                 " the address: sftp://user:${SFTP_PASSWORD}@...?"
             ) from None
         if "known_hosts" in str(error):
@@ -131,6 +151,9 @@ def _sftp(address: str, source: str) -> Iterator[Any]:
         client.close()
 
 # %% ../../nbs/sources/14_remote.ipynb #f70d6be0
+_DESCRIBED = 1 << 24  # bytes of a description; what is longer is none
+
+
 def _openml(source: str) -> tuple[str, Brought]:  # the address of its Parquet file
     "What OpenML says of a data set."
     number = source.partition(":")[2]
@@ -140,7 +163,7 @@ def _openml(source: str) -> tuple[str, Brought]:  # the address of its Parquet f
     if urlsplit(server).scheme not in ("http", "https"):
         raise MlopsError(f"OPENML_SERVER = {server[:80]}; expected an address that begins with https://")
     with _web(f"{server}/api/v1/json/data/{number}", source) as answer:
-        said = answer.read()
+        said = answer.read(_DESCRIBED)
     try:
         told = json.loads(said)["data_set_description"]
         address = told.get("parquet_url") or told.get("minio_url") or ""
@@ -156,13 +179,38 @@ def _openml(source: str) -> tuple[str, Brought]:  # the address of its Parquet f
     return address, Brought(name, "parquet", {k: str(v) for k, v in about.items() if v})
 
 # %% ../../nbs/sources/14_remote.ipynb #d7358e60
+_MOST = 20 << 30  # bytes that are brought at most
+_LEFT = 1 << 30  # bytes that the disk keeps free
+
+
+def _copied(file: Any, into: IO[bytes], source: str) -> None:
+    "All that comes, as long as it has an end within reason."
+    free, done = shutil.disk_usage(Path(into.name).parent).free - _LEFT, 0
+    while block := file.read(1 << 20):
+        done += len(block)
+        if done > min(_MOST, free):
+            why = "the disk has no room for more" if free < _MOST else "no more is brought"
+            raise MlopsError(
+                f"data source {plain(source)} gives more than {done - len(block):,} bytes, and {why}; ask for a part of"
+                " it, or bring the file here yourself and name it as the source"
+            )
+        into.write(block)
+
+
 def bring(
     part: Data,
     to: Path,  # a file to be made
 ) -> Brought:
     "The file of a source elsewhere, brought here."
     kind, address = kind_of(part.source), filled(part.source)
-    path = urlsplit(part.source).path
+    try:
+        path = urlsplit(part.source).path
+        _ = urlsplit(address).port if kind in ("http", "https", "sftp", "ssh") else None  # refused where it is no number
+    except ValueError as error:
+        raise MlopsError(
+            f"data source {plain(part.source)} is no address: {hidden(str(error), part.source)}; expected one such as"
+            " https://example.org:8443/rows.csv"
+        ) from None
     found = Brought(Path(path).name or "rows", part.format or Path(path).suffix.lstrip(".").lower(), {})
     if kind == "openml":
         address, found = _openml(part.source)
@@ -173,7 +221,7 @@ def bring(
         )
     ways = dict.fromkeys(("http", "https", "openml"), _web) | {"sftp": _sftp, "ssh": _sftp}
     with ways.get(kind, _stored)(address, part.source) as file, open(to, "wb") as into:
-        shutil.copyfileobj(file, into, 1 << 20)
+        _copied(file, into, part.source)
         length = getattr(file, "length", None)  # of http: what has not arrived
     if length:
         raise _away(part.source, f"the connection ended {length:,} bytes early")

@@ -1,5 +1,6 @@
 """Rows from several places: joined by key and by time, asked of real databases and servers, and what is refused."""
 
+import base64
 import getpass
 import hashlib
 import io
@@ -27,8 +28,10 @@ from mlops_nb.base.settings import load_settings
 from mlops_nb.loop.challenger import challenger_charter
 from mlops_nb.model.problem import Problem
 from mlops_nb.pipeline import stage
+from mlops_nb.pipeline.tracking import _public
+from mlops_nb.sources import remote
 from mlops_nb.sources.files import source_file
-from mlops_nb.sources.gather import gather, source_rows
+from mlops_nb.sources.gather import check_sources, gather, source_rows
 from mlops_nb.sources.joins import join
 from mlops_nb.stages.ingest import describe_origin
 
@@ -304,11 +307,14 @@ class Answers(BaseHTTPRequestHandler):
     """A server that answers by its table `says`, and keeps what it was asked."""
 
     says: dict[str, tuple[int, bytes]] = {}
+    heard: list[str | None] = []  # who asked
 
     def do_GET(self):  # noqa: N802 - as http.server calls it
+        self.heard.append(self.headers.get("Authorization"))
         code, body = self.says.get(self.path.partition("?")[0], (404, b""))
         length = len(body) + (100 if "cut" in self.path else 0)
-        self.wfile.write(f"HTTP/1.0 {code} said\r\nContent-Length: {length}\r\n\r\n".encode() + body)
+        place = b"Location: " + body + b"\r\n" if code == 302 else b""
+        self.wfile.write(f"HTTP/1.0 {code} said\r\nContent-Length: {length}\r\n".encode() + place + b"\r\n" + body)
 
     def log_message(self, *said):
         pass
@@ -318,6 +324,7 @@ class Answers(BaseHTTPRequestHandler):
 def web():
     """The address of a server, and the table of its answers."""
     handler = type("Handler", (Answers,), {"says": {}})
+    Answers.heard.clear()
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}", handler.says
@@ -344,6 +351,51 @@ def test_over_the_web_by_its_digest(people, web, monkeypatch):
     shut = refusal(people, PEOPLE, {"source": f"{address}/shut.csv?token=${{SHOP_TOKEN}}", "key": "id"})
     assert "answers 403" in shut and "may you read it?" in shut and "abcdefgh" not in shut
     assert not [f for f in (people / ".mlops").iterdir() if f.name.startswith("arriving")]
+
+
+def test_a_password_for_the_web_goes_to_its_place_alone(people, web, monkeypatch):
+    address, says = web
+    says["/more.csv"], says["/moved.csv"], says["/away.csv"] = (200, MORE), (302, f"{address}/more.csv".encode()), (302, b"ftp://127.0.0.1:1/more.csv")
+    monkeypatch.setenv("SHOP_PASSWORD", "s3cr:t/V@lue 9")
+    with_password = address.replace("//", "//ada:${SHOP_PASSWORD}@")
+    assert rows_of(people, PEOPLE, {"source": f"{with_password}/more.csv", "key": "id"})["n"].tolist() == [4, 5, 6, 7]
+    assert rows_of(people, PEOPLE, {"source": f"{with_password}/moved.csv", "key": "id"})["n"].tolist() == [4, 5, 6, 7]
+    basic = f"Basic {base64.b64encode(b'ada:s3cr:t/V@lue 9').decode()}"
+    assert Answers.heard == [basic, basic, None]
+    assert "it sends us to ftp:" in refusal(people, PEOPLE, {"source": f"{address}/away.csv", "key": "id"})
+    for place in ("127.0.0.1:1", "127.0.0.1:nine", "127.0.0.1:99999", "exa mple"):
+        for scheme in ("http", "https", "ftp", "sftp"):
+            said = refusal(people, PEOPLE, {"source": f"{scheme}://ada:${{SHOP_PASSWORD}}@{place}/more.csv", "key": "id"})
+            assert said and not [form for form in ("s3cr", "lue 9", "lue%209") if form in said], said
+
+
+def test_an_answer_without_end(people, web, monkeypatch):
+    address, says = web
+    says["/more.csv"] = 200, MORE
+    monkeypatch.setattr(remote, "_MOST", len(MORE) - 1)
+    said = refusal(people, PEOPLE, {"source": f"{address}/more.csv", "key": "id"})
+    assert "gives more than 0 bytes, and no more is brought" in said and not [f for f in (people / ".mlops").iterdir() if f.name.startswith("arriving")]
+    monkeypatch.setattr(remote, "_MOST", len(MORE))
+    assert rows_of(people, PEOPLE, {"source": f"{address}/more.csv", "key": "id"})["n"].tolist() == [4, 5, 6, 7]
+    monkeypatch.setattr(remote, "_LEFT", 1 << 60)
+    assert "the disk has no room for more" in refusal(people, PEOPLE, {"source": f"{address}/more.csv", "key": "id"})
+    says["/api/v1/json/data/61"] = 200, b"{" * 100
+    monkeypatch.setenv("OPENML_SERVER", address)
+    monkeypatch.setattr(remote, "_DESCRIBED", 10)
+    assert "answers no description of a data set: b'{{{{{{{{{{'" in refusal(people, PEOPLE, {"source": "openml:61", "key": "id"})
+
+
+@pytest.mark.parametrize("source", [
+    "postgresql://ada:hun/ter22@127.0.0.1:1/shop#t", "postgresql://ada:hun@ter22@127.0.0.1:1/shop#t", "postgresql://ada:hun?ter22@127.0.0.1:1/shop#t",
+    "postgresql://ada:hun#ter22@127.0.0.1:1/shop#t", "postgresql://:hun-ter22@h/db#t", "postgresql://h/db?user=u&password=hun-ter22#t",
+    "https://h/x.csv?sig=hun-ter22", "https://h/x.csv?signature=hun-ter22", "https://h/x.csv?X-Amz-Credential=hun-ter22", "https://h/x.csv?x-goog-signature=hun-ter22",
+    "https://h/x.csv?a=1;password=hun-ter22", "https://h/x.csv;token=hun-ter22", "https://h/x.csv#token=hun-ter22", "https://ghp_hunhunhunter22@h/x.csv",
+    "https://hun-hun-hun-hun-ter22@h/x.csv", "mssql+pyodbc:///?odbc_connect=UID%3Dada%3BPWD%3Dhun-ter22#t", "zip://x.csv::https://ada:hun-ter22@h/x.zip",
+])  # fmt: skip
+def test_a_password_in_a_charter_is_refused_and_not_shown(people, source):
+    said = [refusal(people, PEOPLE, {"source": source, "key": "id"}), why_refused(check_sources, charter_of(PEOPLE, {"source": source, "key": "id"}).data, people)]
+    assert all("holds a password or a key" in one and "hun" not in one and "ter22" not in one for one in said), said
+    assert "ter22" not in json.dumps(_public({"data": {"source": source, "query": "select 'hun-ter22'"}}))
 
 
 def test_a_data_set_of_openml(people, web, monkeypatch):
