@@ -29,7 +29,7 @@ from ..pipeline.graph import load_graph
 from ..pipeline.knobs import knob_values
 from ..pipeline.origin import Origin, origin_of
 from ..pipeline.plan import sample_settings
-from ..sources.addresses import kind_of, plain
+from ..sources.addresses import kind_of, plain, sqlite_file
 from ..sources.files import source_file
 from ..sources.local import local_files
 
@@ -57,16 +57,32 @@ def _share_store(settings: Settings, project: Path) -> str:
     return "" if shared else f"beware: settings.ini of that commit names another store or registry ({there.home})"
 
 # %% ../../nbs/cli/35_restore.ipynb #e0f6f288
+def _files(part: Data, root: Path) -> list[Path]:
+    "The files of this machine that a source reads."
+    if kind_of(part.source) == "local":
+        return local_files(part, root)
+    file = sqlite_file(part.source, root)
+    return [file] if part.source.startswith("sqlite") and file.is_file() else []
+
+
 def _link(part: Data, root: Path, project: Path) -> None:
-    "A source's files of this machine, made readable in the folder."
+    "A source's files of this machine, made readable in the folder; those that a commit brought stay."
     try:
-        local_files(part, project)
-    except MlopsError:  # in no commit, as usual
-        found = local_files(part, root)
-        for file in found:
-            place = project / (part.source if len(found) == 1 else file.relative_to(root))
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.symlink_to(file.resolve())
+        found = _files(part, project if part.source.startswith("made:") else root)
+    except MlopsError:  # gone since; it may be in the commit
+        _files(part, project)
+        return
+    for file in found:
+        if not file.is_relative_to(root) or Path(part.source).is_absolute():  # the same place from everywhere
+            continue
+        inside = os.path.normpath(file.relative_to(root))
+        place = project / inside
+        if place.exists():
+            continue
+        if Path(inside).parts[0] == ".." or not place.resolve().is_relative_to(project.resolve()):
+            raise MlopsError(f"data source {plain(part.source)} has {inside}, which is outside of the folder to be made")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.symlink_to(file.resolve())
 
 
 def _bring_data(root: Path, project: Path, home: Path, charter: Charter, origin: Origin) -> str:
@@ -76,7 +92,7 @@ def _bring_data(root: Path, project: Path, home: Path, charter: Charter, origin:
     name, then = " + ".join(plain(part.source) for part in charter.data.parts), origin.source["sha256"]
     try:
         for part in charter.data.parts:
-            if kind_of(part.source) == "local":
+            if kind_of(part.source) in ("local", "sql"):
                 _link(part, root, project)
     except MlopsError as error:
         return f"data: {error}; the run read the file with sha256 {then[:12]}: put it there"

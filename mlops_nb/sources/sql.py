@@ -10,12 +10,13 @@ import re
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 from uuid import UUID
 
 from ..base.data import Data
 from ..base.errors import MlopsError
 from ..base.text import shown_url
-from .addresses import filled, plain
+from .addresses import filled, plain, sqlite_file
 
 # %% ../../nbs/sources/14_sql.ipynb #cf687aea
 _READS = re.compile(r"\s*(select|with|values|table)\b", re.IGNORECASE)
@@ -48,13 +49,13 @@ def _engine(part: Data, root: Path) -> Any:
 
         place = sa.make_url(url)
         if place.get_backend_name() == "sqlite":
-            file = Path(root) / (place.database or "")
+            file = sqlite_file(part.source, root)
             if not file.is_file():
                 raise MlopsError(
                     f"data source {plain(part.source)} can't be read: there is no such file; paths start at the"
                     " project's folder"
                 )
-            return sa.create_engine(f"sqlite:///file:{file.resolve()}?mode=ro&uri=true")
+            return sa.create_engine(f"sqlite:///file:{quote(str(file.resolve()))}?mode=ro&uri=true")
         return sa.create_engine(place)
     except ImportError as error:
         raise MlopsError(

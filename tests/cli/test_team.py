@@ -2,11 +2,18 @@
 
 import json
 import os
+import shutil
+import sqlite3
 import subprocess
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from mlops_nb.base.charter import Charter
+from mlops_nb.cli.restore import _bring_data
+from mlops_nb.pipeline.origin import Origin
+from mlops_nb.sources.files import source_file
 from tests.conftest import Project
 
 IGNORED = ".mlops\n/rows.csv\nreports/\n__pycache__/\n"
@@ -122,3 +129,40 @@ def test_without_git_there_is_nothing_to_restore(finished):
     done = finished.call("restore", "latest", env={"GIT_CEILING_DIRECTORIES": str(finished.root.parent)})
     assert done.returncode == 1 and "mlops-nb init . --git" in done.stderr
     assert not Path(os.path.dirname(finished.root), f"{finished.root.name}-{finished.summary()['run']}").exists()
+
+
+def test_sources_of_every_kind_come_back(tmp_path):
+    """A file, a glob and a folder with one file or several, a SQLite database; nothing is written outside of the folder."""
+    root, back = tmp_path / "shop? 100%20", tmp_path / "deep" / "back"
+    (root / "data").mkdir(parents=True)
+    (root / "data" / "x1.csv").write_text("a,b\n1,2\n")
+    with closing(sqlite3.connect(root / "data" / "shop.db")) as db:
+        db.execute("create table visits (a integer)")
+        db.execute("insert into visits values (1)")
+        db.commit()
+    (root / "more").mkdir()
+    for n in (1, 2):
+        (root / "more" / f"{n}.csv").write_text(f"a\n{n}\n")
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared" / "1.csv").write_text("a\n1\n")
+
+    def brought(source: str, committed: tuple[str, ...] = ()) -> tuple[str, list[str]]:
+        stated = {"name": "shop", "goal": "Whom to call", "task": "binary", "target": "b", "positive": 1, "metric": "roc_auc"}
+        charter = Charter.model_validate(stated | {"data": {"source": source}})
+        shutil.rmtree(back, ignore_errors=True)
+        for name in committed:
+            (back / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(root / name, back / name)
+        back.mkdir(parents=True, exist_ok=True)
+        then = source_file(charter, root, tmp_path / "store")
+        said = _bring_data(root, back, tmp_path / "store", charter, Origin(None, then.content(), None))
+        return said, sorted(str(f.relative_to(back)) for f in back.rglob("*") if f.is_file())
+
+    both = ["more/1.csv", "more/2.csv"]
+    for source, files in {"data/x1.csv": ["data/x1.csv"], "data/*.csv": ["data/x1.csv"], "data/x?.csv": ["data/x1.csv"], "more": both, "more/*.csv": both, "sqlite:///data/shop.db#visits": ["data/shop.db"]}.items():
+        said, there = brought(source)
+        assert "the same as then" in said and there == files, (said, there)
+    said, there = brought("more/*.csv", committed=("more/1.csv",))
+    assert "the same as then" in said and there == both and not (back / "more" / "1.csv").is_symlink()
+    said, there = brought("../shared/*.csv")
+    assert "outside of the folder" in said and there == [] and sorted(p.name for p in back.parent.iterdir()) == ["back"]
