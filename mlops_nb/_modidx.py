@@ -3320,6 +3320,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                   'mlops_nb/sources/joins.py'),
                                         'mlops_nb.sources.joins._check_columns': ( 'sources/joins.html#_check_columns',
                                                                                    'mlops_nb/sources/joins.py'),
+                                        'mlops_nb.sources.joins._check_digits': ( 'sources/joins.html#_check_digits',
+                                                                                  'mlops_nb/sources/joins.py'),
                                         'mlops_nb.sources.joins._codes': ('sources/joins.html#_codes', 'mlops_nb/sources/joins.py'),
                                         'mlops_nb.sources.joins._kind': ('sources/joins.html#_kind', 'mlops_nb/sources/joins.py'),
                                         'mlops_nb.sources.joins._pairs': ('sources/joins.html#_pairs', 'mlops_nb/sources/joins.py'),

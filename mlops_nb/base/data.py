@@ -33,16 +33,26 @@ def silent(
 _SPAN = re.compile(r"(\d+(?:\.\d+)?) ?(second|minute|hour|day|week)s?")
 
 
+_LONGEST = timedelta(days=36_525)
+
+
 def span_of(
     text: str,  # such as 36 hours, 1 day; a bare number where times are numbers
 ) -> timedelta | float:
     "A span of time as a charter writes it."
-    if found := _SPAN.fullmatch(text.strip()):
-        return timedelta(**{f"{found[2]}s": float(found[1])})
     try:
-        return float(text)
+        if found := _SPAN.fullmatch(text.strip()):
+            span = timedelta(**{f"{found[2]}s": float(found[1])})
+            if span > _LONGEST:
+                raise OverflowError
+            return span
+        if 0 <= (number := float(text)) < float("inf"):
+            return number
+    except OverflowError:
+        raise ValueError("expected a span of a hundred years at most") from None
     except ValueError:
-        raise ValueError("expected a span such as 36 hours or 1 day, or a number where times are numbers") from None
+        pass
+    raise ValueError("expected a span such as 36 hours or 1 day, or a number, none below zero, where times are numbers")
 
 # %% ../../nbs/base/28_data.ipynb #e99f1d0d
 class Data(Part):
@@ -121,6 +131,8 @@ class Joined(Data):
 
     @model_validator(mode="after")
     def _makes_sense(self) -> "Joined":
+        if twice := next((c for c in self.key if self.key.count(c) > 1), None):
+            raise ValueError(f"key names '{twice}' twice; once is enough")
         if self.joined:
             raise ValueError("a source that is joined has none of its own; expected one list")
         if (self.as_of is None) != (self.known_at is None):

@@ -94,6 +94,17 @@ def _with(rows: Any, more: Any, pairs: Any, leave: list[str]) -> Any:
     return pd.concat([mine, found.reset_index(drop=True)], axis=1)
 
 
+def _check_digits(more: Any, leave: list[str], name: str) -> None:
+    "Refuse whole numbers that lose digits beside missing ones, where a row finds nothing."
+    for column in [c for c in more.columns if c not in leave and more[c].dtype.kind in "iu" and len(more)]:
+        if more[column].max() > 2**53 or more[column].min() < -(2**53):
+            raise MlopsError(
+                f"joining {name}: column '{column}' has numbers over 2**53, and some rows find none, where they would lose"
+                f" their last digits; give it as text: columns: {{{column}: {{kind: text}}}} (in a query: cast(... as"
+                " text)), or leave it out by take: [...]"
+            )
+
+
 def _bounded(facts: dict[str, Any], how: Joined, name: str, lost: str, twice: str) -> None:
     "Refuse a join that loses or doubles more than the charter allows."
     n = max(facts["rows"], 1)
@@ -155,7 +166,10 @@ def join(
         _shown(rows, how.key, int(lost[0])) if len(lost) else "",
         twice,
     )
-    return Join(_with(rows, more, pairs, [*how.key, *([how.known_at] if how.known_at else [])]), facts)
+    leave = [*how.key, *([how.known_at] if how.known_at else [])]
+    if missing.any():
+        _check_digits(more, leave, name)
+    return Join(_with(rows, more, pairs, leave), facts)
 
 # %% ../../nbs/sources/25_joins.ipynb #29b95b8e
 def _check_clocks(how: Joined, name: str, known: list[str]) -> None:

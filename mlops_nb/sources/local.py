@@ -81,6 +81,8 @@ def local_files(
     root: Path,  # relative paths start here
 ) -> list[Path]:  # one; several of a folder or a glob
     "Where a source's files are; an error when none can be read there."
+    if "\0" in part.source:
+        raise MlopsError(f"data source {part.source!r} can't be read: no path holds a NUL")
     kind, colon, name = part.source.partition(":")
     if kind == "made" and colon:
         from mlops_nb.sources.datasets import make
@@ -93,7 +95,13 @@ def local_files(
     if any(sign in part.source for sign in "*?[") and not path.exists():
         whole = Path(part.source).is_absolute()
         base, pattern = (Path(path.anchor), str(path.relative_to(path.anchor))) if whole else (Path(root), part.source)
-        return _some(sorted(p for p in base.glob(pattern) if p.is_file()), part, "no file matches")
+        try:
+            found = sorted(p for p in base.glob(pattern) if p.is_file())
+        except (ValueError, NotImplementedError) as error:
+            raise MlopsError(
+                f"data source {part.source} can't be read: {error}; expected a pattern such as data/*.csv, or data/**/*.csv"
+            ) from None
+        return _some(found, part, "no file matches")
     try:
         with open(path, "rb"):
             return [path]

@@ -7,6 +7,7 @@ __all__ = ['query_of', 'sql_table']
 
 # %% ../../nbs/sources/14_sql.ipynb #874d03a6
 import re
+import sqlite3
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,8 @@ def _engine(part: Data, root: Path) -> Any:
                     f"data source {plain(part.source)} can't be read: there is no such file; paths start at the"
                     " project's folder"
                 )
-            return sa.create_engine(f"sqlite:///file:{quote(str(file.resolve()))}?mode=ro&uri=true")
+            there = f"file:{quote(str(file.resolve()))}?mode=ro"
+            return sa.create_engine("sqlite://", creator=lambda: sqlite3.connect(there, uri=True))
         return sa.create_engine(place)
     except ImportError as error:
         raise MlopsError(

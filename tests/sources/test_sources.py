@@ -217,6 +217,22 @@ def test_a_database_that_is_away_and_a_password(people, monkeypatch):
     assert "no such file" in refusal(people, PEOPLE, {"source": "sqlite:///none.db#t", "key": "id"}) and not (people / "none.db").exists()
 
 
+def test_what_no_join_can_keep_is_refused(people):
+    """Whole numbers that lose digits, keys and spans that make no sense, paths that are none."""
+    (people / "big.csv").write_text(f"id,account\n1,{2**53 + 1}\n2,7\n3,8\n4,9\n")
+    big = {"source": "big.csv", "key": "id"}
+    assert rows_of(people, PEOPLE, big)["account"].tolist()[0] == 2**53 + 1
+    (people / "big.csv").write_text(f"id,account\n1,{2**53 + 1}\n2,7\n3,8\n")
+    assert "column 'account' has numbers over 2**53" in refusal(people, PEOPLE, big | {"lost": 0.5})
+    kept = rows_of(people, PEOPLE, big | {"lost": 0.5, "columns": {"account": {"kind": "text"}}})["account"]
+    assert kept.tolist()[0] == str(2**53 + 1) and kept.isna().tolist() == [False, False, False, True]
+    by_time = {"source": "big.csv", "key": "id", "as_of": "age", "known_at": "account"}
+    for wrong in ({"key": ["id", "id"]}, {"delay": "-5"}, {"delay": "nan"}, {"within": "inf"}, {"within": "99999999 weeks"}, {"delay": "9" * 400 + " days"}):
+        assert why_refused(charter_of, PEOPLE, by_time | wrong, error=ValueError), wrong
+    for name in ("a\0.csv", "**a.csv", "data/**a.csv", "*\0"):
+        assert "can't be read" in refusal(people, {"source": name}), name
+
+
 # clocks
 
 SEOUL = {"columns": {"t": {"kind": "datetime", "zone": "Asia/Seoul"}}}
