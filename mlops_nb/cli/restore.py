@@ -80,7 +80,7 @@ def _link(part: Data, root: Path, project: Path) -> None:
         if place.exists():
             continue
         if Path(inside).parts[0] == ".." or not place.resolve().is_relative_to(project.resolve()):
-            raise MlopsError(f"data source {plain(part.source)} has {inside}, which is outside of the folder to be made")
+            raise MlopsError(f"data source {plain(part.source)} has {inside}, outside of the folder to be made")
         place.parent.mkdir(parents=True, exist_ok=True)
         place.symlink_to(file.resolve())
 

@@ -20,11 +20,11 @@ from ..base.text import shown_url
 DATABASES = ("sqlite", "postgresql", "mysql", "mariadb", "mssql", "oracle")
 _NAMED = re.compile(r"\$\{(\w+)\}")
 _PASSWORD = re.compile(r"://[^/@\s:?#]*:([^\s?#]+)@")  # it may hold / and @
-_NO_PORT = re.compile(r"://(?!\[)[^/@\s:?#]*:(?!@|\d{0,5}(?:[/?#]|$))")  # so a password that can't be told from the rest
+_NO_PORT = re.compile(r"://(?!\[)[^/@\s:?#]*:(?!@|\d{0,5}(?:[/?#]|$))")  # so a password, however it ends
 _ALONE = re.compile(r"://([^/@\s:?#]+)@")
 _TOKEN = re.compile(r"gh[pousr]_|github_pat_|gl[a-z]{2,4}-|xox[a-z]-|sk-|hf_|npm_|pypi-|dapi|eyJ")  # how tokens begin
 _SAID = re.compile(r"[?&;#]([\w.-]+)=([^&;#\s]*)")
-_SIGNS = re.compile(r"sig|signature|pwd|x-(?:amz|goog)-.*", re.IGNORECASE)  # parameters that let everybody in, as keys do
+_SIGNS = re.compile(r"sig|signature|pwd|x-(?:amz|goog)-.*", re.IGNORECASE)  # that let in, as keys do
 
 
 def kind_of(
@@ -59,13 +59,14 @@ def plain(
 # %% ../../nbs/sources/13_addresses.ipynb #b50d949c
 def _held(source: str) -> list[str]:
     "What stands in an address where a secret does."
-    address, web = source.partition("#")[0] if kind_of(source) == "sql" else source, kind_of(source) in ("http", "https")
-    found = []
+    kind, found = kind_of(source), []
+    address = source.partition("#")[0] if kind == "sql" else source
     for link in address.split("::"):  # of addresses in each other
         if login := _PASSWORD.search(link) or _NO_PORT.search(link):
             found.append(login[1] if login.re is _PASSWORD else "***")
-        elif (alone := _ALONE.search(link)) and (_TOKEN.match(alone[1]) or (web and len(alone[1]) >= 16)):
-            found.append(alone[1])
+        elif alone := _ALONE.search(link):
+            token = _TOKEN.match(alone[1]) or (kind in ("http", "https") and len(alone[1]) >= 16)
+            found += [alone[1]] if token else []
         said = [*_SAID.findall(link), *_SAID.findall(unquote_plus(link))]
         found += [value for name, value in said if is_secret_name(name) or _SIGNS.fullmatch(name)]
     return [value for value in found if value]
@@ -89,7 +90,7 @@ def check_address(
             f"reports; call it {bare[0]}_PASSWORD"
         )
 
-
+# %% ../../nbs/sources/13_addresses.ipynb #bad90712
 def filled(
     source: str,
     environ: Mapping[str, str] = os.environ,

@@ -99,9 +99,9 @@ def _check_digits(more: Any, leave: list[str], name: str) -> None:
     for column in [c for c in more.columns if c not in leave and more[c].dtype.kind in "iu" and len(more)]:
         if more[column].max() > 2**53 or more[column].min() < -(2**53):
             raise MlopsError(
-                f"joining {name}: column '{column}' has numbers over 2**53, and some rows find none, where they would lose"
-                f" their last digits; give it as text: columns: {{{column}: {{kind: text}}}} (in a query: cast(... as"
-                " text)), or leave it out by take: [...]"
+                f"joining {name}: column '{column}' has numbers over 2**53, and some rows find none, where they would"
+                f" lose their last digits; give it as text: columns: {{{column}: {{kind: text}}}} (in a query: cast(..."
+                " as text)), or leave it out by take: [...]"
             )
 
 
@@ -137,7 +137,7 @@ def join(
     more: Any,  # pandas.DataFrame: another source
     how: Joined,
     name: str = "the source",  # of the other one, for messages
-    clocks: tuple[str, str] = ("", ""),  # of both times: UTC where texts or charter say whose they are, some, or nothing
+    clocks: tuple[str, str] = ("", ""),  # of both times, as Read.clocks has them
 ) -> Join:
     "The rows, each with what it finds in another source by key, and by time if the charter says so."
     import numpy as np
@@ -178,16 +178,16 @@ def _check_clocks(how: Joined, name: str, known: list[str]) -> None:
     for (column, where), clock in zip(sides, known, strict=True):
         if clock == "some":
             raise MlopsError(
-                f"joining {name} by time: some times of '{column}' in {where} name their time zone and others name none;"
-                f" say whose clock those are, where that source is named: columns: {{{column}: {{kind: datetime, zone:"
-                " UTC}}, or zone: Asia/Seoul"
+                f"joining {name} by time: some times of '{column}' in {where} name their time zone and others"
+                f" none; say whose clock those are, where that source is named: columns: {{{column}:"
+                " {kind: datetime, zone: UTC}}, or zone: Asia/Seoul"
             )
     if known[0] != known[1]:
         aware, bare = (sides[0], sides[1]) if known[0] else (sides[1], sides[0])
         raise MlopsError(
-            f"joining {name} by time: '{aware[0]}' in {aware[1]} has a time zone and '{bare[0]}' in {bare[1]} has none; say"
-            f" whose clock it is, where that source is named: columns: {{{bare[0]}: {{kind: datetime, zone: UTC}}}}, or"
-            " zone: Asia/Seoul"
+            f"joining {name} by time: '{aware[0]}' in {aware[1]} has a time zone and '{bare[0]}' in {bare[1]} has"
+            f" none; say whose clock it is, where that source is named: columns: {{{bare[0]}: {{kind: datetime,"
+            " zone: UTC}}, or zone: Asia/Seoul"
         )
 
 
@@ -210,9 +210,15 @@ def _times(rows: Any, more: Any, how: Joined, name: str, clocks: tuple[str, str]
             f"joining {name} by time: '{how.as_of}' holds {kinds[0]}, delay is {how.delay}, within is {how.within};"
             f" expected {'a number, as the times are numbers' if kinds[0] == 'numbers' else 'a span such as 1 day'}"
         )
+    if any(c.dtype.kind in "iu" and c.abs().max() > 2**53 for c in (ours, theirs)):
+        raise MlopsError(
+            f"joining {name} by time: '{how.as_of}' or '{how.known_at}' has numbers over 2**53, which can't be told"
+            " apart to the last digit; give times as times"
+        )
     if kinds[0] == "numbers":
         return ours.astype("float64"), theirs.astype("float64") + (delay or 0.0)
-    _check_clocks(how, name, [clock or "UTC" * (c.dt.tz is not None) for clock, c in zip(clocks, (ours, theirs), strict=True)])
+    both = zip(clocks, (ours, theirs), strict=True)
+    _check_clocks(how, name, [clock or "UTC" * (c.dt.tz is not None) for clock, c in both])
     ours, theirs = (
         (c.dt.tz_convert("UTC").dt.tz_localize(None) if c.dt.tz is not None else c).astype("datetime64[us]")
         for c in (ours, theirs)

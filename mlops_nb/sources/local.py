@@ -99,7 +99,7 @@ def local_files(
             found = sorted(p for p in base.glob(pattern) if p.is_file())
         except (ValueError, NotImplementedError) as error:
             raise MlopsError(
-                f"data source {part.source} can't be read: {error}; expected a pattern such as data/*.csv, or data/**/*.csv"
+                f"data source {part.source} can't be read: {error}; expected a pattern such as data/*.csv"
             ) from None
         return _some(found, part, "no file matches")
     try:

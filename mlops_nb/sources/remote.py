@@ -89,8 +89,8 @@ def _stored(address: str, source: str) -> Iterator[Any]:
             yield file
     except ImportError as error:
         raise MlopsError(
-            f"data source {plain(source)} can't be used: {hidden(str(error), source)}; install what that storage needs, such as: pip install"
-            " s3fs"
+            f"data source {plain(source)} can't be used: {hidden(str(error), source)}; install what that storage"
+            " needs, such as: pip install s3fs"
         ) from None
     except ValueError as error:
         raise MlopsError(
@@ -138,8 +138,8 @@ def _sftp(address: str, source: str) -> Iterator[Any]:
     except (paramiko.SSHException, OSError) as error:
         if isinstance(error, PermissionError) or "authentication" in str(error).lower():
             raise MlopsError(
-                f"data source {plain(source)} doesn't let us in: {hidden(str(error), source)}; is there a key in ~/.ssh, or a password in"
-                " the address: sftp://user:${SFTP_PASSWORD}@...?"
+                f"data source {plain(source)} doesn't let us in: {hidden(str(error), source)}; is there a key in"
+                " ~/.ssh, or a password in the address: sftp://user:${SFTP_PASSWORD}@...?"
             ) from None
         if "known_hosts" in str(error):
             raise MlopsError(
@@ -205,7 +205,8 @@ def bring(
     kind, address = kind_of(part.source), filled(part.source)
     try:
         path = urlsplit(part.source).path
-        _ = urlsplit(address).port if kind in ("http", "https", "sftp", "ssh") else None  # refused where it is no number
+        if kind in ("http", "https", "sftp", "ssh"):
+            _ = urlsplit(address).port  # refused where it is no number
     except ValueError as error:
         raise MlopsError(
             f"data source {plain(part.source)} is no address: {hidden(str(error), part.source)}; expected one such as"

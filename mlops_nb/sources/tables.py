@@ -18,10 +18,10 @@ from typing import Any, NamedTuple
 
 from ..base.charter import Data
 from ..base.errors import MlopsError, nearest
-from ..base.reading import MISSING, Reading
+from ..base.reading import MISSING, Reading, names_zone, value_of
 from .formats import TYPED, arrow_of
 from .forms import SNIFFED, Form, check_names, form_of
-from .readings import Seen, clock_of, read_column, seen_in, settled
+from .readings import Seen, read_column, seen_in, settled
 
 # %% ../../nbs/sources/10_tables.ipynb #6cad5a2f
 _LONGEST = 100_000  # characters in one value; more is a quote that was never closed
@@ -142,6 +142,29 @@ def _simple(text: str, form: Form) -> dict[str, Any] | None:
     made = {n: table[n].combine_chunks() for n in form.names}
     return {n: c.chunk(0) if isinstance(c, pa.ChunkedArray) and c.num_chunks else c for n, c in made.items()}
 
+# %% ../../nbs/sources/10_tables.ipynb #c98032b2
+_PERHAPS_ZONE = r"(?i)(z|utc|gmt|[+-][0-9]{2}(:?[0-9]{2})?)\s*$"
+
+
+def _clock_of(
+    texts: Any,  # pyarrow.Array of n texts, null where nothing stands
+    seen: Seen,
+) -> str:  # UTC, some (not all texts say it), or nothing
+    "Whether it is known whose clock a column of times shows, by its reading or by its texts."
+    import pyarrow.compute as pc
+
+    if seen.kind != "datetime" or len(seen.options) > 1:
+        return ""
+    how = seen.reading or Reading(kind="datetime")
+    if how.zone is not None or (how.format is not None and "%z" in how.format):
+        return "UTC"
+    words = pc.unique(texts.drop_null())
+    perhaps = words.filter(pc.match_substring_regex(words, _PERHAPS_ZONE)).to_pylist() if len(words) else []
+    named = sum(names_zone(word, how) for word in perhaps)
+    if not named:
+        return ""
+    return "UTC" if named == sum(value_of(word, how) is not None for word in words.to_pylist()) else "some"
+
 # %% ../../nbs/sources/10_tables.ipynb #fab62fa6
 def _read_text(
     path: Path,
@@ -172,7 +195,7 @@ def _read_text(
             ),
         ],
         form,
-        clocks={n: clock for n, text in texts.items() if (clock := clock_of(text, columns[n]))},
+        clocks={n: clock for n, text in texts.items() if (clock := _clock_of(text, columns[n]))},
     )
 
 
@@ -241,7 +264,7 @@ def _read_typed(
     for column, seen in columns.items():
         texts = pa.array(frame[column], pa.string(), from_pandas=True)
         frame[column] = read_column(texts, seen, f"{name}: column '{column}'")
-        clocks[column] = clock_of(texts, seen)
+        clocks[column] = _clock_of(texts, seen)
     return Read(frame, columns, [], clocks={column: clock for column, clock in clocks.items() if clock})
 
 

@@ -229,6 +229,8 @@ def test_what_no_join_can_keep_is_refused(people):
     by_time = {"source": "big.csv", "key": "id", "as_of": "age", "known_at": "account"}
     for wrong in ({"key": ["id", "id"]}, {"delay": "-5"}, {"delay": "nan"}, {"within": "inf"}, {"within": "99999999 weeks"}, {"delay": "9" * 400 + " days"}):
         assert why_refused(charter_of, PEOPLE, by_time | wrong, error=ValueError), wrong
+    long_ago = pd.DataFrame({"k": [1], "t": [2**60]}), pd.DataFrame({"k": [1], "at": [2**60 + 1], "v": [1]})
+    assert "can't be told apart" in why_refused(join, *long_ago, Joined(source="s", key=["k"], as_of="t", known_at="at", lost=1.0))
     for name in ("a\0.csv", "**a.csv", "data/**a.csv", "*\0"):
         assert "can't be read" in refusal(people, {"source": name}), name
 
