@@ -147,11 +147,15 @@ def entity_codes(
 
 
 def in_blocks(
-    frame: pd.DataFrame,  # n rows
-    codes: np.ndarray,  # n, from entity_codes
+    frame: pd.DataFrame,  # n rows of these parts, in their order
+    table: pd.DataFrame,  # the artifact entities
+    *parts: str,  # train, valid, test
 ) -> pd.DataFrame:
-    "The rows with those of one thing side by side, in the order of first rows."
-    return frame.iloc[np.argsort(codes, kind="stable")].reset_index(drop=True)
+    "The rows with those of one thing side by side: things in an order drawn by lot, where rows are in time as they come."
+    place = pd.factorize(entity_codes(table, *parts))[0]
+    if "moment" not in table:
+        place = np.random.default_rng(0).permutation(len(place))[place]
+    return frame.iloc[np.argsort(place, kind="stable")].reset_index(drop=True)
 
 # %% ../../nbs/model/33_entities.ipynb #05c1c460
 def units_of(

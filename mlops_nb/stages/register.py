@@ -36,7 +36,7 @@ from ..base.text import as_table
 from ..model.explanation import background_rows, explain_rows
 from .train import features_of, side_by_side
 from ..stats.estimate import mean_estimate
-from ..model.entities import entity_codes, in_blocks, units_of
+from ..model.entities import in_blocks, units_of
 from ..model.problem import Problem
 from ..model.conform import conform, feature_rows
 from ..model.schema import TEXTS, Schema
@@ -122,7 +122,7 @@ def release(
     counts: dict[str, Any] = {"rows_judged": of["train"] + of["valid"], "rows_test": of["test"]}
     if source == "judged":
         return judged, Learnt(released="judged", rows=counts["rows_judged"], **counts)
-    frame = in_blocks(pd.concat(parts.values(), ignore_index=True), entity_codes(things, *parts))
+    frame = in_blocks(pd.concat(parts.values(), ignore_index=True), things, *parts)
     try:
         twin = relearn(judged, frame, problem)
     except ValueError as error:  # a 0 among the test rows, say, where what learns is a logarithm
