@@ -2,6 +2,7 @@
 
 import json
 from datetime import UTC, datetime, timedelta
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from mlops_nb.log.feedback import Feedback
 from mlops_nb.log.items import Item
 from mlops_nb.log.predictions import PredictionLog, Record
 from mlops_nb.model.conform import conform, learn_schema
+from mlops_nb.model.entities import in_blocks
 from mlops_nb.model.problem import Problem
 from mlops_nb.model.rule import with_rule
 from mlops_nb.pipeline.signatures import read_stage
@@ -78,7 +80,7 @@ def test_what_only_the_test_rows_forbid_releases_the_judged_model():
 def test_the_twin_is_the_recipe_on_all_rows_bit_by_bit(kind):
     one = Judged(kind)
     twin, told = one.release()
-    every = pd.concat(one.parts.values(), ignore_index=True)
+    every = in_blocks(pd.concat(one.parts.values(), ignore_index=True), one.things, *one.parts)
     assert Model.dump(twin) == Model.dump(one.release()[0]) == Model.dump(relearn(Model.load(Model.dump(one.model)), every, one.problem)) != Model.dump(one.model)
     assert (told.released, told.rows, told.rows_judged, told.rows_test) == ("all", 300, 240, 60) and told.worse < 1
     assert 0 <= told.differ < 0.2, told
@@ -125,7 +127,7 @@ def test_rows_of_one_thing_lie_side_by_side_inside_the_fit():
     things = pd.DataFrame({"part": ["train"] * 4 + ["valid"] * 4 + ["test"] * 2, "entity": table.who, "unit": table.who})
     judged = Witness().fit(table[:8][["who"]], table[:8].y)
     release(judged, parts, things, table[["who"]], problem_of("two"))
-    assert seen[-1] == sorted(table.who)
+    assert sorted(seen[-1]) == sorted(table.who) and sorted(who for who, _ in groupby(seen[-1])) == [0, 1, 2, 3]
 
 
 def test_a_class_that_only_the_test_rows_have_is_refused():
