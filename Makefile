@@ -65,7 +65,7 @@ bench-monitor: $(DONE) ## our drift figures, false alarms and delays beside Evid
 
 bench-live: $(DONE) ## monitor and log query over many live rows, beside an older commit checked out under .bench/: ROWS="250000 1000000 4000000"
 	@test -f .mlops/sample/mlflow.db || $(MAKE) --no-print-directory sample
-	@$(BIN)/python tests/bench/live.py --peers $(if $(ROWS),--rows $(ROWS))
+	@$(BIN)/python tests/bench/live/run.py --peers $(if $(ROWS),--rows $(ROWS))
 
 bench-quality: $(DONE) ## our default models beside HGB, FLAML, AutoGluon: TABLES=folder of CSVs, GROWTH=1, BENCH="--budget 20"
 	@$(BIN)/python tests/bench/quality/run.py $(if $(TABLES),--tables "$(TABLES)") $(if $(GROWTH),--growth) $(BENCH)

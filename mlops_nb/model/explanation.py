@@ -285,10 +285,10 @@ def contributions(
     *,
     positive: Any = None,  # the class that is looked for
     seed: int = 0,
-    compiled: Any = None,  # CompiledModel, the model's own
+    compiled: Callable[[], Any] = lambda: None,  # makes the model's CompiledModel, asked where trees don't explain it
 ) -> tuple[Contributions, str]:  # and why this method
     "TreeExplainer where it fits the model, else permutations."
     try:
         return tree_rows(model, rows, background, positive=positive), "TreeExplainer fits: one tree model, and each of its inputs comes from one column"
     except MlopsError as error:
-        return explain_rows(model, rows, background, positive=positive, seed=seed, compiled=compiled), str(error)
+        return explain_rows(model, rows, background, positive=positive, seed=seed, compiled=compiled()), str(error)

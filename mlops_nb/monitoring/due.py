@@ -88,7 +88,7 @@ def _long_before(settings: Settings, model: str, first: datetime, start: datetim
 def _marks(
     settings: Settings, rules: Monitoring, model: str, since: datetime, until: datetime
 ) -> tuple[list[Mark], list[str]]:
-    return marks_for(settings, model, rules, getattr(settings, "root", None), since, until)
+    return marks_for(settings, model, rules, settings.root, since, until)
 
 
 def _season(rules: Monitoring, past: Sequence[Report]) -> int:

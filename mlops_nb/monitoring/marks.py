@@ -140,11 +140,11 @@ def marks_for(
     place: Place,
     model: str,
     rules: Monitoring,
-    root: Path | None,  # relative paths start here
+    root: Path,  # relative paths start here
     since: datetime,
     until: datetime,  # exclusive
 ) -> tuple[list[Mark], list[str]]:  # oldest first; what couldn't be read
     "Everything that is to be marked between two moments, dates of the charter's file among it."
-    known = read_dates(Path(root or Path.cwd()) / rules.dates) if rules.dates else Dates()
+    known = read_dates(root / rules.dates) if rules.dates else Dates()
     found, faults = marks_of(place, model, since, until, known.marks)
     return found, [*known.faults, *faults]

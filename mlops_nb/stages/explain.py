@@ -143,7 +143,7 @@ def explain(
     rows, background = affordable(rows, background, len(feature_rows(model, test[:1]).columns), questions)
     average = background_rows(model, train, background, positive=problem.positive, seed=seed)
     some = test.iloc[np.sort(np.random.default_rng(seed).permutation(len(test))[:rows])].reset_index(drop=True)
-    quick = None if form is None else _compiled(model, form, problem, average)
+    quick = lambda: None if form is None else _compiled(model, form, problem, average)  # noqa: E731
     parts, why = contributions(model, some, average, positive=problem.positive, seed=seed, compiled=quick)
     return summarise(parts, why, problem, threshold, len(average), seed), parts
 

@@ -84,7 +84,7 @@ def place(tmp_path, monkeypatch) -> SimpleNamespace:
     """A home; versions 1 and 2 are registered, as far as monitoring asks."""
     known = {1: REFERENCE, 2: REFERENCE._replace(version=2)}
     monkeypatch.setattr(reference, "reference_of", lambda place, model, number: known[number])
-    return SimpleNamespace(home=tmp_path, log_url="", registry_uri="", tracking="disabled")
+    return SimpleNamespace(root=tmp_path, home=tmp_path, log_url="", registry_uri="", tracking="disabled")
 
 
 def write(place, made: list[Record]) -> None:

@@ -14,9 +14,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from _figures import tell
+HERE = Path(__file__).resolve().parent
+sys.path.append(str(HERE.parent))
+from _figures import tell  # noqa: E402
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = HERE.parents[2]
 OLD, COMMIT = ROOT / ".bench" / "6ea964e", "6ea964e"
 COMPARED = int(os.environ.get("COMPARED", 1_000_000))
 SAMPLE = ROOT / ".mlops" / "sample"
@@ -84,7 +86,7 @@ def measure(rows: int, folder: Path, peer: bool) -> dict[str, list[Cost]]:
     "All commands on a log of so many rows."
     homes = [folder / "ours", *([folder / "theirs"] if peer else [])]
     shutil.copytree(SAMPLE, homes[0])
-    made = subprocess.run([sys.executable, Path(__file__).with_name("_live.py"), homes[0], str(rows)], env={**os.environ, "PYTHONPATH": str(ROOT)})
+    made = subprocess.run([sys.executable, HERE / "log_of_rows.py", homes[0], str(rows)], env={**os.environ, "PYTHONPATH": str(ROOT)})
     made.check_returncode()
     for home in homes[1:]:
         home.mkdir()
@@ -123,6 +125,7 @@ def main(sizes: Sequence[int], peers: bool) -> str | None:
         return f"there is no registered model in {SAMPLE}; make one: make sample"
     why = "" if OLD.is_dir() else checkout() if peers else "it isn't checked out; do so: make bench-live"
     costs = {}
+    (ROOT / ".bench").mkdir(exist_ok=True)
     for rows in sizes:
         with tempfile.TemporaryDirectory(dir=ROOT / ".bench", ignore_cleanup_errors=True) as folder:
             costs[rows] = measure(rows, Path(folder, "log"), not why and rows == COMPARED)
@@ -132,7 +135,7 @@ def main(sizes: Sequence[int], peers: bool) -> str | None:
         growth = grown(costs[least]["monitor"], costs[most]["monitor"])
         tell("live_monitor_memory_growth", growth, "<=1.25", growth <= 1.25)
     if why or COMPARED not in costs:
-        print(f"{COMMIT}: not compared, {why or 'it is where 1,000,000 rows are asked for'}")
+        print(f"{COMMIT}: not compared, {why or 'it is where {COMPARED:,} rows are asked for'}")
         return None
     found = costs[COMPARED]
     for name in QUERIES:
@@ -149,6 +152,6 @@ def main(sizes: Sequence[int], peers: bool) -> str | None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peers", action="store_true", help="check out the older commit where it isn't there")
-    parser.add_argument("--rows", type=int, nargs="+", default=[250_000, 1_000_000], help="of the logs; 1000000 is compared")
+    parser.add_argument("--rows", type=int, nargs="+", default=[250_000, 1_000_000], help=f"of the logs; {COMPARED} is compared (COMPARED in the environment)")
     asked = parser.parse_args()
     sys.exit(main(asked.rows, asked.peers))
