@@ -25,7 +25,7 @@ SAMPLE = ROOT / ".mlops" / "sample"
 QUERIES = {
     "count": "SELECT version, count(*) AS n FROM predictions GROUP BY version",
     "days": "SELECT date_trunc('day', time) AS day, count(*) AS n, max(latency) AS most FROM predictions GROUP BY day ORDER BY day",
-    "newest": "SELECT count(*) AS n, max(latency) AS most FROM predictions WHERE time >= (now() - INTERVAL 3 DAY)",
+    "newest": "SELECT count(*) AS n, max(latency) AS most FROM predictions WHERE time >= (date_trunc('day', now()) - INTERVAL 3 DAY)",
     "fields": "SELECT inputs->>'sex' AS sex, round(avg((output->>'probability')::DOUBLE), 6) AS p FROM predictions GROUP BY sex ORDER BY sex",
 }
 OURS = "import sys; from mlops_nb.cli.main import main; main()"
