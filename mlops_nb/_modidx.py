@@ -1786,7 +1786,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                          'mlops_nb.monitoring.due._enough': ('monitoring/due.html#_enough', 'mlops_nb/monitoring/due.py'),
                                          'mlops_nb.monitoring.due._long_before': ( 'monitoring/due.html#_long_before',
                                                                                    'mlops_nb/monitoring/due.py'),
-                                         'mlops_nb.monitoring.due._marks': ('monitoring/due.html#_marks', 'mlops_nb/monitoring/due.py'),
                                          'mlops_nb.monitoring.due._season': ('monitoring/due.html#_season', 'mlops_nb/monitoring/due.py'),
                                          'mlops_nb.monitoring.due._with_late_labels': ( 'monitoring/due.html#_with_late_labels',
                                                                                         'mlops_nb/monitoring/due.py'),

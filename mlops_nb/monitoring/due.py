@@ -22,7 +22,7 @@ from .awaited import Awaited, awaited_of
 from .judge import judge_again, look
 from .marks import explain, marked, marks_for
 from .reference import Reference, references_of
-from .reports import Mark, PartReport, Report, figures_of, reports, save_report, tell
+from .reports import PartReport, Report, figures_of, reports, save_report, tell
 from .windows import SPANS, has_log, window_at, window_of
 
 # %% ../../nbs/monitoring/80_due.ipynb #1012f037
@@ -49,7 +49,8 @@ def monitor_due(
         begin = max(begin, window_at(past[-1].end - timedelta(microseconds=1), rules.window)[1])
     start = max(begin, upto - CATCH_UP * span)
     start = start if past else _begun(settings, model, start, upto, span)
-    marks, faults = _marks(settings, rules, model, start - span, upto) if start < upto else ([], [])
+    told = settings, model, rules, settings.root
+    marks, faults = marks_for(*told, start - span, upto) if start < upto else ([], [])
     awaited = awaited_of(settings, model, rules.window, first, upto, now)
     while start < upto:
         window = window_of(settings, model, start, start + span)
@@ -84,11 +85,6 @@ def _long_before(settings: Settings, model: str, first: datetime, start: datetim
     when = f"{first:%Y-%m-%d} is the oldest time"
     return [f"{old:,} predictions before this window are too old to be looked at, or a clock was wrong: {when}"] if old else []
 
-
-def _marks(
-    settings: Settings, rules: Monitoring, model: str, since: datetime, until: datetime
-) -> tuple[list[Mark], list[str]]:
-    return marks_for(settings, model, rules, settings.root, since, until)
 
 
 def _season(rules: Monitoring, past: Sequence[Report]) -> int:
@@ -142,7 +138,8 @@ def look_now(
     past = reports(settings.home, model)
     report = look(window, references_of(settings, window, {}), charter_.monitoring, past, preliminary=True)
     span = window.end - window.start
-    marks, faults = _marks(settings, charter_.monitoring, model, window.start - span, window.end)
+    rules = charter_.monitoring
+    marks, faults = marks_for(settings, model, rules, settings.root, window.start - span, window.end)
     marked(report, marks)
     report.notes += faults
     return report
