@@ -18,7 +18,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 def test_environment_yml_has_the_same_pins():
     extras = PROJECT["optional-dependencies"]
-    every = PROJECT["dependencies"] + [d for e in ("lab", "app", "serve", "data", "dev") for d in extras[e] if not d.startswith("mlops-nb")]
+    every = PROJECT["dependencies"] + [d for e in ("lab", "app", "serve", "data", "gx", "dev") for d in extras[e] if not d.startswith("mlops-nb")]
     wanted = list(dict.fromkeys(every))  # extras share some
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
     assert environment[-1]["pip"] == wanted
@@ -29,7 +29,7 @@ def test_lock_names_versions_only():
     lines = (ROOT / "requirements.lock").read_text().splitlines()
     assert all(re.match(r"^[A-Za-z0-9_.\-]+==[\w.+!]+( ; .+)?$", line) for line in lines), "pip takes no extras in constraints"
     locked = {re.split(r"[=\[ ]", line)[0].lower() for line in lines}
-    needed = PROJECT["dependencies"] + [d for e in ("lab", "app", "serve", "dev") for d in PROJECT["optional-dependencies"][e]]
+    needed = PROJECT["dependencies"] + [d for e in ("lab", "app", "serve", "data", "gx", "dev") for d in PROJECT["optional-dependencies"][e]]
     names = {re.split(r"[<>=\[ ]", d)[0].lower() for d in needed if not d.startswith("mlops-nb")}
     assert names <= locked, names - locked
 
