@@ -132,7 +132,7 @@ _MARKS = {"waiting": "[dim]waiting", "running": "[cyan]running", "cached": "[blu
 
 
 class _Progress:
-    "One row a stage: status, bar, seconds, key figure. Without a terminal: one line when a stage ends."
+    "One row a stage: status, bar, seconds, processor time, key figure. Without a terminal: one line when a stage ends."
 
     def __init__(self, stages: list[str]):
         from rich.console import Console
@@ -158,12 +158,13 @@ class _Progress:
         from rich.table import Table
 
         table = Table(box=None, pad_edge=False)
-        for title, more in (("stage", {}), ("", {}), ("", {"width": 16}), ("seconds", {"justify": "right"}), ("", {})):
+        for title, more in (("stage", {}), ("", {}), ("", {"width": 16}), *((word, {"justify": "right"}) for word in ("seconds", "processor")), ("", {})):
             table.add_column(title, **more)  # type: ignore[arg-type]
         for name, row in self.rows.items():
             now = time.monotonic() - row["begun"] if row["status"] == "running" else row.get("seconds")
             bar = ProgressBar(row["cells"], row["cell"], width=16) if row["status"] == "running" and "cells" in row else ""
-            table.add_row(name, _MARKS[row["status"]], bar, f"{now:.1f}" if now else "", self._note(row))
+            times = (f"{time:.1f}" if time else "" for time in (now, row.get("cpu_seconds")))
+            table.add_row(name, _MARKS[row["status"]], bar, *times, self._note(row))
         return table
 
     def _note(self, row: dict[str, Any]) -> str:
@@ -181,7 +182,7 @@ class _Progress:
             row["begun"] = time.monotonic()
         row.update(what)
         if not self.live and what["status"] not in ("running", "waiting"):
-            self.console.print(f"{stage:<12} {_MARKS[what['status']]:<22}[/] {what.get('seconds') or 0:7.1f} s  {self._note(row)}")
+            self.console.print(f"{stage:<12} {_MARKS[what['status']]:<22}[/] {what.get('seconds') or 0:7.1f} s {what.get('cpu_seconds') or 0:7.1f} s  {self._note(row)}")
 
 # %% ../../nbs/cli/10_main.ipynb #a4083249
 @app.command(epilog=_SAID)
@@ -231,7 +232,7 @@ def run_stage(stage: str, charter: CharterOption = None, p: KnobOption = None, s
 # %% ../../nbs/cli/10_main.ipynb #780ba004
 def _closing(settings: "Settings", summary: dict[str, Any]) -> None:
     "The end of a run: headline figures, where the report is, what to do next; exits 1 when the run failed."
-    from mlops_nb.cli.earlier import summaries
+    from mlops_nb.cli.earlier import summaries, took, used
     from mlops_nb.cli.runs import say_report
 
     place = Path(os.path.relpath(settings.reports / summary["run"], Path.cwd()))
@@ -246,7 +247,7 @@ def _closing(settings: "Settings", summary: dict[str, Any]) -> None:
         where = f", line {card['line']}" if card["line"] else ""
         say("", f"{card['stage']} failed in cell {card['cell'] or '?'}{where}", *(f"  {line}" for line in lines_of(f"{card['ename']}: {card['evalue']}")),
             f"  executed notebook: {place / card['stage']}.ipynb", f"  repeat with: {card['repeat']}")
-    say("", f"run {summary['run']}: {summary['status']} in {summary['seconds']:.1f} s")
+    say("", f"run {summary['run']}: {summary['status']} in {took(summary)}{', ' * bool(used(summary))}{used(summary)}")
     if model := summary["model"]:
         say(f"model {model['name']} version {model['version']}, phase {model['phase']}{_beside(settings, model)}")
         for gate in model["gates"] or ():

@@ -16,7 +16,7 @@ import typer
 
 from ..base.settings import Settings, load_settings
 from ..base.text import say
-from .earlier import first_run, summaries, summary_of, took
+from .earlier import first_run, summaries, summary_of, took, used
 from .lines import aligned, number
 from .store import SampleFlag, sample_word
 
@@ -69,8 +69,10 @@ def runs_show(
         return
     git = s.get("git") or {}
     code = f", git {git['commit'][:8]}{' with changes' if git['dirty'] else ''}" if git.get("commit") else ""
-    say(f"run {s['run']}: {s['status']}{' in ' * bool(took(s))}{took(s)}", f"charter {s['charter']}, started {s.get('started', '?')}{code}", "")
-    aligned([("stage", "status", "seconds", "key figure"), *((n, x["status"], took(x).removesuffix(" s"), _key_figure(x)) for n, x in s["stages"].items())])
+    say(f"run {s['run']}: {s['status']}{' in ' * bool(took(s))}{took(s)}{', ' * bool(used(s))}{used(s)}", f"charter {s['charter']}, started {s.get('started', '?')}{code}", "")
+    head = ("stage", "status", "seconds", "processor", "key figure")
+    rows = ((n, x["status"], *(said.split(" ")[0] for said in (took(x), used(x))), _key_figure(x)) for n, x in s["stages"].items())
+    aligned([head, *rows])
     if model := s["model"]:
         more = f"mlops-nb models show {model['name']} {model['version']}{sample_word(settings)}"
         say("", f"model {model['name']} version {model['version']}, phase {model['phase']}; all of it: {more}")

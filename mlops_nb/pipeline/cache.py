@@ -38,6 +38,7 @@ class Result:
     notebook: str = ""  # digest of the executed notebook
     cut: dict[str, str] = field(default_factory=dict)  # cell: digest of its whole output, where the notebook holds a part
     error: dict[str, Any] | None = None
+    cpu_seconds: float = 0.0  # of processor time, by its kernel
 
 # %% ../../nbs/pipeline/56_cache.ipynb #5b5fac95
 def record_file(home: Path, stage: str, key: str) -> Path:

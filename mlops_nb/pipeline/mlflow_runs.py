@@ -32,9 +32,10 @@ def _mlflow_facts(
     stages = summary.get("stages") or {}
     params = {_mlflow_name(s, k): _brief(v, 6000) for s, ks in knobs.items() for k, v in ks.items()}
     figures = {n: figures_of(s.get("metrics") or {}) for n, s in stages.items()}
-    figures |= {"seconds": figures_of({n: s.get("seconds") for n, s in stages.items()})}
+    times = ("seconds", "cpu_seconds")
+    figures |= {time: figures_of({n: s.get(time) for n, s in stages.items()}) for time in times}
     metrics = {_mlflow_name(n, k): float(v) for n, values in figures.items() for k, v in values.items()}
-    metrics |= figures_of({"seconds": summary.get("seconds")})
+    metrics |= figures_of({time: summary.get(time) for time in times})
     facts = {"charter": charter.get("name"), **{name: summary.get(name) for name in ("run", "status", "git", "report")}}
     facts |= {f"stage.{n}": s.get("status") for n, s in stages.items()}
     facts |= {"warnings": "\n".join(map(str, summary.get("warnings") or ())) or None}

@@ -128,7 +128,7 @@ def summary(self: Records, status: str, warnings: list[str]) -> dict[str, Any]:
     run, stages = self.run, {}
     for name in run.stages:
         r = run.result(name)
-        stages[name] = {"status": r.status, "seconds": r.seconds, "key": r.key, **self._masked(why=r.why, knobs=run.plan.knobs[name], metrics=r.metrics), "outputs": r.outputs}
+        stages[name] = {"status": r.status, "seconds": r.seconds, "cpu_seconds": r.cpu_seconds, "key": r.key, **self._masked(why=r.why, knobs=run.plan.knobs[name], metrics=r.metrics), "outputs": r.outputs}
         if r.error:
             stages[name]["error"] = self._masked(**r.error)
         if r.cut:
@@ -136,7 +136,7 @@ def summary(self: Records, status: str, warnings: list[str]) -> dict[str, Any]:
     return {
         "format": 1, "run": run.id, "charter": run.plan.charter.name,
         **self._masked(**{part: getattr(run.plan.charter, part) for part in ("title", "goal", "policy")}), "status": status, "seconds": run.seconds,
-        "started": run.started, "git": run.git, "stages": stages, "model": self._model(), "warnings": run.mask(warnings),
+        "cpu_seconds": run.cpu_seconds, "started": run.started, "git": run.git, "stages": stages, "model": self._model(), "warnings": run.mask(warnings),
     }
 
 
@@ -191,7 +191,7 @@ def _track(self: Records, name: str) -> None:
         late = [n for n in self.run.stages if self.run.result(n).status == "cached"]
     for each in [*late, name]:
         result = self.run.result(each)
-        self.tracker.status(each, result.status, result.seconds)
+        self.tracker.status(each, result.status, result.seconds, result.cpu_seconds)
         self.tracker.metrics(each, result.metrics)
         for port, digest in self._outputs(each):
             self.tracker.artifact(each, port.artifact, port.kind, digest, result.inputs, self.run.store.path(digest))
@@ -216,6 +216,7 @@ def close(self: Records, status: str) -> dict[str, Any]:
     summary = self.summary(status, [*run.warnings, *(said for value in values for said in broken(value))])
     if run.killed or any(run.result(n).status in ("done", "failed") for n in run.stages):  # a killed run may have left results, but no pages
         summary["warnings"] += run.mask(self._mirror(summary))
+        summary["cpu_seconds"] = run.cpu_seconds  # all but the writing of the pages, which show it
         figures = run.mask({name: figure for value in values for name, figure in headline(value).items()})
         others = {name: {"beside": found} for value in values for name, found in baselines(value).items()}
         figures = {name: figure | others.get(name, {}) for name, figure in figures.items()}

@@ -130,13 +130,15 @@ def _stage_rows(stages: dict[str, dict], pages: set[str]) -> str:
         label = f'<a href="{quote(name)}.html">{in_html(name)}</a>' if name in pages else in_html(name)
         key, value = next(iter((stage.get("metrics") or {}).items()), ("", None))
         figure = f'<span class="soft">{_words(key)}</span> {in_html(number(value))}' if key else ""
-        took = "" if stage.get("status") in ("skipped", "waiting") else _seconds(stage.get("seconds"))
+        ran = stage.get("status") not in ("skipped", "waiting")
+        took, used = (_seconds(stage.get(name)) if ran else "" for name in ("seconds", "cpu_seconds"))
         made = ", ".join(f'<code title="{in_html(str(d))}">{in_html(o)}</code>' for o, d in (stage.get("outputs") or {}).items())
         rows.append(
-            f'<tr><th scope="row">{label}</th><td>{_status(stage.get("status"))}</td><td class="num">{took}</td>'
+            f'<tr><th scope="row">{label}</th><td>{_status(stage.get("status"))}</td><td class="num">{took}</td><td class="num">{used}</td>'
             f"<td>{figure}</td><td>{made}</td></tr>"
         )
-    head = '<th scope="col">stage</th><th scope="col">status</th><th scope="col" class="num">took</th><th scope="col">key figure</th><th scope="col">wrote</th>'
+    head = '<th scope="col">stage</th><th scope="col">status</th><th scope="col" class="num">took</th>'
+    head += '<th scope="col" class="num">processor</th><th scope="col">key figure</th><th scope="col">wrote</th>'
     return f'<div class="wide" tabindex="0" role="group" aria-label="stages"><table class="stages"><thead><tr>{head}</tr></thead>' + (
         f'<tbody>{"".join(rows)}</tbody></table></div>')
 
@@ -165,6 +167,7 @@ def _index(summary: dict, nodes: dict, figures: list[dict], headline: dict, page
     if isinstance(git, dict):
         git = str(git.get("commit") or "")[:10] + (", with changes not committed" if git.get("dirty") else "")
     took = f"took {_seconds(summary.get('seconds'))}" if summary.get("seconds") is not None else ""
+    took += f", {_seconds(summary['cpu_seconds'])} of processor time" if summary.get("cpu_seconds") is not None else ""
     line = [f"run {summary.get('run', '')}", f"started {_utc(summary['started'])}" if summary.get("started") else "", took, f"code {git}" if git else ""]
     parts = [
         f'<p class="eyebrow">Run report</p><h1>{in_html(str(summary.get("title") or summary.get("charter") or "run"))}</h1>',

@@ -29,6 +29,7 @@ from .guard import Flood
 from .keys import changes, ingredients, key_of
 from .place import claim, next_id, refused, tidy_up
 from .plan import Plan, prepare
+from .processor import spent_by_all
 from .records import Records, git_state
 from .stage import roots, source_of, view_file
 
@@ -58,6 +59,7 @@ class _Run:
         self.killed = tidy_up(plan.settings)
         self.id = next_id(plan.settings.reports, now)
         self.started, self.clock = now.isoformat(timespec="seconds"), time.monotonic()
+        self.used = spent_by_all()
         self.folder = plan.settings.reports / self.id
         self.work = plan.settings.home / "work" / self.id
         self.store = Store(plan.settings.home)
@@ -95,6 +97,11 @@ class _Run:
     def seconds(self) -> float:
         "Since the run began."
         return round(time.monotonic() - self.clock, 2)
+
+    @property
+    def cpu_seconds(self) -> float:
+        "Of processor time since the run began: by the stages' kernels and by all around them."
+        return round(max(spent_by_all() - self.used, 0.0), 2)
 
 # %% ../../nbs/pipeline/60_runner.ipynb #0cdd5582
 @patch
@@ -149,6 +156,7 @@ def _execute(self: _Run, name: str) -> Result:
     result = Result("done", key_of(parts), round(time.monotonic() - begun, 2), why, parts["inputs"])
     result.outputs = {line["output"]: line["digest"] for line in lines if "output" in line}
     result.metrics = {line["metric"]: line["value"] for line in lines if "metric" in line}
+    result.cpu_seconds = max((line["cpu_seconds"] for line in lines if "cpu_seconds" in line), default=0.0)
     result.cut = {cell: self._keep(file) for cell, file in flood.close().items()}
     lost = [p.artifact for p in stage.outputs if p.artifact not in result.outputs]
     if not failure and lost:
@@ -183,7 +191,8 @@ def _remember(self: _Run, name: str, result: Result, notebook: bytes) -> None:
     result.notebook = self.store.put(notebook)
     record = {
         "stage": name, "key": result.key, "ingredients": self.mask(self.parts[name]), "outputs": result.outputs, "metrics": result.metrics,
-        "notebook": result.notebook, "cut": result.cut, "seconds": result.seconds, "run": self.id,
+        "notebook": result.notebook, "cut": result.cut, "seconds": result.seconds, "cpu_seconds": result.cpu_seconds,
+        "run": self.id,
     }
     write_atomic(record_file(self.plan.settings.home, name, result.key), json.dumps(record).encode())
 
@@ -196,7 +205,7 @@ def settle(self: _Run, name: str, result: Result) -> None:
     self.results[name] = result
     self.digests |= result.outputs if result.status != "failed" else {}
     key_figure = next(iter(result.metrics.items()), None)
-    self.tell(name, status=result.status, seconds=result.seconds, why=result.why, figure=key_figure, error=result.error)
+    self.tell(name, status=result.status, seconds=result.seconds, cpu_seconds=result.cpu_seconds, why=result.why, figure=key_figure, error=result.error)
     if result.status == "failed":
         for other in [n for n in self.todo if name in self.plan.graph.upto([n])]:
             self.todo.remove(other)

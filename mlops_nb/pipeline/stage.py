@@ -31,6 +31,7 @@ from ..base.drawing import alt_of, laid_out
 from ..base.errors import MlopsError, nearest
 from .graph import Graph, load_graph
 from .knobs import check_session
+from .processor import tell_after_cells
 from ..base.text import in_figure
 from ..base.secrets import masker, secrets_of, whose
 from ..base.settings import Settings
@@ -391,7 +392,7 @@ def bind(module: str) -> dict[str, Any]:
     "Every name of an exported module, as if its cells had run here: what replaces exported cells in a headless notebook."
     _lose_nothing()
     if os.environ.get("MLOPS_NB_CONTEXT"):  # a run of a project
-        open_project()
+        tell_after_cells(_shell(), _context()._note)  # its context opens the project
     importlib.invalidate_caches()  # a module that was exported in this tick of the folder's clock is not in a listing
     warnings.filterwarnings("ignore", "IProgress not found")  # tqdm's, on a page that nobody watches live
     return {name: value for name, value in vars(importlib.import_module(module)).items() if not name.startswith("__")}

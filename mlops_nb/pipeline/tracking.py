@@ -188,9 +188,10 @@ def _send_metrics(run: Any, stage: str, values: dict[str, Any]) -> None:
         run.summary.update(words)
 
 
-def _send_status(run: Any, stage: str, status: str, seconds: float | None) -> None:
+def _send_status(run: Any, stage: str, status: str, times: dict[str, float | None]) -> None:
     "A stage's status, as soon as it is known."
-    run.summary.update({f"stages/{stage}/status": status} | ({f"stages/{stage}/seconds": seconds} if seconds is not None else {}))
+    known = {f"stages/{stage}/{name}": value for name, value in times.items() if value is not None}
+    run.summary.update({f"stages/{stage}/status": status} | known)
 
 
 def _send_figure(run: Any, stage: str, name: str, png: bytes) -> None:
@@ -229,7 +230,7 @@ def _send_artifact(run: Any, stage: str, name: str, kind: str, digest: str, inpu
 def _send_end(run: Any, summary: dict) -> None:
     "How it ended; then W&B writes what it still has."
     model = {f"model/{k}": _plain(v) for k, v in (summary.get("model") or {}).items() if not isinstance(v, dict | list)}
-    run.summary.update({"status": summary.get("status"), "seconds": summary.get("seconds"), **model})
+    run.summary.update({"status": summary.get("status"), **{name: summary.get(name) for name in ("seconds", "cpu_seconds")}, **model})
     run.finish(exit_code=0 if summary.get("status") == "done" else 1)
 
 # %% ../../nbs/pipeline/70_tracking.ipynb #12bf7565
@@ -263,9 +264,9 @@ class Tracker:
         "Named figures of a stage."
         self._put(_send_metrics, stage, dict(values))
 
-    def status(self, stage: str, status: str, seconds: float | None = None) -> None:
+    def status(self, stage: str, status: str, seconds: float | None = None, cpu_seconds: float | None = None) -> None:
         "What became of a stage."
-        self._put(_send_status, stage, status, seconds)
+        self._put(_send_status, stage, status, {"seconds": seconds, "cpu_seconds": cpu_seconds})
 
     def figure(self, stage: str, name: str, png: bytes) -> None:
         "A figure of a stage."

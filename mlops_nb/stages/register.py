@@ -247,7 +247,8 @@ def prove_version(
             if problem.kind.has_classes and own != decided:
                 raise MlopsError(f"{own} by the model, {decided} by the service; give the model its rule: mlops_nb.model.rule.with_rule")
         doing = "explained"
-        explain_rows(fitted, rows.iloc[:1], sample_frame(evidence.background), positive=problem.positive)
+        quick, beside = engine if compiled is not None else None, sample_frame(evidence.background)
+        explain_rows(fitted, rows.iloc[:1], beside if quick else beside[:10], positive=problem.positive, compiled=quick)
     except (MlopsError, ValueError, TypeError, LookupError) as error:
         raise MlopsError(f"the model is not registered, for rows that it learnt from can't be {doing}: {error}") from error
 
