@@ -19,7 +19,7 @@ from mlops_nb.log.events import Alert, Alerts
 
 here, version, evidence = chosen()
 name = version.name
-WHAT = {"drift": "inputs", "predictions": "answers", "estimated": "estimated quality", "quality": "quality", "system": "system", "errors": "errors"}
+WHAT = {"drift": "inputs", "predictions": "answers", "estimated": "estimated quality", "quality": "quality", "groups": "groups", "system": "system", "errors": "errors"}
 SEVERITY = {"critical": ("red", ":material/error:"), "warning": ("orange", ":material/warning:"), "info": ("blue", ":material/info:")}
 
 
@@ -186,6 +186,21 @@ def groups_chart(found: list[Report], feature: str, rate: str) -> alt.LayerChart
     return (base.mark_rule(opacity=0.35).encode(y="low:Q", y2="high:Q") + line + marks_chart(found)).properties(height=220)
 
 
+def show_watched(told: dict[str, Any], part: PartReport) -> None:
+    "What is judged of each group, and what isn't."
+    raised = {a["what"] for a in part.alarms if a["channel"] == "groups"}
+    words = lambda name, w: "alarm" if name in raised else "as before" if w["p"] is not None else w["why"]  # noqa: E731
+    lines = [
+        {"group": w["group"], "figure": w["figure"].replace("_", " ") + ", above the others" * w["apart"], "now": w["now"], "before": w["usual"], "windows": w["windows"], "held against": w["past"], "p": w["p"], "said": words(name, w)}
+        for name, w in told.items()
+    ]  # fmt: skip
+    if lines:
+        figures = {k: st.column_config.NumberColumn(format="%.3f") for k in ("now", "before")} | {"p": st.column_config.NumberColumn(format="%.2g")}
+        counts = {"windows": "The newest, taken together.", "held against": "Windows before of the same group."}
+        st.caption("Each group is held against its own windows before; above the others: its share less that of all others.")
+        table(pd.DataFrame(lines).sort_values("p", na_position="last"), column_config=figures | {k: st.column_config.NumberColumn(help=v) for k, v in counts.items()})
+
+
 def calibration_chart(bins: list[dict[str, Any]]) -> alt.LayerChart:
     "Said against seen."
     data = pd.DataFrame([{"said": b["said"], **b["seen"]} for b in bins])
@@ -271,3 +286,4 @@ if part:
                 rate = st.segmented_control("Figure", rates, default=rates[0], format_func=in_markdown, required=True, key=f"rate of {group}")
                 st.altair_chart(groups_chart(history, group, rate), width="stretch")
                 between(part.groups[group].get("gaps") or {})
+                show_watched(part.groups[group].get("watched") or {}, part)

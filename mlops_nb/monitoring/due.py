@@ -112,7 +112,7 @@ def _with_late_labels(
                 judge_again(part, window, beside, rules, report, past, awaited)
             explain(report)
             save_report(settings.home, report)
-            tell(settings, report, ("quality",))
+            tell(settings, report, ("quality", "groups"))
             done.append(report)
     return done
 

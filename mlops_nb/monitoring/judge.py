@@ -19,12 +19,13 @@ from ..base.charter import Monitoring
 from ..log.drawn import drawn_words
 from ..model.conform import conform
 from ..model.schema import Schema
-from ..stats.alarm import Alarm
+from ..stats.alarm import MIN_PAST, Alarm
 from ..stats.alarm import judge as judge_window
 from ..stats.drift import compare
 from ..stats.profile import Profile
 from .awaited import ALL, Awaited, Late, evenly
 from .drift import input_drift, prediction_drift
+from .groups import group_words, groups_said, watch
 from .null import Before, Judged, Null, auc_by_past, null_of, quality_by_past, windows_before
 from .quality import groups_of, quality_of
 from .reference import Reference
@@ -66,6 +67,7 @@ def _by_null(
         for how in [name for name, p in made.quality["p"].items() if p is not None]:
             pvalues[how] = quality_by_past(made, how, null, before, report, rules)
     pvalues |= {c: {n: p for n, p in pvalues[c].items() if p is not None} for c in ("drift", "predictions")}
+    pvalues["groups"] = {name: judged.p for name, judged in null.p["groups"].items()}
     return {name: p for name, p in pvalues.items() if p is not None and p != {}}, effects
 
 
@@ -79,7 +81,8 @@ def _discover(features: Sequence[dict], alpha: float) -> None:
 
 # %% ../../nbs/monitoring/70_judge.ipynb #af4012d7
 #: How the tolerated false alarms are shared out.
-SHARES = {"drift": 0.3, "predictions": 0.15, "estimated": 0.15, "quality": 0.2, "system": 0.15, "errors": 0.05}
+SHARES = {"drift": 0.3, "predictions": 0.15, "estimated": 0.15, "quality": 0.15, "groups": 0.05, "system": 0.15, "errors": 0.05}
+_LABELS = ("quality", "groups")  # looked at again when labels come
 #: Differences below are no reason for an alarm, however certain: share of rows that would have to change; 0.5: half as much again.
 FLOORS = {"drift": 0.02, "predictions": 0.02, "system": 0.5}
 _WHOLE = "all features together"
@@ -110,12 +113,30 @@ def look_at_part(
     null = null_of(made, part.drawn, before, report or _ALONE, reference.profile)
     kept = f"at most {rules.false_alarms:.1%} of undisturbed windows are to have an alarm: {null.words}"
     made.null, made.season, made.promise = null.by, null.season, kept if null.promised else ""
-    made.notes.append(made.promise or null.words)
+    null.p["groups"] = watch(made, null, before, report or _ALONE, reference.evidence.problem, rules)
+    made.notes += [*groups_said(made), made.promise or null.words]
     pvalues, effects = _by_null(made, null, before, report or _ALONE, rules)
-    alarms = _judged(pvalues, rules.false_alarms, share, effects)
-    rest = [{"said": _cause(a, made, null), "windows": _of(null, a).windows} for a in alarms]
-    made.alarms = [plain(a._asdict()) | more for a, more in zip(alarms, rest, strict=True)]
+    labels = {name: p for name, p in pvalues.items() if name in _LABELS}
+    rest = {name: p for name, p in pvalues.items() if name not in _LABELS}
+    left = 1 if 2 * quality["arrived"] > made.looked else 2  # half is left for the labels that are to come
+    alarms = _judged(rest, rules.false_alarms, share, effects) + _judged(labels, rules.false_alarms, share / left, {})
+    made.alarms = [_kept(a, made, null) for a in alarms]
+    made.notes += _lasting(made, before)
     return made, list(pvalues)
+
+
+def _lasting(made: PartReport, before: Sequence[Before]) -> list[str]:
+    "Windows that all differ from the training rows: these may be of another time."
+    last = before[-MIN_PAST:]
+    if len(last) < MIN_PAST or not all(b.part.told("drift") for b in last) or not made.told("drift"):
+        return []
+    what = f"the inputs of this window and of each of the {len(last)} before differ from the training rows"
+    return [f"{what}: a change that lasts, or training rows of another season; rows of this time to learn from would end it"]
+
+
+def _kept(alarm: Alarm, made: PartReport, null: Null) -> dict[str, Any]:
+    "An alarm as a report has it."
+    return plain(alarm._asdict()) | {"said": _cause(alarm, made, null), "windows": _of(null, alarm).windows}
 
 
 def _notes(part: Part, reference: Reference, quality: Mapping[str, Any]) -> list[str]:
@@ -138,6 +159,8 @@ def _cause(
     "The cause of an alarm in words, and what it can't promise."
     judged = _of(null, alarm)
     said = [_what(alarm, made)]
+    if alarm.channel == "groups":
+        return "; ".join([*said, *([] if made.promise else [null.words])])
     if judged.windows > 1:
         said.append(f"seen in the last {judged.windows} windows together ({judged.effect:.1%} of their rows)")
     if judged.past:
@@ -147,6 +170,8 @@ def _cause(
 
 def _what(alarm: Alarm, made: PartReport) -> str:
     "What is not as it was."
+    if alarm.channel == "groups":
+        return group_words(made, alarm.what)
     if alarm.channel in ("quality", "estimated"):
         q, name = made.quality, made.quality["metric"]
         now, before = q["realised" if alarm.channel == "quality" else "estimated"][name], q["reference"].get(name) or {}
@@ -231,20 +256,27 @@ def judge_again(
     if isinstance(reference, str):
         return
     known, late = evenly(window, part.version, reference.evidence, awaited)
-    rows, before = part_of(known, part.version, reference.evidence), part.quality.get("why", "")
+    rows, said = part_of(known, part.version, reference.evidence), [part.quality.get("why", ""), *groups_said(part)]
     part.quality = quality_of(rows, reference.evidence, rules, late)
     part.groups = groups_of(rows, reference.evidence.problem, rules)
-    part.notes = [*(n for n in part.notes if n != before), *filter(None, [part.quality["why"]])]
     part.looks += not late.waits
     null = Null(part.null or "", _unpromised(part), bool(part.promise), part.season)
-    p = part.quality["p"].get("quality")
+    p, earlier = part.quality["p"].get("quality"), windows_before(past, report, part.version)
     if p is not None and part.null in ("past", ""):  # where none is recorded, by its rows, as it was
-        p = quality_by_past(part, "quality", null, windows_before(past, report, part.version), report, rules)
-    if part.judged and p is not None and not part.quality_down:
-        report.channels += ["quality"] * ("quality" not in report.channels)
-        share = 1 / sum(q.judged for q in report.parts) / 2**part.looks
-        alarms = _judged({"quality": p}, rules.false_alarms, share, {})
-        part.alarms += [plain(a._asdict()) | {"said": _cause(a, part, null)} for a in alarms]
+        p = quality_by_past(part, "quality", null, earlier, report, rules)
+    raised = {a["what"] for a in part.alarms if a["channel"] == "groups"}
+    found = watch(part, null, earlier, report, reference.evidence.problem, rules, again=True)
+    null.p["groups"] = {name: judged for name, judged in found.items() if name not in raised}
+    part.notes = [*(n for n in part.notes if n not in said), *filter(None, [part.quality["why"], *groups_said(part)])]
+    if not part.judged:
+        return
+    asked = {"quality": None if part.quality_down else p, "groups": {n: j.p for n, j in null.p["groups"].items()}}
+    share = 1 / sum(q.judged for q in report.parts) / 2**part.looks
+    for channel, value in asked.items():
+        if value is not None and value != {}:
+            report.channels += [channel] * (channel not in report.channels)
+            alarms = _judged({channel: value}, rules.false_alarms, share / (1 + (channel == "groups")), {})
+            part.alarms += [_kept(a, part, null) for a in alarms]
 
 # %% ../../nbs/monitoring/70_judge.ipynb #4871ad03
 def self_check(

@@ -20,7 +20,7 @@ from ..model.problem import Problem
 from ..model.tasks.task import Answers
 from ..registry.evidence import Evidence
 from ..stats.estimate import FEW, Estimate
-from ..stats.gaps import by_group
+from ..stats.gaps import by_group, shares, worth
 from ..stats.quality import drop_test, estimated, realised
 from ..stats.quality import calibration as calibration_of
 from .awaited import ALL, Late
@@ -124,7 +124,25 @@ def groups_of(
                 rates[group] = rates.get(group, {}) | {problem.metric: known.plain()}
             gaps = {name: gap.plain() for name, gap in found.gaps.items()}
             made[feature.name] = {"labelled": enough, "rates": rates, "shrunk": plain(found.shrunk), "gaps": gaps, "small": found.small}
+            made[feature.name] |= {"drawn": _draws(label[some], units), "picked": _picked(part, label)}
     return made
+
+
+def _draws(label: np.ndarray, units: np.ndarray | None) -> dict[str, int]:
+    "How many rows a group has, or people where several rows are one's."
+    own = np.arange(len(label)) if units is None else units
+    return {str(g): len(np.unique(own[label == g])) for g in np.unique(label)}
+
+
+def _picked(part: Part, label: np.ndarray) -> dict[str, dict]:
+    "The share of each group that is picked, of all rows, labelled or not."
+    names, codes = np.unique(label.astype(str), return_inverse=True)
+    units = part.drawn.codes
+    n = np.bincount(codes)
+    size = n if units is None else worth(part.y_pred * 1.0, codes, units, len(names))
+    found = zip(names, shares(np.bincount(codes, part.y_pred), n, size).x, size, strict=True)
+    draws = _draws(label, units)
+    return {str(g): plain({"value": x, "error": math.sqrt(x * (1 - x) / k), "n": draws[str(g)]}) for g, x, k in found}
 
 
 def _by_label(part: Part, problem: Problem, label: np.ndarray, units: np.ndarray | None) -> dict[str, Estimate]:

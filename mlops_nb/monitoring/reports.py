@@ -137,6 +137,7 @@ TITLES = {
     "predictions": ("what the model says has changed", "warning"),
     "estimated": ("the quality is probably down, by the model's own chances", "warning"),
     "quality": ("the quality is down, by the labels", "critical"),
+    "groups": ("a group is served worse than it was, or further from the others", "critical"),
     "system": ("the service doesn't run as usual", "warning"),
     "errors": ("more requests fail than usual", "critical"),
 }

@@ -18,6 +18,7 @@ from mlops_nb.monitoring.reference import Reference, make_reference
 from mlops_nb.monitoring.reports import Report
 from mlops_nb.monitoring.windows import SPANS, Window
 from mlops_nb.registry.evidence import as_evidence
+from mlops_nb.stats.quality import realised
 
 KINDS = {
     "independent": "day",  # each row by itself
@@ -42,6 +43,7 @@ class Shift(NamedTuple):
     share: float = 0.05  # of the rarest city; the others shrink alike
     missing: float = 0.2  # of the gap
     zero: float = 0.1  # of the spend
+    right: float = 0.0  # how much rarer decisions are right in the city of Jena, in log odds
 
 
 NOTHING = Shift()
@@ -53,6 +55,7 @@ class World:
     def __init__(self, kind: str, seed: int, window: str = ""):
         self.kind, self.rng, self.window = kind, np.random.default_rng(seed), window or KINDS[kind]
         self.state = self.rng.normal(size=LATENT)
+        self.labels = np.random.default_rng([seed, 1])  # of their own: rows are the same with and without them
 
     def latent(self, n: int, at: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:  # n x LATENT; subjects
         """Hidden variables of rows at hours that were counted from the start."""
@@ -96,6 +99,12 @@ class World:
             "spend": np.where(z[:, 3] < stats.norm.ppf(shift.zero), 0.0, np.exp(0.5 * z[:, 5])),
         })  # fmt: skip
 
+    def truth(self, rows: pd.DataFrame, z: np.ndarray, shift: Shift = NOTHING) -> np.ndarray:  # n bools
+        """What comes of rows: decisions are right for 85% of them, and more often for some people or hours."""
+        odds = 2.1 + SHARED * z[:, 2] - shift.right * (rows["city"] == "Jena").to_numpy()
+        right = self.labels.random(len(rows)) < expit(odds)
+        return (said(rows) >= 0.5) == right
+
     def learnt(self, n: int, days: int = 60) -> pd.DataFrame:
         """Training rows, or test rows: of the same kind."""
         return self.rows(self.latent(n, self.hours(n, range(-days, 0)))[0])
@@ -106,26 +115,40 @@ def said(rows: pd.DataFrame) -> np.ndarray:
     return expit(0.8 * rows["age"] + 0.5 * np.log(rows["income"]) - 0.4 * rows["member"]).to_numpy()
 
 
-def facts_of(world: World) -> dict[str, Any]:
+def facts_of(world: World, labels: bool = False) -> dict[str, Any]:
     """The evidence of a version, as its registry keeps it."""
-    proba = said(world.learnt(3000))
+    z, who = world.latent(3000, world.hours(3000, range(-60, 0)))
+    rows = world.rows(z)
+    proba = said(rows)
     real = world.rng.random(3000) < proba
     picked = proba >= 0.5
+    real = world.truth(rows, z) if labels else real
+    units = None if who is None else np.unique(who, return_inverse=True)[1]
+    right = realised(real, proba, picked, ["accuracy"], units=units)["accuracy"]
+    metric, tested = ("accuracy", right.plain()) if labels else ("roc_auc", {"value": 0.75, "low": 0.73, "high": 0.77})
     counts = {"tp": real & picked, "fp": ~real & picked, "fn": real & ~picked, "tn": ~real & ~picked}
     return {
         "problem": {
             "name": "shop", "goal": "Whom to call.", "task": "binary", "target": "buys", "positive": "yes",
-            "metric": "roc_auc", "data": {"source": "shop.csv"},
+            "metric": metric, "data": {"source": "shop.csv"},
+            "sensitive": [{"name": "city", "column": "city"}] if labels else [],
         },
         "schema": {"target": "buys", "classes": ["no", "yes"], "fields": [{"name": n, "kind": k, "nullable": True} for n, k in FIELDS.items()]},
         "evaluation": {
-            "n": 3000, "threshold": 0.5, "metrics": {"roc_auc": {"value": 0.75, "low": 0.73, "high": 0.77}},
+            "n": 3000, "threshold": 0.5, "metrics": {metric: tested}, "errors": {"accuracy": right.error},
             "confusion": {k: int(v.sum()) for k, v in counts.items()}, "said": np.quantile(proba, np.linspace(0, 1, 500)).tolist(),
         },
     }  # fmt: skip
 
 
-def window_of_rows(rows: pd.DataFrame, when: np.ndarray, subjects: np.ndarray | None, start: datetime, span: timedelta) -> Window:
+def window_of_rows(
+    rows: pd.DataFrame,
+    when: np.ndarray,
+    subjects: np.ndarray | None,
+    start: datetime,
+    span: timedelta,
+    real: np.ndarray | None = None,
+) -> Window:
     """As the log has them; `when`: hours from START."""
     order, n, proba = np.argsort(when, kind="stable"), len(rows), said(rows)
     plain = rows.astype(object).where(rows.notna(), None).to_dict("records")
@@ -136,12 +159,14 @@ def window_of_rows(rows: pd.DataFrame, when: np.ndarray, subjects: np.ndarray | 
         "time": pa.array(micros, pa.timestamp("us", tz="UTC")), "arm": [""] * n,
         "subject": pa.array(subjects if subjects is not None else [None] * n, pa.string()),
         "inputs": [json.dumps(r) for r in plain], "output": answer,
-        "latency": np.full(n, 0.001), "label": pa.array([None] * n, pa.string()),
+        "latency": np.full(n, 0.001), "label": pa.array([None] * n if real is None else np.where(real, "yes", "no"), pa.string()),
     }  # fmt: skip
     return Window("shop", start, start + span, n, pa.table(columns).take(pa.array(order)), [])
 
 
-def windows(world: World, count: int, rows: int = 500, shift: Shift = NOTHING, first: int = 0) -> Iterator[Window]:
+def windows(
+    world: World, count: int, rows: int = 500, shift: Shift = NOTHING, first: int = 0, labels: bool = False
+) -> Iterator[Window]:
     """A stream of them; `first`: so many were before."""
     span, late = SPANS[world.window], 0.0
     hours = span / timedelta(hours=1)
@@ -157,15 +182,19 @@ def windows(world: World, count: int, rows: int = 500, shift: Shift = NOTHING, f
         else:
             when = (t + np.sort(world.rng.random(n))) * hours
         z, subjects = world.latent(n, when + late)
-        made = world.rows(z, shift if t >= shift.at else NOTHING)
-        yield window_of_rows(made, when, subjects, START + t * span, span)
+        here = shift if t >= shift.at else NOTHING
+        made = world.rows(z, here)
+        real = world.truth(made, z, here) if labels else None
+        yield window_of_rows(made, when, subjects, START + t * span, span, real)
 
 
 @cache
-def reference_of_kind(kind: str, seed: int, n: int = 5000, window: str = "") -> tuple[Reference, World]:
+def reference_of_kind(
+    kind: str, seed: int, n: int = 5000, window: str = "", labels: bool = False
+) -> tuple[Reference, World]:
     """A fixed reference of `n` training rows, and the world that it was drawn from."""
     world = World(kind, seed, window)
-    evidence = as_evidence(facts_of(world))
+    evidence = as_evidence(facts_of(world, labels))
     return make_reference(1, evidence, world.learnt(n)), world
 
 
@@ -178,14 +207,15 @@ def judged(
     window: str = "",
     classifier: bool = True,
     false_alarms: float = 0.01,
+    labels: bool = False,  # they are known, and the city is a group
 ) -> list[Report]:
     """Reports of a stream, each made with the reports before it."""
-    reference, world = reference_of_kind.__wrapped__(kind, seed, window=window)
+    reference, world = reference_of_kind.__wrapped__(kind, seed, window=window, labels=labels)
     if not classifier:
         reference = reference._replace(some=reference.some[:19])
     rules = Monitoring(window=world.window, false_alarms=false_alarms)
     past: list[Report] = []
-    for made in windows(world, count, rows, shift):
+    for made in windows(world, count, rows, shift, labels=labels):
         season = 24 if world.window == "hour" and len(past) >= 24 * 8 else 1
         past.append(look(made, {1: reference}, rules, past[-400:], season))
     return past
