@@ -124,6 +124,7 @@ class Statement(Part):
     leaks: Leaks = silent(Leaks())
     rules: dict[str, Rule] = {}
     _weights: dict[str, float] | None = PrivateAttr(default=None)  # from rows: no charter and no artifact has them
+    _picks: float | None = PrivateAttr(default=None)  # from rows, too
 
     @field_validator("data", mode="before")
     @classmethod
@@ -141,7 +142,21 @@ class Statement(Part):
     ) -> Self:
         "The same, its answers decided by weights of the classes."
         made = self.model_copy()
-        made._weights = weights
+        made._weights, made._picks = weights, None
+        return made
+
+    @property
+    def picks(self) -> float | None:
+        "The share of rows that are decided for the positive class, those with the highest probabilities; None: by threshold."
+        return self._picks
+
+    def picking(
+        self,
+        share: float,  # 0..1
+    ) -> Self:
+        "The same, its answers compared at a share of rows, before anybody has settled a threshold."
+        made = self.model_copy()
+        made._picks = share
         return made
 
     @property

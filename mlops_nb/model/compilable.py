@@ -18,7 +18,7 @@ class NotCompilable(MlopsError):
 _KNOWN = set(
     "Pipeline ColumnTransformer FunctionTransformer StandardScaler SimpleImputer OneHotEncoder OrdinalEncoder TargetEncoder PolynomialFeatures "
     "BaggingClassifier BaggingRegressor TransformedTargetRegressor PoissonRegressor GammaRegressor "
-    "VarianceThreshold SelectPercentile DummyClassifier DummyRegressor LogisticRegression LinearRegression Ridge GaussianNB "
+    "VarianceThreshold SelectPercentile DummyClassifier DummyRegressor LogisticRegression LinearRegression Ridge GaussianNB GaussianBayes "
     "DecisionTreeClassifier DecisionTreeRegressor RandomForestClassifier RandomForestRegressor ExtraTreesClassifier ExtraTreesRegressor "
     "HistGradientBoostingClassifier HistGradientBoostingRegressor VotingClassifier VotingRegressor StackingClassifier StackingRegressor CalibratedClassifierCV "
     "Calendar Between Texts".split()
@@ -41,6 +41,7 @@ _LIMITS: dict[str, tuple[str, tuple]] = {
 _FUNCTIONS = {"arcsinh", "clip", "logit", "log1p"}
 _INVERSES = {"clip", "exp", "expm1"}  # of what a target was turned into
 _OURS = dict.fromkeys(("Calendar", "Between"), "mlops_nb.model.calendar") | {"Texts": "mlops_nb.model.words"}
+_OURS |= {"GaussianBayes": "mlops_nb.model.bayes"}
 
 # %% ../../nbs/model/52_compilable.ipynb #2bfd47f0
 def _parts_of(

@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from scipy.stats import skew
 from sklearn.base import clone
+from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.ensemble import (
@@ -27,7 +28,7 @@ from sklearn.ensemble import (
     RandomForestRegressor,
 )
 from sklearn.linear_model import LogisticRegression, PoissonRegressor, Ridge
-from sklearn.naive_bayes import GaussianNB
+from sklearn.model_selection import StratifiedKFold
 from sklearn.neighbors import KNeighborsRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
@@ -35,6 +36,7 @@ from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 from ..base.artifacts import Model, trust
 from ..base.errors import MlopsError, nearest
+from .bayes import GaussianBayes
 from .compilable import why_not_compilable
 from .portfolio import PORTFOLIO
 from .tasks.known import task_of
@@ -182,6 +184,10 @@ def prove(
 # %% ../../nbs/model/84_model_types.ipynb #3c3e4fc7
 _FOREST = {"min_samples_leaf": Range(1, 30, 5, True), "max_features": Range(0.1, 0.6, 0.25), "max_samples": Range(0.4, 1.0, 1.0)}
 _TREE = {"max_leaf_nodes": 32, "min_samples_leaf": 20}
+_RIGHT = {"method": "temperature", "ensemble": False, "cv": StratifiedKFold(3, shuffle=True, random_state=0)}
+_WHOLE: dict[str, Any] = {  # forests of trees that are grown to the end
+    "space": {"estimator__min_samples_leaf": Range(1, 10, 1, True)}, "quick": {"estimator__n_estimators": 50}, "least": 20,
+}  # fmt: skip
 _SLOW = {
     "learning_rate": 0.05, "max_iter": 3000, "early_stopping": True, "n_iter_no_change": 40,
     "max_leaf_nodes": 24, "min_samples_leaf": 10, "max_features": 0.4, "l2_regularization": 3.0,
@@ -222,7 +228,7 @@ MODEL_TYPES: dict[str, ModelType] = {
     for entry in (
         ModelType("dummy", "tree", DummyClassifier(), DummyRegressor()),
         ModelType("linear", "linear", LogisticRegression(solver="newton-cholesky"), Ridge(), space={"C": Range(1e-4, 1e3, 1.0, True), "alpha": Range(1e-3, 1e3, 1.0, True)}),
-        ModelType("naive_bayes", "linear", GaussianNB(), space={"var_smoothing": Range(1e-12, 1e-1, 1e-9, True)}),
+        ModelType("naive_bayes", "linear", GaussianBayes(), space={"var_smoothing": Range(1e-12, 1e-1, 1e-9, True)}),
         ModelType("neighbours", "linear", regressor=KNeighborsRegressor(20), space={"n_neighbors": Range(3, 100, 20, True)}, serving="plain"),
         ModelType(
             "decision_tree", "tree", DecisionTreeClassifier(**_TREE), DecisionTreeRegressor(**_TREE),
@@ -236,6 +242,8 @@ MODEL_TYPES: dict[str, ModelType] = {
             "extra_trees", "tree", ExtraTreesClassifier(min_samples_leaf=5), ExtraTreesRegressor(min_samples_leaf=5),
             space={k: v for k, v in _FOREST.items() if k != "max_samples"}, start={"min_samples_leaf": 1},
         ),
+        ModelType("calibrated_forest", "tree", own={"multiclass": CalibratedClassifierCV(RandomForestClassifier(), **_RIGHT)}, **_WHOLE),
+        ModelType("calibrated_trees", "tree", own={"multiclass": CalibratedClassifierCV(ExtraTreesClassifier(), **_RIGHT)}, **_WHOLE),
         ModelType(
             "gradient_boosting", "tree", HistGradientBoostingClassifier(), HistGradientBoostingRegressor(), **_BOOSTING
         ),

@@ -45,7 +45,9 @@ def weighed(
     "The problem whose answers are decided as its metric asks for, as far as the shares of the classes say how."
     name, several = problem.decides_for, not problem.kind.has_positive
     how = "probable" if name is None else problem.kind.metrics[name].decide
-    power = {"balanced": 1.0, "searched": 0.5 * several}.get(how, 0.0)
+    if how == "searched" and not several:
+        return problem.picking(float(np.mean(y_true)))
+    power = {"balanced": 1.0, "searched": 0.5}.get(how, 0.0)
     return problem.weighed(balancing(y_true, power)) if power else problem
 
 # %% ../../nbs/model/21_weights.ipynb #0f809c4e

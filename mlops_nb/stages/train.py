@@ -83,8 +83,8 @@ def make_estimator(
     able_candidates([name], task)  # or an error
     found = MODEL_TYPES[name].estimator(task)
     estimator, known = clone(found), found.get_params()
-    if "random_state" in known:
-        estimator.set_params(random_state=seed)
+    seeds = ["random_state"] if "random_state" in known else [k for k in known if k.endswith("__random_state")]
+    estimator.set_params(**dict.fromkeys(seeds, seed))
     for told in (k for k in known if k.split("__")[-1] == "categorical_features"):  # its own, or its parts
         codes: list[str] = next((columns for part, _, columns in made["tree"].transformers if part == "category"), [])
         estimator.set_params(**{told: list(range(len(codes))) or None})

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.special import softmax
+from scipy.special import expit, softmax
 from sklearn.metrics import balanced_accuracy_score, cohen_kappa_score, f1_score, matthews_corrcoef
 
 from mlops_nb.base.charter import Costs
@@ -132,3 +132,33 @@ def test_a_metric_of_a_projects_own(function, monkeypatch):
             assert after > before + 0.01 and "weights chosen for mine on 300 validation rows" in why
         else:
             assert weights is None and 'decide="searched"' in why
+
+
+@pytest.mark.parametrize("metric", ["f1", "matthews_corrcoef", "cohen_kappa"])
+def test_candidates_are_compared_as_they_will_decide(metric):
+    """Who ranks better wins, though nobody is more probable than not: its threshold is still to come."""
+    right = {"half": 0, "picks": 0}
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        z = rng.normal(-3, 1.2, 6_000)
+        y = rng.random(6_000) < expit(z)
+        bold = 3 * (z + rng.normal(0, 1.0, 6_000) + 1.5)  # ranks worse, and is never unsure
+        said = {"calm": expit(z + rng.normal(0, 0.3, 6_000)), "bold": expit(bold)}
+        fresh = {n: max(SCORE[metric](y[1000:], p[1000:] >= cut) for cut in np.quantile(p, np.linspace(0.5, 0.99, 25))) for n, p in said.items()}
+        asked = {"half": problem(metric, "binary"), "picks": weighed(problem(metric, "binary"), y[:1000])}
+        for how, by in asked.items():
+            score = {n: SCORE[metric](y[:1000], by.kind.decided(p[:1000], [False, True], by).y_pred) for n, p in said.items()}
+            right[how] += max(score, key=score.get) == max(fresh, key=fresh.get)
+    assert right["picks"] >= 17 and right["half"] <= 10
+
+
+def test_a_share_is_picked_until_weights_are_settled():
+    """As many rows as are positive, and those that say the same as the last of them; a threshold that is given counts more."""
+    y, given = np.arange(10) < 3, np.array([0.1, 0.4, 0.4, 0.05, 0.3, 0.2, 0.02, 0.4, 0.01, 0.2])
+    asked = weighed(problem("f1", "binary"), y)
+    decide = lambda by, **how: by.kind.decided(given, [False, True], by, **how).y_pred.sum()
+    assert asked.picks == pytest.approx(0.3) and decide(asked) == 3 and decide(asked, threshold=0.25) == 4
+    assert decide(weighed(problem("f1", "binary"), np.arange(10) < 4)) == 4 and decide(asked.picking(0.1)) == 3
+    assert asked.weighed({"false": 0.2, "true": 0.8}).picks is None and decide(asked.weighed({"false": 0.2, "true": 0.8})) == 6
+    assert weighed(problem("f1", "binary", costs={"false_negative": 5}), y).picks is None  # costs say where
+    assert weighed(problem("roc_auc", "binary"), y).picks is None and asked.model_dump() == problem("f1", "binary").model_dump()

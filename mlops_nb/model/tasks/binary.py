@@ -16,6 +16,13 @@ from ..metrics import METRICS
 from .task import Answers, Task
 
 # %% ../../../nbs/model/tasks/20_binary.ipynb #0a8ae1fe
+def _usual(given: Any, asked: Statement) -> float:
+    "From which probability on it is yes where nobody says it: by the costs, or so that a share of the rows is picked."
+    if asked.picks is None:
+        return cost_threshold(prices(asked))
+    return float(sorted(given)[-max(round(asked.picks * len(given)), 1)])
+
+
 class Binary(Task):
     "Yes or no: one class of two is looked for."
 
@@ -48,7 +55,7 @@ class Binary(Task):
         return self.decided(proba, [False, True], asked, threshold)
 
     def decided(self, given: Any, classes: list | None, asked: Statement, threshold: float | None = None) -> Answers:
-        return Answers(given, given >= (cost_threshold(prices(asked)) if threshold is None else threshold), classes)
+        return Answers(given, given >= (_usual(given, asked) if threshold is None else threshold), classes)
 
     def decides(self, asked: Statement, threshold: float | None) -> str:
         return f"yes from a probability of {0.5 if threshold is None else threshold:.3g} on"

@@ -18,11 +18,12 @@ from .task import CELLS, Task
 _STOCK = (Binary(), Multiclass(), Regression())
 #: Every task, by the name that a charter gives.
 TASKS: dict[str, Task] = {task.name: task for task in _STOCK}
-_RECIPES = (  # ours, of every task: numbers and names
+_OURS = (  # of every task: numbers and names
     "mlops_nb.model.calendar.Calendar", "mlops_nb.model.calendar.Between",
     "mlops_nb.model.words.Texts", "mlops_nb.model.words.terms_of",
+    "mlops_nb.model.bayes.GaussianBayes",
 )  # fmt: skip
-trust(*_RECIPES, *(name for task in TASKS.values() for name in task.trusted))
+trust(*_OURS, *(name for task in TASKS.values() for name in task.trusted))
 
 
 def task_of(
