@@ -171,12 +171,19 @@ def batches(
     values: Sequence[Any],
 ) -> Iterator[Any]:  # pyarrow RecordBatches, of BATCH rows at most
     "What a SELECT finds, by a connection of its own that is opened when the first rows are asked for."
-    from adbc_driver_sqlite import dbapi
+    import pyarrow as pa
+    from adbc_driver_manager import AdbcConnection, AdbcStatement  # its dbapi imports polars, where it is installed
+    from adbc_driver_sqlite import connect
 
     where, how = f"{self.path.absolute().as_uri()}?mode=ro", {"adbc.sqlite.query.batch_rows": str(BATCH)}
-    with dbapi.connect(where) as connection, connection.cursor(adbc_stmt_kwargs=how) as cursor:
-        cursor.execute(statement, list(values))
-        yield from cursor.fetch_record_batch()
+    with connect(where) as opened, AdbcConnection(opened) as connection, AdbcStatement(connection) as asked:
+        asked.set_options(**how)
+        asked.set_sql_query(statement)
+        if values:
+            asked.prepare()
+            asked.bind(pa.record_batch([[value] for value in values], [str(i) for i in range(len(values))]))
+        with pa.RecordBatchReader.from_stream(asked.execute_query()[0]) as found:
+            yield from found
 
 # %% ../../nbs/log/06_database.ipynb #cf49e57e
 @patch

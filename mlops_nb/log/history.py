@@ -17,7 +17,7 @@ from typing import Any
 from fastcore.basics import patch
 
 from ..base.errors import MlopsError
-from .database import COLUMNS, add_event, database
+from .database import BATCH, COLUMNS, add_event, database
 from .live import formed, live_rows, schema, selected
 from .rolled import Rolled, remove_rolled, rolled_files, save_rolled, span_of, take_out
 from .values import micros, moment_of, text_fault
@@ -41,6 +41,7 @@ class History:
     "All that a prediction log holds: what is in the database, and what was rolled into files."
 
     read: Callable[..., Any]
+    batches: Callable[..., Iterator[Any]]
     count: Callable[..., int]
     first: Callable[..., datetime | None]
     newest: Callable[..., datetime | None]
@@ -137,13 +138,29 @@ def read(
     "Predictions as one table."
     import pyarrow as pa
 
-    given, wanted = _asked(since, until, model, version)
     names = list(schema().names if columns is None else dict.fromkeys([*columns, "seq"]))
-    with self._locked(fcntl.LOCK_SH) as connection:
-        rolled = self._rolled().to_table(names, filter=wanted)
-        live = pa.Table.from_batches(self._live(connection, given, names=names)(), rolled.schema)
-    both = pa.concat_tables([rolled, live]).sort_by("seq")
+    form = pa.schema([schema().field(name) for name in names])
+    both = pa.Table.from_batches(self.batches(since, until, model, version, names), form).sort_by("seq")
     return both if columns is None else both.select(list(columns))
+
+
+@patch
+def batches(
+    self: History,
+    since: date | datetime | None = None,  # as in `read`
+    until: date | datetime | None = None,
+    model: str | None = None,
+    version: int | None = None,
+    columns: Sequence[str] | None = None,
+) -> Iterator[Any]:  # pyarrow RecordBatches of BATCH rows at most, rolled ones first
+    "The same a few rows at a time, in whatever order, and never held as a whole."
+    given, wanted = _asked(since, until, model, version)
+    names = list(schema().names if columns is None else columns)
+    with self._locked(fcntl.LOCK_SH) as connection:
+        yield from self._rolled().to_batches(
+            columns=names, filter=wanted, batch_size=BATCH, batch_readahead=1, fragment_readahead=1
+        )
+        yield from self._live(connection, given, names=names)()
 
 
 @patch

@@ -34,6 +34,7 @@ class Awaited(NamedTuple):
     age: np.ndarray  # (n,) seconds, of their rows
     label: np.ndarray  # (n,) text
     window: np.ndarray  # (n,) codes
+    learnt: dict[Any, Any] | None = None  # what was made of it, for the windows that follow
 
 
 def awaited_of(
@@ -66,7 +67,7 @@ def awaited_of(
     seconds = lambda d: d[seen] / np.timedelta64(1, "s")  # noqa: E731
     age = seconds(moment - at)
     oldest = min(oldest, float(age.max(initial=0)))  # a first row that a wrong clock dated is no old one
-    return Awaited(here, oldest, seconds(came - at), age, label[seen], code[seen])
+    return Awaited(here, oldest, seconds(came - at), age, label[seen], code[seen], {})
 
 # %% ../../nbs/monitoring/37_awaited.ipynb #2ebce441
 class Late(NamedTuple):
@@ -95,12 +96,18 @@ def late_of(
     "Whether labels can be taken as they come, are to be drawn evenly, or have to be waited for."
     if not len(label) or len(label) >= _SEEN * rows:
         return Late(len(label))
-    names, of = _outcomes(evidence, np.append(known.label, label))
-    past, here = of[: len(known.label)], of[len(known.label) :]
-    some = past >= 0
-    curves = [arrival_curve(known.delay[past == k], known.age[past == k], known.oldest) for k in range(len(names))]
+    if evidence.rule.classes:
+        names, here = _outcomes(evidence, label)
+        memo, of = {} if known.learnt is None else known.learnt, tuple(evidence.rule.classes)
+        if of not in memo:
+            memo[of] = _learnt(known, _outcomes(evidence, known.label)[1], len(names))
+        curves, alike = memo[of]
+    else:
+        names, each = _outcomes(evidence, np.append(known.label, label))
+        past, here = each[: len(known.label)], each[len(known.label) :]
+        curves, alike = _learnt(known, past, len(names))
     asked = [k for k, c in enumerate(curves) if c.n >= FEW_LABELS]
-    if delays_alike_p(known.delay[some], past[some], known.window[some]) < _SURE:
+    if alike < _SURE:
         usual = _tested(evidence, len(names)) if evidence.rule.classes else None
         left = [k for k in range(len(names)) if k not in asked]
         few = [] if usual is None else [k for k in left if usual[k] >= 0.05 * usual.sum()]
@@ -108,6 +115,13 @@ def late_of(
     if len(asked) > 1 and known.oldest >= 2 * np.median(age):
         return Late(len(label))
     return Late(len(label), waits=_mixed(evidence, names, here[here >= 0]))
+
+
+def _learnt(known: Awaited, past: np.ndarray, kinds: int) -> tuple[list[Curve], float]:
+    "How long each outcome takes, and the p-value that they take equally long."
+    some = past >= 0
+    curves = [arrival_curve(known.delay[past == k], known.age[past == k], known.oldest) for k in range(kinds)]
+    return curves, delays_alike_p(known.delay[some], past[some], known.window[some])
 
 # %% ../../nbs/monitoring/37_awaited.ipynb #15770ba3
 def _drawn(

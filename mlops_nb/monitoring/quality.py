@@ -7,6 +7,7 @@ __all__ = ['quality_of', 'groups_of']
 
 # %% ../../nbs/monitoring/40_quality.ipynb #658cda14
 import math
+import weakref
 from collections.abc import Mapping
 from typing import Any
 
@@ -86,7 +87,17 @@ def _drop(now: Estimate, before: Estimate, rules: Monitoring, problem: Problem) 
 
 
 def _estimated_before(evidence: Evidence) -> Estimate | None:
-    "The primary metric as it is estimated on the test rows."
+    "The primary metric as it is estimated on the test rows; the same for every window."
+    if id(evidence) not in _BEFORE:
+        _BEFORE[id(evidence)] = _asked_before(evidence)
+        weakref.finalize(evidence, _BEFORE.pop, id(evidence), None)
+    return _BEFORE[id(evidence)]
+
+
+_BEFORE: dict[int, Estimate | None] = {}  # by evidence that is alive
+
+
+def _asked_before(evidence: Evidence) -> Estimate | None:
     tested, proba = evidence.evaluation, np.asarray(evidence.evaluation.said, dtype=float)
     if len(proba) < 2:
         return None

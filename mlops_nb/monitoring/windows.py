@@ -8,8 +8,9 @@ __all__ = ['SPANS', 'MOST', 'SLICE', 'LOOKED_AT', 'window_at', 'Place', 'Window'
 
 # %% ../../nbs/monitoring/10_windows.ipynb #1600a35a
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -23,6 +24,7 @@ from ..log.drawn import Drawn, drawn_of
 from ..log.events import Events
 from ..log.feedback import Feedback
 from ..log.history import History
+from ..log.live import schema
 from ..log.rolled import rolled_files
 from ..model.decision import Decision, is_positive, name_of, spellings
 from ..model.schema import Schema
@@ -42,8 +44,8 @@ def window_at(
     return start, start + SPANS[size]
 
 # %% ../../nbs/monitoring/10_windows.ipynb #a7b605cb
-MOST = 200_000  # rows of a window that are looked at
-SLICE = 100_000  # rows that are read at a time, about
+MOST = 50_000  # rows of a window that are looked at
+SLICE = 20_000  # rows whose labels are read at a time, about
 LOOKED_AT = ("id", "time", "version", "arm", "subject", "inputs", "output", "latency")  # columns
 
 
@@ -84,19 +86,40 @@ def window_of(
     most: int = MOST,  # rows that are looked at
 ) -> Window:
     "A window of the log."
-    history = History(place.home, place.log_url)
-    rows = history.count(start, end, model)
-    steps, share, rng, parts = max(1, -(-rows // SLICE)), most / max(rows, 1), np.random.default_rng(0), []
-    for step in range(steps):
-        some = history.read(start + step * (end - start) / steps, start + (step + 1) * (end - start) / steps, model, columns=LOOKED_AT)
-        parts.append(some.filter(pa.array(rng.random(len(some)) < share)) if share < 1 else some)
-    table = pa.concat_tables(parts)
+    columns = [*LOOKED_AT, "seq"]
+    rows, table = _some(History(place.home, place.log_url).batches(start, end, model, columns=columns), columns, most)
     feedback = Feedback(place.home, place.log_url)
-    labels = feedback.labels(start, end, model)
+    steps = max(1, -(-rows // SLICE))
+    moments = [start + step * (end - start) / steps for step in range(steps)] + [end]
+    label = _told((feedback.labels(*span, model) for span in pairwise(moments)), table["id"].combine_chunks())
     feedback.close()
-    label = labels["label"].combine_chunks().take(pc.index_in(table["id"].combine_chunks(), labels["id"].combine_chunks()))
     noted = [e.detail for e in Events(place.home, place.log_url).list(start, ("system",), model, limit=100_000) if e.time < end]
     return Window(model, start, end, rows, table.append_column("label", label), noted)
+
+
+def _some(batches: Iterable[pa.RecordBatch], columns: Sequence[str], most: int) -> tuple[int, pa.Table]:
+    "How many rows there are, and so many of them by the hash of their number, in the order of writing."
+    table, lots, below, rows = pa.schema([schema().field(c) for c in columns]).empty_table(), np.empty(0, np.uint64), np.uint64(2**64 - 1), 0
+    for batch in batches:
+        lot = pd.util.hash_array(batch["seq"].to_numpy())
+        some, rows = lot <= below, rows + len(batch)
+        table = pa.concat_tables([table, pa.Table.from_batches([batch if some.all() else batch.filter(pa.array(some))])])
+        lots = np.append(lots, lot[some])
+        if len(lots) > 1.5 * most:
+            below = np.partition(lots, most - 1)[most - 1]
+            table, lots = table.filter(pa.array(lots <= below)), lots[lots <= below]
+    if len(lots) > most:
+        table = table.filter(pa.array(lots <= np.partition(lots, most - 1)[most - 1]))
+    return rows, table.sort_by("seq").drop_columns("seq")
+
+
+def _told(found: Iterable[pa.Table], ids: pa.Array) -> pa.Array:  # texts; null: there is none
+    "The label of each prediction, of tables of labels."
+    label = np.full(len(ids), None, object)
+    for labels in found:
+        at = pc.index_in(labels["id"].combine_chunks(), ids)
+        label[at.drop_null().to_numpy()] = labels["label"].filter(at.is_valid()).to_numpy()
+    return pa.array(label, pa.string())
 
 # %% ../../nbs/monitoring/10_windows.ipynb #d23f0824
 def now_of(
@@ -108,6 +131,7 @@ def now_of(
 
 # %% ../../nbs/monitoring/10_windows.ipynb #2ff9227e
 _TYPES = {"number": pa.float64(), "integer": pa.float64(), "boolean": pa.bool_()}
+_AT_ONCE = 10_000  # texts
 _TYPES |= dict.fromkeys(("category", "text", "datetime"), pa.string())
 
 
@@ -121,6 +145,8 @@ def parsed(
     asked = pa.schema(list(form.items()))
     if not len(objects):
         return asked.empty_table()
+    if len(objects) > _AT_ONCE:  # or all would be copied several times
+        return pa.concat_tables([parsed(objects[at : at + _AT_ONCE], form) for at in range(0, len(objects), _AT_ONCE)])
     lines = pc.binary_join_element_wise(objects.cast(pa.large_string()), *(pa.scalar(t, pa.large_string()) for t in ("", "\n"))).combine_chunks()
     how = pj.ParseOptions(explicit_schema=asked, unexpected_field_behavior="ignore")
     try:
@@ -169,9 +195,9 @@ def measured(
     form: Schema,
 ) -> Any:  # the same
     "Rows with the length of each text in its place."
-    from mlops_nb.model.words import words_of  # scikit-learn
-
     for name in form.of_kind("text"):
+        from mlops_nb.model.words import words_of  # scikit-learn
+
         texts = rows[name].to_pylist() if isinstance(rows, pa.Table) else rows[name].tolist()
         lengths = [float(len(words_of(t))) if isinstance(t, str) else None for t in texts]
         at = rows.column_names.index(name) if isinstance(rows, pa.Table) else list(rows.columns).index(name)

@@ -6,7 +6,7 @@
 __all__ = ['CODES', 'BANDS', 'NAMED', 'Domain', 'domain', 'Slice', 'slices']
 
 # %% ../../nbs/stats/22_domain.ipynb #d41c54cc
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import combinations
 from typing import Any, NamedTuple
 
@@ -69,6 +69,13 @@ class _Half(NamedTuple):
     p: float
 
 
+def _banded(values: np.ndarray) -> np.ndarray:  # n floats, missing NaN
+    "Numbers as the band of equally many rows that they lie in; whose rows they are has no part in it."
+    known = np.sort(values[~np.isnan(values)])
+    cuts = np.unique(known[np.linspace(0, len(known) - 1, _TREES["max_bins"]).astype(int)[1:-1]]) if len(known) else known
+    return np.where(np.isnan(values), np.nan, np.searchsorted(cuts, values, "right"))
+
+
 def _ranked(code: np.ndarray, label: np.ndarray, learn: np.ndarray) -> np.ndarray:  # n floats, missing NaN
     "Categories as the share of the window among their learnt rows: trees part them best in that order (Fisher, 1958)."
     known = learn[~np.isnan(code[learn])]
@@ -85,8 +92,7 @@ def _learnt(
 
     columns = []
     for kind, values in features.values():
-        number = kind in NUMERIC
-        columns.append(np.clip(values, -1e300, 1e300) if number else _ranked(_codes(values, CODES)[0], label, learn))
+        columns.append(values if kind in NUMERIC else _ranked(values, label, learn))
     table = np.column_stack(columns)
     model = HistGradientBoostingClassifier(**_TREES, random_state=seed).fit(table[learn], label[learn])
     unseen, of = table[test], label[test]
@@ -108,7 +114,7 @@ def _lost(half: _Half, seed: int, most: int = 2_000, times: int = 2) -> np.ndarr
     return area[0] - area[1:].reshape(-1, times).mean(axis=1)
 
 # %% ../../nbs/stats/22_domain.ipynb #30c319a0
-_TREES = {"max_iter": 20, "learning_rate": 0.3, "max_leaf_nodes": 15, "max_bins": 32, "early_stopping": False}
+_TREES: dict[str, Any] = {"max_iter": 20, "learning_rate": 0.3, "max_leaf_nodes": 15, "max_bins": 32, "early_stopping": False}
 _SMOOTH = 10  # rows that say of a category what all of them say
 
 
@@ -131,6 +137,7 @@ def domain(
     features = _pair(reference, window, kinds)
     if not features:
         return Domain(0.5, 1.0, {}, "reference and window have no column in common")
+    features = {name: (kind, _banded(v) if kind in NUMERIC else _codes(v, CODES)[0]) for name, (kind, v) in features.items()}
     label = np.repeat([0, 1], [len(reference), len(window)])
     halves = StratifiedKFold(2, shuffle=True, random_state=seed).split(label, label)
     with threadpool_limits(1):  # the same figures on any number of cores
@@ -185,21 +192,26 @@ def slices(
     for name, (code, labels) in bands.items():
         a, b = np.bincount(code[:n], minlength=len(labels)), np.bincount(code[n:], minlength=len(labels))
         single[name] = (b / m) / np.maximum(a / n, 0.5 / n)  # growth
-        found += _changes(labels, a, b, a / n)
+        found += _changes(labels.__getitem__, a, b, a / n, most)
     for one, two in combinations(bands, 2) if depth == 2 else ():
         (first, labels), (second, others) = bands[one], bands[two]
         code, size = first * len(others) + second, len(labels) * len(others)
         a, b = np.bincount(code[:n], minlength=size), np.bincount(code[n:], minlength=size)
-        found += _changes([f"{x} and {y}" for x in labels for y in others], a, b, np.minimum(a / n * np.outer(single[one], single[two]).ravel(), 1.0))
-        found = sorted(found, key=lambda s: -abs(s.change))[: max(most, 1000)]
+        called = lambda i, x=labels, y=others: f"{x[i // len(y)]} and {y[i % len(y)]}"  # noqa: E731
+        found += _changes(called, a, b, np.minimum(a / n * np.outer(single[one], single[two]).ravel(), 1.0), most)
     return sorted(found, key=lambda s: -abs(s.change))[:most]
 
 
-def _changes(labels: list[str], reference: np.ndarray, window: np.ndarray, expected: np.ndarray) -> list[Slice]:
-    "Slices from counts; p-values by the normal distribution, of two shares with their pooled variance."
+def _changes(
+    called: Callable[[int], str], reference: np.ndarray, window: np.ndarray, expected: np.ndarray, most: int
+) -> list[Slice]:
+    "Slices from counts, those that changed most; p-values by the normal distribution, of two shares with their pooled variance."
     n, m = reference.sum(), window.sum()
+    there = np.flatnonzero(reference + window)
+    there = there[np.argsort(-np.abs(window[there] / m - expected[there]), kind="stable")[:most]]
+    reference, window, expected = reference[there], window[there], expected[there]
     share = window / m
     pooled = np.clip((expected * n + window) / (n + m), 1 / (n + m), 1 - 1 / (n + m))
     p = 2 * stats.norm.sf(np.abs(share - expected) / np.sqrt(pooled * (1 - pooled) * (1 / n + 1 / m)))
-    rows = zip(labels, share.tolist(), (reference / n).tolist(), (share - expected).tolist(), p.tolist(), window.tolist(), strict=True)
-    return [Slice(*row) for row in rows if row[1] or row[2]]
+    rows = zip(map(called, there.tolist()), share.tolist(), (reference / n).tolist(), (share - expected).tolist(), p.tolist(), window.tolist(), strict=True)
+    return [Slice(*row) for row in rows]

@@ -8,9 +8,11 @@ __all__ = ['EPSILON', 'MOST_NEW', 'gap_and_area', 'ks_test', 'bin_edges', 'psi',
            'Drift', 'compare']
 
 # %% ../../nbs/stats/20_drift.ipynb #3f23555f
+import math
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -111,8 +113,15 @@ def two_shares_p(
     reference: tuple[int, int],  # rows that have it, rows that don't
     window: tuple[int, int],
 ) -> float:
-    "p-value that two shares are equal (Fisher's exact test); 1 when there is nothing to compare."
-    return float(stats.fisher_exact([reference, window]).pvalue)
+    "p-value that two shares are equal, as `scipy.stats.fisher_exact` has it, at a tenth of its price; 1 when there is nothing to compare."
+    n, m, has = sum(reference), sum(window), reference[0] + window[0]
+    usual = has * n / max(n + m, 1)
+    reach = 200 + 40 * math.sqrt(usual)  # beyond, chances are below the smallest float
+    low, high = max(0, has - m, int(usual - reach)), min(has, n, int(usual + reach))
+    k = np.arange(min(low, reference[0]), max(high, reference[0]) + 1)
+    chance = -(gammaln(k + 1) + gammaln(n - k + 1) + gammaln(has - k + 1) + gammaln(m - has + k + 1))
+    chance = np.exp(chance - chance.max())
+    return float(min(1.0, chance[chance <= chance[reference[0] - k[0]] * (1 + 1e-7)].sum() / chance.sum()))
 
 
 def least_p(
@@ -371,6 +380,9 @@ class Drift:
         return pd.DataFrame([asdict(f) for f in self.features], columns=list(FeatureDrift.__dataclass_fields__))
 
 # %% ../../nbs/stats/20_drift.ipynb #7aef6017
+_WORTH_THREADS = 1_000_000  # values
+
+
 def compare(
     profile: Profile,  # of the reference
     window: pd.DataFrame | pa.Table,
@@ -383,8 +395,12 @@ def compare(
     if not len(window):
         nothing = [FeatureDrift(n, profile.kinds[n], 0, 0.0, f.missing / profile.rows) for n, f in profile.features.items()]
         return Drift(nothing, 0, alpha, added, "the window has no rows; nothing is compared")
-    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:  # sorting and counting leave Python's lock
-        found = list(pool.map(lambda name: compare_feature(profile, window, name), profile.names))
+    one = partial(compare_feature, profile, window)
+    if len(window) * len(profile.names) < _WORTH_THREADS:
+        found = list(map(one, profile.names))
+    else:
+        with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:  # sorting and counting leave Python's lock
+            found = list(pool.map(one, profile.names))
     tested = [f for f in found if not f.drifted]
     fdr = dict(zip([f.name for f in tested], stats.false_discovery_control([f.p for f in tested]) if tested else [], strict=True))
     features = [replace(f, q=float(fdr[f.name]), drifted=bool(fdr[f.name] <= alpha)) if f.name in fdr else f for f in found]

@@ -8,12 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from mlops_nb.base.artifacts import Store, Table
 from mlops_nb.base.settings import Settings
 from mlops_nb.log.database import database
 from mlops_nb.log.feedback import Feedback
 from mlops_nb.log.items import Item
+from mlops_nb.log.live import schema
+from mlops_nb.log.rolled import save_rolled
 from mlops_nb.model.conform import conform
 from mlops_nb.registry.loading import load
 
@@ -73,8 +76,28 @@ def write(home: Path, rows: int, place: Settings) -> None:
     connection.close()
 
 
+def write_rolled(home: Path, rows: int, place: Settings) -> None:
+    "So many rows of one day, yesterday, rolled into files."
+    people, inputs, outputs = answered(place)
+    draw, day = np.random.default_rng(0), (datetime.now(UTC) - timedelta(days=1)).date()
+    begin = int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp() * 1e6)
+    asked, said = pa.array(inputs), pa.array(outputs)
+    database(home, "", "batched").connect().close()
+    for start in range(0, rows, 200_000):
+        n = min(200_000, rows - start)
+        who, seq = pa.array(draw.integers(0, len(people), n)), np.arange(start + 1, start + n + 1)
+        at = begin + (seq - 1) * 86_400_000_000 // rows
+        same = {"model": "income", "version": 1, "arm": "", "subject": None, "flags": "[]"}
+        columns = {name: pa.repeat(pa.scalar(value, schema().field(name).type), n) for name, value in same.items()}
+        columns |= {"seq": seq, "id": pa.array(seq).cast(pa.string()), "time": pa.array(at, schema().field("time").type)}
+        columns |= {"inputs": asked.take(who), "output": said.take(who), "latency": draw.lognormal(-7, 0.4, n)}
+        file = home / "predictions" / f"day={day}" / f"{seq[0]:012}-{seq[-1]:012}.parquet"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        save_rolled(file, pa.table({name: columns[name] for name in schema().names}, schema()))
+
+
 if __name__ == "__main__":
     folder, count = Path(sys.argv[1]), int(sys.argv[2])
     there = Settings.model_validate({"root": folder, "home": folder, "registry_uri": f"sqlite:///{folder}/mlflow.db"})
     hand_over(there)
-    write(folder, count, there)
+    (write_rolled if sys.argv[3:] == ["rolled"] else write)(folder, count, there)
