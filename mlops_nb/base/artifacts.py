@@ -14,7 +14,7 @@ import json
 import os
 import secrets
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -123,8 +123,27 @@ class Table:
             raise MlopsError(f"not a Table: {error}; give each column one type") from error
         text = [pa.field(f.name, pa.string()) if pa.types.is_large_string(f.type) else f for f in table.schema]
         sink = io.BytesIO()
-        pq.write_table(table.cast(pa.schema(text)), sink, compression="zstd", row_group_size=1 << 17)
+        pq.write_table(table.cast(pa.schema(text)), sink, **Table.form)
         return sink.getvalue()
+
+    form: dict[str, Any] = {"compression": "zstd", "row_group_size": 1 << 17}
+
+    @staticmethod
+    def stream(
+        batches: Iterable[Any],  # pyarrow.Table, each of a row group's rows, but for the last one
+        schema: Any,  # pyarrow.Schema
+        to: Path,
+    ) -> None:
+        "The bytes that the whole table has, written a batch at a time."
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        how = dict(Table.form)
+        size = how.pop("row_group_size")
+        with pq.ParquetWriter(to, schema, **how) as file:
+            for batch in batches:  # by pandas, as whole tables go: what isn't a number is missing
+                frame = batch.to_pandas(ignore_metadata=True)
+                file.write_table(pa.Table.from_pandas(frame, schema, preserve_index=False), size)
 
     @staticmethod
     def load(data: bytes) -> Any:
@@ -342,6 +361,18 @@ class Store:
         digest = digest_of(data)
         if not self._whole(digest):
             write_atomic(self.path(digest), data)
+        return digest
+
+    def adopt(
+        self,
+        file: Path,  # on the store's disk; it is moved
+    ) -> str:
+        "Keep a file; its digest."
+        with open(file, "rb") as data:
+            digest = hashlib.file_digest(data, "sha256").hexdigest()
+            os.fsync(data.fileno())
+        self.path(digest).parent.mkdir(parents=True, exist_ok=True)
+        os.replace(file, self.path(digest))
         return digest
 
     def _whole(self, digest: str) -> bool:

@@ -64,14 +64,15 @@ class _Run:
         self.work = plan.settings.home / "work" / self.id
         self.store = Store(plan.settings.home)
         self.digests = roots(plan.settings, self.store, fresh=True)
-        self.source = source_of(plan.charter, plan.settings).places
+        source = source_of(plan.charter, plan.settings)
+        self.source = source.places
         self.mask = mask_of(plan.settings)
         self.last = last_results(plan.settings, plan.charter.name)
         self.results: dict[str, Result] = {}
         self.parts: dict[str, dict[str, Any]] = {}
         self.mended: set[str] = set()  # stages that found damage
         self.remade: set[str] = set()  # artifacts
-        self.warnings: list[str] = []
+        self.warnings: list[str] = [f"the data's landing place has more: {one}" for one in source.waits[:20]]
         self.kernels = Kernels()
         self.git = git_state(plan.settings.root)
         self.lock = claim(self.work)

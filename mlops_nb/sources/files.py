@@ -46,6 +46,11 @@ def source_file(
 def _found(part: Data, root: Path, home: Path) -> SourceFile:
     "One source, hashed."
     kind = kind_of(part.source)
+    if part.landing:
+        from mlops_nb.sources.landing import landed
+
+        check_address(part.source)
+        return landed(part, root, home)
     if kind == "local":
         files = local_files(part, root)
         name = Path(part.source).name if Path(part.source).is_absolute() else part.source

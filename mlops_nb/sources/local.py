@@ -26,16 +26,23 @@ class SourceFile(BaseModel):
     sha256: str
     about: dict[str, str] = silent({})  # what its place says of it: licence, attribution
     parts: list["SourceFile"] = silent([])
+    landed: dict[str, int] = silent({})  # of a landing place: how many came so far, and what was odd about them
+    waiting: list[str] = silent([])  # what a landing place has that isn't read yet, and why
 
     @property
     def places(self) -> list[str]:
         "Its path, and those of its parts."
         return [self.path, *(place for part in self.parts for place in part.places)]
 
+    @property
+    def waits(self) -> list[str]:
+        "What it and its parts have that isn't read yet."
+        return [*self.waiting, *(one for part in self.parts for one in part.waits)]
+
     def content(self) -> dict[str, Any]:
         "What it is, wherever it lies: no path."
         parts = {"parts": [part.content() for part in self.parts]} if self.parts else {}
-        return self.model_dump(exclude={"path", "parts"}) | parts
+        return self.model_dump(exclude={"path", "parts", "waiting"}) | parts
 
     @classmethod
     def placed(

@@ -260,6 +260,19 @@ def test_a_time_zone_is_applied_once(tmp_path):
     assert source_rows(challenger, tmp_path).frame.equals(champion.frame) and challenger.data.columns["t"].zone == "Asia/Seoul"
 
 
+def test_times_of_several_zones_in_one_column(tmp_path):
+    """Zones that are named are applied, row by row; beside times that name none, a person says whose clock those show."""
+    (tmp_path / "a.csv").write_text("id,t,buys\n1,2026-01-01T09:00+09:00,yes\n2,2026-01-01T01:00+01:00,no\n3,2026-01-01T00:00Z,no\n")
+    assert rows_of(tmp_path, {"source": "a.csv"})["t"].tolist() == [MIDNIGHT[0]] * 3
+    (tmp_path / "a.csv").write_text("id,t,buys\n1,2026-01-01T01:00+01:00,yes\n2,2026-01-01T09:00:00,no\n")
+    said = refusal(tmp_path, {"source": "a.csv"})
+    assert "column 't': some times name their time zone and others don't" in said and '"t": {kind: datetime, zone: UTC}' in said
+    assert rows_of(tmp_path, {"source": "a.csv"} | SEOUL)["t"].tolist() == [MIDNIGHT[0]] * 2
+    (tmp_path / "b.csv").write_text("id,t,buys\n1,2026-01-01T01:00Z,yes\n2,2026-01-01T09:00Z,no\n")
+    (tmp_path / "c.csv").write_text("id,t,buys\n1,2026-01-01T01:00,yes\n2,2026-01-01T09:00,no\n")
+    assert "some times name their time zone" in refusal(tmp_path, {"source": "[bc].csv"})
+
+
 def test_no_clock_lets_the_future_through(tmp_path):
     """Times whose clock is known, by texts or charter, are compared in UTC; with times of unknown clocks they aren't."""
     asked = ["2026-01-01 09:00:00", "2026-01-02 09:00:00"]
@@ -289,9 +302,9 @@ def test_no_clock_lets_the_future_through(tmp_path):
             assert "'t' in the rows so far has none" in said and "zone: UTC" in said, facts
         for rows in zoned:
             assert "'w' in bare.csv has none" in refusal(tmp_path, rows, {"source": "bare.csv"} | how)
-            assert "some times of 'w' in some.csv name their time zone" in refusal(tmp_path, rows, {"source": "some.csv"} | how)
+            assert "some.csv: column 'w': some times name their time zone" in refusal(tmp_path, rows, {"source": "some.csv"} | how)
             told = {"source": "some.jsonl", "columns": {"w": {"kind": "datetime"}}}
-            assert "some times of 'w' in some.jsonl name their time zone" in refusal(tmp_path, rows, told | how)
+            assert "some.jsonl: column 'w': some times name their time zone" in refusal(tmp_path, rows, told | how)
         assert rows_of(tmp_path, zoned[0], {"source": "some.csv"} | seoul | how)["v"].fillna(0).tolist() == found
         assert rows_of(tmp_path, {"source": "a.csv"}, {"source": "bare.csv"} | how)["v"].fillna(0).tolist() == found
 
@@ -582,6 +595,15 @@ def test_a_bucket_on_s3(people, monkeypatch):
         more = {"source": "s3://shop/may/more.csv", "key": "id"}
         assert rows_of(people, PEOPLE, more)["n"].tolist() == [4, 5, 6, 7]
         assert "there is no such file" in refusal(people, PEOPLE, more | {"source": "s3://shop/may/none.csv"})
+        away = refusal(people, PEOPLE, more | {"source": "s3://nobodys/more.csv"})
+        assert "there is no such" in away and "testing-secret" not in away
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "other-secret")
+        monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+        pytest.importorskip("s3fs").S3FileSystem.clear_instance_cache()
+        nobody = refusal(people, PEOPLE, more)
+        assert "is away" in nobody and "other-secret" not in nobody
+        monkeypatch.setenv("AWS_ENDPOINT_URL", address)
+        pytest.importorskip("s3fs").S3FileSystem.clear_instance_cache()
         client.put_object(Bucket="shop", Key="may/more.csv", Body=MORE.replace(b"7", b"8"))
         assert rows_of(people, PEOPLE, more)["n"].tolist() == [4, 5, 6, 8], "nothing of what was there before is kept back"
     finally:
