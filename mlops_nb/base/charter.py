@@ -18,6 +18,7 @@ from .data import Data, Joined, Part, as_one, silent
 from .errors import MlopsError, expected, nearest, refuse_unmerged
 from .reading import Reading
 from .scalars import NULLS, Null, read_as
+from .validation import Check, Classes, Freshness, Share, Unit, Validation, Volume
 
 # %% ../../nbs/base/30_charter.ipynb #78446fbc
 class Bound(Part):
@@ -123,6 +124,7 @@ class Statement(Part):
     id: str | None = None  # column that identifies a row
     leaks: Leaks = silent(Leaks())
     rules: dict[str, Rule] = {}
+    validation: Validation = silent(Validation())  # what is demanded of the rows beyond each column's rules
     _weights: dict[str, float] | None = PrivateAttr(default=None)  # from rows: no charter and no artifact has them
     _picks: float | None = PrivateAttr(default=None)  # from rows, too
 
@@ -280,6 +282,9 @@ def _place(loc: tuple) -> str:
 
 def _known(loc: tuple) -> list[str]:
     "The keys that exist at a place in the charter."
+    if loc[:1] == ("validation",):
+        inner: dict[str, type[BaseModel]] = {"checks": Check, "units": Unit, "missing": Share, "classes": Classes, "freshness": Freshness, "volume": Volume}
+        return list((inner[str(loc[1])] if len(loc) > 1 else Validation).model_fields)
     if loc[:2] == ("data", "joined"):
         return list((Reading if "columns" in loc else Joined).model_fields)
     parts: dict[str, type[BaseModel]] = {"success": Bound, "fairness": FairnessRule, "sensitive": Sensitive, "costs": Costs, "data": Data, "rules": Rule, "leaks": Leaks, "monitoring": Monitoring, "retraining": Retraining}

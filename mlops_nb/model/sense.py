@@ -156,7 +156,7 @@ def column_findings(
     "Every column that a charter names and the data don't have, with the nearest one that they have."
     named: dict[str, list[str | None]] = {
         "target": [charter.target], "weight": [charter.weight], "id": [charter.id], "excluded column": [*charter.exclude],
-        "sensitive feature": [s.column for s in charter.sensitive], "rule": [*charter.rules], "reading": [*charter.data.told],
+        "sensitive feature": [s.column for s in charter.sensitive], "rule": [*charter.rules], "validation": [*charter.validation.names], "reading": [*charter.data.told],
     }  # fmt: skip
     found = [f"no column '{c}', the charter's {role}{nearest(c, columns)}" for role, names in named.items() for c in names if c is not None and c not in columns]
     known = [*columns, *ABOUT_ROWS]

@@ -19,6 +19,7 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -102,6 +103,7 @@ def roots(
 ) -> dict[str, str]:
     "Digests of the root artifacts of the active charter, put into the store."
     charter = load_charter(settings.charter)
+    charter = charter.model_copy(update={"validation": charter.validation.at(datetime.now(UTC))})
     source = source_of(charter, settings, fresh).content()
     position = log_state(settings.home, settings.log_url)
     values = {"charter": charter.statement(), "source": source, "log_position": position}

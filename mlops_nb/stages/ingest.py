@@ -166,6 +166,7 @@ def describe_origin(
             for c in everything.columns
         ],
         **({"notes": seen.notes} if seen and seen.notes else {}),
+        **({"clocks": mixed} if seen and (mixed := {c: k for c, k in seen.clocks.items() if k == "some"}) else {}),
         **({"readings": whys} if seen and (whys := {c: s.why for c, s in seen.columns.items() if s.options}) else {}),
     }
 

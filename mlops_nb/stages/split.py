@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PARTS', 'MOST_CLASSES', 'NEEDED', 'parts_by_position', 'parts_by_class', 'parts_by_time', 'choose_strategy',
            'count_twins', 'twin_rules', 'near_rules', 'prove_classes', 'lost_of', 'prove_parts', 'class_gap',
-           'prove_chance', 'Division', 'split_rows', 'summary']
+           'prove_chance', 'Division', 'split_rows', 'summary', 'unusual']
 
 # %% ../../nbs/stages/040_split.ipynb #e1a28632
 import math
@@ -27,6 +27,7 @@ from ..model.schema import Schema
 from ..pipeline.stage import Input, Json, Output, Table, log
 from ..model.problem import Problem
 from ..stats.near import noisy_twins, written_twins
+from ..stats.outliers import Flagged, flag_parts
 
 # %% ../../nbs/stages/040_split.ipynb #1436b711
 PARTS = ("train", "valid", "test")
@@ -365,3 +366,16 @@ def summary(
             for name, share in target.value_counts(normalize=True).sort_index().head(10).items():
                 table.loc[p, f"share of {name}"] = round(float(share), 4)
     return table
+
+# %% ../../nbs/stages/040_split.ipynb #83fdc171
+def unusual(
+    typed: dict[str, pd.DataFrame],  # train, valid, test
+    problem: Problem,  # says what is read, and the target
+    methods: list[str],
+    seed: int = 0,
+) -> Flagged:
+    "Values and rows far from those of the training rows, among what a model reads, and numbers to be learnt."
+    names = problem.feature_names(typed["train"].columns)
+    names += [] if problem.kind.has_classes else [problem.target]
+    return flag_parts({name: typed[name][names] for name in PARTS} if methods else {"train": pd.DataFrame()}, methods, seed)
+
