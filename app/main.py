@@ -15,6 +15,7 @@ st.set_page_config(page_title="mlops_nb", page_icon=str(FOLDER / "icon.png"), la
 page = st.navigation(
     [
         st.Page("views/overview.py", title="Overview", icon=":material/insights:", default=True),
+        st.Page("views/data.py", title="Data", icon=":material/table_view:"),
         st.Page("views/predictions.py", title="Predictions", icon=":material/person_search:"),
         st.Page("views/fairness.py", title="Fairness", icon=":material/balance:"),
         st.Page("views/monitoring.py", title="Monitoring", icon=":material/monitor_heart:"),

@@ -252,7 +252,7 @@ def _report(self: Records, summary: dict[str, Any], figures_of: dict[str, dict])
     "The pages; those of stages that came from the cache are made now."
     from mlops_nb.pipeline.report import write_report
 
-    run, figures = self.run, []
+    run, figures, parts = self.run, [], []
     for name in run.stages:
         result = run.result(name)
         if result.status == "cached" and (notebook := self._object(f"{name}.ipynb", result.notebook)):
@@ -260,5 +260,6 @@ def _report(self: Records, summary: dict[str, Any], figures_of: dict[str, dict])
         figures += [
             {"stage": name, "name": port.artifact, "png": png} for port, digest in self._outputs(name) if port.kind == "Figure" and (png := self._object(port.artifact, digest))
         ]
+        parts += [{"stage": name, "name": port.artifact, "html": run.mask(html.decode())} for port, digest in self._outputs(name) if port.kind == "Html" and (html := self._object(port.artifact, digest))]
     made = {name: page.result() for name, page in self.pages.items()}
-    write_report(run.folder, summary, nodes_of(run.plan.graph, summary["stages"]), figures, figures_of, made)
+    write_report(run.folder, summary, nodes_of(run.plan.graph, summary["stages"]), figures, figures_of, made, parts)
