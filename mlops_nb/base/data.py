@@ -73,7 +73,7 @@ class Landing(Part):
 class Data(Part):
     "Where the rows come from."
 
-    source: str  # a path or glob from the project's folder, package:FILE for a data set that ships with mlops_nb, made:NAME for one that is made at need, or an address
+    source: str  # a path or glob from the project's folder, NAME@3 for a version of a data set, package:FILE for a data set that ships with mlops_nb, made:NAME for one that is made at need, or an address
     query: str | None = silent(None)  # of a database: what is asked there
     format: str | None = silent(None)  # csv, parquet, jsonl ... where no ending says it
     sheet: str | None = silent(None)  # of an Excel file with several
@@ -175,7 +175,9 @@ Data.model_rebuild()  # which names it
 def as_one(
     data: Any,  # as YAML has it
 ) -> Any:
-    "A list of sources as its first one, which the others are joined to."
+    "A list of sources as its first one, which the others are joined to; a word alone as the source that it names."
+    if isinstance(data, str):
+        return {"source": data}
     if isinstance(data, list) and data and isinstance(data[0], dict):
         return {**data[0], "joined": data[1:]} if data[1:] else data[0]
     return data

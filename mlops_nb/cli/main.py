@@ -445,6 +445,7 @@ LATER = {
     "serve": Later("serving", "Answer predictions by REST and gRPC: serve MODEL[@production|@staging|@VERSION].", ("prometheus_client", "serve")),
     "keys": Later("serving", "API keys of a service: add, list, remove."),
     "score": Later("scoring", "Predict for a whole table: score IN OUT --model MODEL."),
+    "data": Later("data", "Versions of data sets, by DVC and git: add, versions, diff, checkout, push, pull, which.", ("dvc", "data")),
     "log": Later("log", "The prediction log: roll, retain, erase, query, events."),
     "feedback": Later("log", "Import labels or ratings of logged predictions: feedback FILE --model MODEL."),
     "monitor": Later("monitoring", "Look at each window of the prediction log that is over: drift, quality, alarms."),
@@ -518,8 +519,7 @@ def extend_command() -> None:
     "Begin a notebook in which the project adds metrics, model types and tasks of its own."
     from mlops_nb.cli import extend
 
-    settings = _settings()
-    made = extend.extend(settings)
+    made = extend.extend(settings := _settings())
     say(f"written: {made.relative_to(settings.root)}, exported to {settings.package}.extensions", "next: edit it (mlops-nb lab)    nbdev-export    name what you added in the charter    mlops-nb check")
 
 

@@ -77,8 +77,10 @@ def _facts(version: "Version", evidence: "Evidence") -> Iterator[tuple[str, str]
     if rows := {"rows": data.get("rows"), **known}:
         counts = ", ".join(f"{number(n)} {what}" for what, n in rows.items() if n is not None)
         yield "data", ", ".join(filter(None, [data.get("source"), f"sha256 {data['sha256'][:12]}" if data.get("sha256") else "", counts]))
+    if data.get("version") and not data.get("joins"):
+        yield "version", ", ".join([data["version"], f"by {data['author']}", data["reason"]])
     for one in data.get("sources", ()):
-        terms = [f"{what} {said}" for what in ("licence", "contract", "contact") if (said := one.get(what))]
+        terms = [f"{what} {said}" for what in ("version", "licence", "contract", "contact") if (said := one.get(what))]
         yield "source", ", ".join([one["name"], f"sha256 {one['sha256'][:12]}", *terms])
     for how in data.get("joins", ()):
         lost = f"{number(how['lost'])} of {number(how['rows'])} rows find nothing"

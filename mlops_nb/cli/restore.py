@@ -20,10 +20,10 @@ import yaml
 from ..base.charter import Charter, load_charter
 from ..base.data import Data
 from ..base.errors import MlopsError
+from ..base.git import git
 from ..base.settings import Settings, load_settings
 from ..base.text import say
 from .earlier import summary_of
-from .team import git
 from ..model.extensions import load_extensions
 from ..pipeline.graph import load_graph
 from ..pipeline.knobs import knob_values

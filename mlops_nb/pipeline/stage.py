@@ -12,29 +12,29 @@ import importlib
 import json
 import math
 import os
-import re
 import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..base.artifacts import Figure, Html, Json, Model, Store, Table, unzip, write_atomic
+from ..base.artifacts import Figure, Html, Json, Model, Store, Table, write_atomic
 from ..sources.addresses import kind_of
 from ..sources.files import source_file
 from ..sources.local import SourceFile, local_files
 from ..base.charter import Charter, load_charter
 from ..base.drawing import alt_of, laid_out
 from ..base.errors import MlopsError, nearest
+from ..base.rows import Rows
 from .graph import Graph, load_graph
 from .knobs import check_session
 from .processor import tell_after_cells
+from .outgoing import drafted, refuse_secrets, room_for, text_of
 from ..base.text import in_figure
-from ..base.secrets import masker, secrets_of, whose
 from ..base.settings import Settings
 from ..model.extensions import open_project
 from ..log.position import log_state
@@ -86,10 +86,11 @@ def source_of(
 ) -> SourceFile:
     "The charter's data source; hashed once, and again when a file has changed: a notebook asks at every read."
     parts = charter.data.parts
-    found = [path for part in parts if kind_of(part.source) == "local" for path in local_files(part, settings.root)]
+    here = [part for part in parts if kind_of(part.source) == "local" and not part.landing]
+    found = [path for part in here for path in local_files(part, settings.root)]
     facts = [(str(path), at.st_size, at.st_mtime_ns, at.st_ino) for path in found for at in [path.stat()]]
     key = (charter.data.model_dump_json(), str(settings.home), *facts)
-    elsewhere = any(kind_of(part.source) != "local" for part in parts)
+    elsewhere = len(here) < len(parts)
     if key not in _HASHED or (elsewhere and (fresh or not all(Path(place).exists() for place in _HASHED[key].places))):
         _HASHED.clear()
         _HASHED[key] = source_file(charter, settings.root, settings.home)
@@ -141,7 +142,7 @@ class _Headless:
         self.source: list[str] = [given["source"]] if isinstance(given["source"], str) else given["source"]  # where it lies
         self.log_place = Path(given["home"]), given.get("log_url", "")
         self.record = Path(given["record"])
-        self.store = Store(Path(given["home"]))
+        self.store = self.writes = Store(Path(given["home"]))
 
     def digest(self, artifact: str) -> str:
         if artifact not in self.inputs:
@@ -153,6 +154,9 @@ class _Headless:
 
     def put(self, artifact: str, kind: str, data: bytes) -> None:
         self._note(output=artifact, kind=kind, digest=self.store.put(data), size=len(data))
+
+    def put_file(self, artifact: str, kind: str, file: Path) -> None:
+        self._note(output=artifact, kind=kind, size=file.stat().st_size, digest=self.store.adopt(file))
 
     def log(self, name: str, value: Any) -> None:
         self._note(metric=name, value=value)
@@ -202,6 +206,12 @@ class _Lab:
         return (self.writes if self.writes.has(digest) else self.store).get(digest)
 
     def put(self, artifact: str, kind: str, data: bytes) -> None:
+        self._overlay(artifact, lambda: self.writes.put(data))
+
+    def put_file(self, artifact: str, kind: str, file: Path) -> None:
+        self._overlay(artifact, lambda: self.writes.adopt(file))
+
+    def _overlay(self, artifact: str, keep: Callable[[], str]) -> None:
         if artifact not in self.graph.producer:
             raise MlopsError(f"no notebook's signature has the output '{artifact}'{nearest(artifact, self.graph.producer)}; save the notebook first")
         stage = self.graph.stages[self.graph.producer[artifact]]
@@ -212,7 +222,7 @@ class _Lab:
         if file.is_file():
             before = json.loads(file.read_text(encoding="utf-8"))
             record = before if before["inputs"] == record["inputs"] else record
-        record["outputs"][artifact] = self.writes.put(data)
+        record["outputs"][artifact] = keep()
         write_atomic(file, json.dumps(record).encode())
 
     def log(self, name: str, value: Any) -> None:
@@ -307,28 +317,6 @@ def picture_of(
         figure.text(0.01, 0.5, "\n".join(lines), va="center", fontsize=9)
     return figure
 
-# %% ../../nbs/pipeline/40_stage.ipynb #57c069e9
-def _text_of(kind: Any, value: Any, data: bytes) -> str:
-    "All text of an artifact."
-    if kind is Table:
-        texts = [value[c].dropna().astype(str).unique() for c in value.columns if value[c].dtype.kind not in "biufcmM"]
-        return "\n".join([*map(str, value.columns), *(text for column in texts for text in column)])
-    return (unzip(data, "model").get("schema.json", b"") if kind is Model else data).decode("utf-8", "replace")
-
-
-def _refuse_secrets(artifact: str, kind: Any, value: Any, data: bytes) -> None:
-    "Raise when an artifact would hold a secret's value."
-    context = _context()
-    urls = {"registry_uri": context.targets.get("registry", ""), "log_url": context.log_place[1]}
-    known = secrets_of(os.environ, tuple(filter(None, urls.values())))
-    if kind is Table:
-        known = [secret for secret in known if not re.fullmatch(r"[A-Za-z]*|\d*", secret)]
-    hide = masker(known)
-    if not hide.heads or not (hide.holds(text := _text_of(kind, value, data)) or (kind is Json and hide.holds(data.decode()))):
-        return
-    owner = whose(text, os.environ) or "registry_uri or log_url"
-    raise MlopsError(f"'{artifact}' would hold the value of {owner}, and others read an artifact as it is; leave it out (the variable's name is enough), or take the variable out of the environment if it is no secret")
-
 # %% ../../nbs/pipeline/40_stage.ipynb #837d9a86
 @dataclass(frozen=True)
 class Output:
@@ -338,14 +326,23 @@ class Output:
     kind: Any
 
     def write(self, value: Any) -> None:
-        "Keep the value under the artifact's name."
-        data = self.kind.dump(value)
-        _refuse_secrets(self.artifact, self.kind, value, data)
-        try:
-            _context().put(self.artifact, self.kind.__name__, data)
-        except OSError as error:
-            said = f"'{self.artifact}' ({len(data) / 1e6:,.1f} MB) can't be written to the store: {error.strerror}; make room or mend the folder `home`, then run again: what is done stays"
-            raise MlopsError(said) from None
+        "Keep the value under the artifact's name; rows that lie in a file go through a batch at a time."
+        if isinstance(value, Rows):
+            return self.stream(value.batches(), value.schema)
+        data, context = self.kind.dump(value), _context()
+        refuse_secrets(self.artifact, self.kind, text_of(self.kind, value, data), data, context)
+        with room_for(self.artifact, len(data)):
+            context.put(self.artifact, self.kind.__name__, data)
+
+    def stream(
+        self,
+        batches: Iterable[Any],  # pyarrow.Table, each of a row group's rows, but for the last one
+        schema: Any,  # pyarrow.Schema
+    ) -> None:
+        "Keep a table under the artifact's name that is never whole in memory."
+        context = _context()
+        with drafted(self.artifact, batches, schema, context) as draft:
+            context.put_file(self.artifact, self.kind.__name__, draft)
 
 # %% ../../nbs/pipeline/40_stage.ipynb #bd316d25
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from ..base.text import shown_url
 
 # %% ../../nbs/sources/13_addresses.ipynb #b609f124
 DATABASES = ("sqlite", "postgresql", "mysql", "mariadb", "mssql", "oracle")
+_PINNED = re.compile(r"[^@/\\:?*\[\]\s]+@(?:v?\d+|latest)")  # a version of a data set
 _NAMED = re.compile(r"\$\{(\w+)\}")
 _PASSWORD = re.compile(r"://[^/@\s:?#]*:([^\s?#]+)@")  # it may hold / and @
 _NO_PORT = re.compile(r"://(?!\[)[^/@\s:?#]*:(?!@|\d{0,5}(?:[/?#]|$))")  # so a password, however it ends
@@ -29,8 +30,10 @@ _SIGNS = re.compile(r"sig|signature|pwd|x-(?:amz|goog)-.*", re.IGNORECASE)  # th
 
 def kind_of(
     source: str,  # as the charter has it
-) -> str:  # local, sql, openml, or the address's scheme: https, sftp, s3 ...
+) -> str:  # local, version, sql, openml, or the address's scheme: https, sftp, s3 ...
     "What kind of place a source is."
+    if _PINNED.fullmatch(source):
+        return "version"
     if source.startswith("openml:"):
         return "openml"
     scheme, there, _ = source.partition("://")

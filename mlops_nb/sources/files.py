@@ -43,6 +43,15 @@ def source_file(
     return together(files, " + ".join(file.name for file in files), Path(root)) if charter.data.joined else files[0]
 
 # %% ../../nbs/sources/15_files.ipynb #f33bb463
+def _elsewhere(kind: str, part: Data, root: Path, home: Path) -> SourceFile:
+    "What is not a file of this machine, or is one of the past."
+    if kind == "version":
+        from mlops_nb.sources.tracked import pinned
+
+        return pinned(part.source, root, home, part.format)
+    return _asked(part, root, home) if kind == "sql" else _brought(part, home)
+
+
 def _found(part: Data, root: Path, home: Path) -> SourceFile:
     "One source, hashed."
     kind = kind_of(part.source)
@@ -62,9 +71,9 @@ def _found(part: Data, root: Path, home: Path) -> SourceFile:
         )
     else:
         check_address(part.source)
-        made = _asked(part, root, home) if kind == "sql" else _brought(part, home)
+        made = _elsewhere(kind, part, root, home)
     if part.sha256 and made.sha256 != part.sha256:
-        kept = _set_aside(made, part, home) if kind != "local" else ""
+        kept = _set_aside(made, part, home) if kind not in ("local", "version") else ""
         raise MlopsError(
             f"data source {plain(part.source)} has sha256 {made.sha256[:12]}..., the charter says"
             f" {part.sha256[:12]}...{kept}; see what has changed there, then write sha256: {made.sha256}"

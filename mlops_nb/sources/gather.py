@@ -197,6 +197,7 @@ def check_sources(
     "Refuse sources that can't be there; nothing but the headers of text files is read."
     from mlops_nb.sources.landing import check_landing
     from mlops_nb.sources.sql import query_of
+    from mlops_nb.sources.versions import pin_of
 
     known: list[list[str] | None] = []
     for part in data.parts:
@@ -205,6 +206,8 @@ def check_sources(
             check_landing(part)
         if kind_of(part.source) == "sql":
             query_of(part)
+        if kind_of(part.source) == "version":
+            pin_of(root, part.source)
         lies_here = kind_of(part.source) == "local" and not part.landing
         there = header(local_files(part, root)[0], part) if lies_here else None
         if there is not None:

@@ -114,7 +114,7 @@ def check_packaged(
                 )
 
 # %% ../../nbs/stages/020_ingest.ipynb #d9f062ff
-_TERMS = ("licence", "attribution", "contract", "contact")
+_TERMS = ("licence", "attribution", "contract", "contact", "version", "author", "reason")  # the last of a pinned one
 _LISTED = 1000  # files that are named; the digest is that of all
 
 
@@ -123,7 +123,7 @@ def _terms(
     part: Data,  # what the charter says of it
 ) -> dict[str, str]:
     "Under which terms a source is used, and who is asked about it; its place is heard where the charter says nothing."
-    said = {what: getattr(part, what) or file.about.get(what, "") for what in _TERMS}
+    said = {what: getattr(part, what, "") or file.about.get(what, "") for what in _TERMS}
     return {what: text for what, text in said.items() if text or what in ("licence", "attribution")}
 
 
