@@ -9,7 +9,7 @@ export PYTHONDONTWRITEBYTECODE =
 export OMP_WAIT_POLICY ?= PASSIVE
 export OPENBLAS_THREAD_TIMEOUT ?= 12
 
-.PHONY: help setup run test sample test-notebooks test-quick test-slow test-deep test-pythons bench bench-serve bench-monitor bench-live bench-quality app lab prepare notebooks readme lock lint clean
+.PHONY: help setup run test sample test-notebooks test-quick test-slow test-deep test-pythons bench bench-serve bench-monitor bench-live bench-quality bench-data app lab prepare notebooks readme lock lint clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -63,9 +63,13 @@ bench-monitor: $(DONE) ## our drift figures, false alarms and delays beside Evid
 	@$(BIN)/python tests/bench/monitor.py --peers
 	@$(BIN)/python tests/bench/alarms/run.py --peers
 
-bench-live: $(DONE) ## monitor and log query over many live rows, beside an older commit checked out under .bench/: ROWS="250000 1000000 4000000"
+bench-live: $(DONE) ## monitor and log query over many live rows, beside an older commit checked out under .bench/: ROWS="250000 1000000 4000000", a window of WINDOW=10000000
 	@test -f .mlops/sample/mlflow.db || $(MAKE) --no-print-directory sample
-	@$(BIN)/python tests/bench/live/run.py --peers $(if $(ROWS),--rows $(ROWS))
+	@$(BIN)/python tests/bench/live/run.py --peers $(if $(ROWS),--rows $(ROWS)) $(if $(WINDOW),--window $(WINDOW))
+
+bench-data: $(DONE) ## data checkout beside plain dvc checkout; memory of ingest, validate and split over large Parquet files: ROWS="100000 1000000 10000000"
+	@$(BIN)/python tests/bench/versions.py
+	@$(BIN)/python tests/bench/large/run.py $(if $(ROWS),--rows $(ROWS))
 
 bench-quality: $(DONE) ## our default models beside HGB, FLAML, AutoGluon: TABLES=folder of CSVs, GROWTH=1, BENCH="--budget 20"
 	@$(BIN)/python tests/bench/quality/run.py $(if $(TABLES),--tables "$(TABLES)") $(if $(GROWTH),--growth) $(BENCH)

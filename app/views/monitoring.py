@@ -92,16 +92,25 @@ def headline(report: Report, part: PartReport | None) -> None:
             place.metric(f"{in_markdown(metric)} {how}" if len(metric) < 5 else how.capitalize(), number(figure.get("value")) if figure else "-", border=True, help=said)
 
 
-def marks_chart(found: list[Report]) -> alt.Chart:
-    "What happened, where it falls: a line over the windows."
-    known = dict.fromkeys(m for r in found for m in r.marks if m.end > found[0].start or m.start >= found[0].start)
-    lines = [{"time": max(m.start, found[0].start), "event": m.words} for m in known]
-    data = pd.DataFrame(lines, columns=["time", "event"]).astype({"time": "datetime64[us, UTC]"})
-    return alt.Chart(data).mark_rule(color=ORANGE, strokeDash=[2, 3], strokeWidth=1.5).encode(x=alt.X("time:T", title=None, scale=alt.Scale(type="utc")), tooltip=["event:N"])
+def marks_chart(found: list[Report]) -> alt.LayerChart:
+    "What happened, where it falls: a line over the windows, with its number."
+    lines = [{"time": at, "event": "; ".join(said), "number": str(i)} for i, (at, said) in enumerate(marks_by_time(found), 1)]
+    data = pd.DataFrame(lines, columns=["time", "event", "number"]).astype({"time": "datetime64[us, UTC]"})
+    base = alt.Chart(data).encode(x=alt.X("time:T", title=None, scale=alt.Scale(type="utc")), tooltip=["event:N"])
+    named = base.mark_text(color=ORANGE, fontSize=12, fontWeight="bold", dy=-7).encode(text="number:N", y=alt.value(0))
+    return base.mark_rule(color=ORANGE, strokeDash=[2, 3], strokeWidth=1.5) + named
 
 
-def pace_chart(found: list[Report]) -> alt.VConcatChart:
-    "Predictions and latency over time."
+def marks_by_time(found: list[Report]) -> list[tuple[datetime, list[str]]]:
+    "What happened, by when it falls into the windows, oldest first."
+    made: dict[datetime, list[str]] = {}
+    for m in dict.fromkeys(m for r in found for m in r.marks if m.end > found[0].start or m.start >= found[0].start):
+        made.setdefault(max(m.start, found[0].start), []).append(m.words)
+    return sorted(made.items())
+
+
+def pace_charts(found: list[Report]) -> tuple[alt.LayerChart, alt.Chart]:
+    "Predictions and latency over time; one below the other in one chart they would be wider than the page."
     lines = []
     for report in found:
         step = (report.end - report.start) / 24
@@ -113,9 +122,8 @@ def pace_chart(found: list[Report]) -> alt.VConcatChart:
     area = base.mark_area(color=BLUE, opacity=0.35, line={"color": BLUE}, interpolate="step-after").encode(y=alt.Y("predictions:Q", title="predictions"), tooltip=["time:T", "predictions:Q"])
     slow = base.transform_fold(["median", "99%"], as_=["latency", "ms"]).mark_line(interpolate="step-after").encode(
         y=alt.Y("ms:Q", title="latency, ms"), strokeDash=alt.StrokeDash("latency:N", title=None, legend=alt.Legend(orient="bottom", direction="horizontal")), color=alt.value(GREY), tooltip=["time:T", "latency:N", alt.Tooltip("ms:Q", format=".2f")]
-    ).properties(height=110, width="container")  # fmt: skip
-    area = (area + marks_chart(found)).properties(height=130, width="container")
-    return alt.vconcat(area, slow, spacing=8).resolve_scale(x="shared", strokeDash="independent")
+    ).properties(height=190)  # fmt: skip
+    return (area + marks_chart(found)).properties(height=170), slow
 
 
 def quality_chart(found: list[Report], metric: str) -> alt.LayerChart:
@@ -259,7 +267,11 @@ if report.every_alarm and report is not now:
 
 history = found[-60:] + ([now] if now else [])
 st.subheader("Traffic")
-st.altair_chart(pace_chart(history[-24:]), width="stretch")
+for chart in pace_charts(history[-24:]):
+    st.altair_chart(chart, width="stretch")
+if happened := [f"**{i}** {in_markdown('; '.join(said))}" for i, (_, said) in enumerate(marks_by_time(history[-24:]), 1)]:
+    more = f" · and {len(happened) - 12} before them" if len(happened) > 12 else ""
+    st.caption(":material/event: " + " · ".join(happened[-12:]) + more)
 machine = {"errors": "{:,.0f} requests failed", "cpu": "{:.1%} of a processor", "memory": "{:,.0f} MB of memory", "received": "{:,.1f} MB in", "sent": "{:,.1f} MB out"}
 shown = [text.format(report.system[k] / (1e6 if "MB" in text else 1)) for k, text in machine.items() if report.system.get(k)]
 if shown:

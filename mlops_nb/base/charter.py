@@ -138,27 +138,15 @@ class Statement(Part):
         "What the classes weigh in a decision, by their names; None: all alike."
         return self._weights
 
-    def weighed(
-        self,
-        weights: dict[str, float] | None,  # as class_weights
-    ) -> Self:
-        "The same, its answers decided by weights of the classes."
-        made = self.model_copy()
-        made._weights, made._picks = weights, None
-        return made
-
     @property
     def picks(self) -> float | None:
-        "The share of rows that are decided for the positive class, those with the highest probabilities; None: by threshold."
+        "The share of rows decided for the positive class before a threshold is settled; None: the costs say which."
         return self._picks
 
-    def picking(
-        self,
-        share: float,  # 0..1
-    ) -> Self:
-        "The same, its answers compared at a share of rows, before anybody has settled a threshold."
+    def weighed(self, weights: dict[str, float] | None, picks: float | None = None) -> Self:
+        "The same, its answers decided by weights of the classes, or by a share of rows."
         made = self.model_copy()
-        made._picks = share
+        made._weights, made._picks = weights, picks
         return made
 
     @property

@@ -54,7 +54,7 @@ def span_of(
         pass
     raise ValueError("expected a span such as 36 hours or 1 day, or a number, none below zero, where times are numbers")
 
-# %% ../../nbs/base/28_data.ipynb #e99f1d0d
+# %% ../../nbs/base/28_data.ipynb #790b1d73
 class Landing(Part):
     "How a place is read that another process fills: what has arrived so far, each row once."
 
@@ -69,7 +69,7 @@ class Landing(Part):
             span_of(span)
         return span
 
-
+# %% ../../nbs/base/28_data.ipynb #e99f1d0d
 class Data(Part):
     "Where the rows come from."
 
@@ -100,12 +100,6 @@ class Data(Part):
     @classmethod
     def _bare(cls, landing: Any) -> Any:
         return {True: {}, False: None}[landing] if isinstance(landing, bool) else landing
-
-    @model_validator(mode="after")
-    def _grows(self) -> "Data":
-        if self.landing and self.sha256:
-            raise ValueError("sha256 is for bytes that stay, and a landing place grows; leave one of them out")
-        return self
 
     @field_validator("encoding")
     @classmethod

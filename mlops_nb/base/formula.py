@@ -8,13 +8,13 @@ __all__ = ['Answer', 'Formula']
 # %% ../../nbs/base/27_formula.ipynb #2462734b
 import ast
 import operator
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any, NamedTuple
 
 from .errors import MlopsError, nearest
-
 
 # %% ../../nbs/base/27_formula.ipynb #e60fd27d
 _COMPARE: dict[type, tuple[str, Callable[[Any, Any], Any]]] = {
@@ -41,8 +41,9 @@ def _refuse(text: str, node: ast.AST, why: str = "") -> MlopsError:
     "The error for a piece that may not stand in a formula."
     piece = ast.get_source_segment(text, node) if hasattr(node, "lineno") else None
     way = why or _WAYS.get(type(node), "expected columns, values, comparisons, and, or, not, + - * / // %, in")
-    return MlopsError(f"check `{text}`: {f'`{piece[:60]}`' if piece else type(node).__name__} can't stand there; {way}")
-
+    return MlopsError(
+        f"check `{text}`: {f'`{piece[:60]}`' if piece else type(node).__name__} can't stand there; {way}"
+    )
 
 # %% ../../nbs/base/27_formula.ipynb #37c65caa
 def _prove(text: str, node: ast.AST, listed: bool = False) -> Iterator[str]:
@@ -81,7 +82,6 @@ def _constant(node: ast.AST) -> Any:
         return -inner if type(inner) in (int, float) else None
     return node.value if isinstance(node, ast.Constant) and type(node.value) in (int, float, str, bool) else None
 
-
 # %% ../../nbs/base/27_formula.ipynb #9c177ae0
 def _prove_compare(text: str, node: ast.Compare) -> Iterator[str]:
     "A comparison, of several things too: 0 <= a < b."
@@ -112,7 +112,6 @@ def _prove_call(text: str, node: ast.Call) -> Iterator[str]:
     for part in node.args:
         yield from _prove(text, part)
 
-
 # %% ../../nbs/base/27_formula.ipynb #d4bb2289
 class Answer(NamedTuple):
     "What a formula says of each row."
@@ -137,7 +136,7 @@ class Formula:
         try:
             tree = ast.parse(text.strip(), mode="eval").body
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-            way = "; two values are compared by ==" if "=" in text and "'='" in str(error) else ""
+            way = "; two values are compared by ==" if re.search("(?<![=!<>])=(?!=)", text) else ""
             said = getattr(error, "msg", None) or str(error)
             raise MlopsError(f"check `{text}` can't be read: {said}{way}; expected such as end >= start") from None
         if sum(1 for _ in ast.walk(tree)) > _MOST:
@@ -152,7 +151,6 @@ class Formula:
         if lost := [n for n in self.names if n not in frame]:
             raise MlopsError(f"check `{self.text}`: no column '{lost[0]}'{nearest(lost[0], frame.columns)}")
         return _truth(_Rows(self.text, frame), self.tree)
-
 
 # %% ../../nbs/base/27_formula.ipynb #05b9d24c
 class _Value(NamedTuple):
@@ -178,7 +176,6 @@ def _made(value: Any, parts: list[_Value], zero: Any = False) -> _Value:
     before = reduce(operator.or_, (p.undefined for p in parts))
     return _Value("number", value, missing, before | (~np.asarray(missing) & (zero | np.isnan(value))))
 
-
 # %% ../../nbs/base/27_formula.ipynb #a7d5aaae
 def _column(values: Any) -> _Value:
     "A column's values by what they are."
@@ -194,11 +191,12 @@ def _column(values: Any) -> _Value:
         return _Value("time", values.to_numpy(), missing)
     if of.is_numeric_dtype(values):
         whole = of.is_integer_dtype(values) and not missing.any()
-        return _Value("number", values.to_numpy() if whole else values.to_numpy(dtype=float, na_value=np.nan), missing)
+        return _Value(
+            "number", values.to_numpy() if whole else values.to_numpy(dtype=float, na_value=np.nan), missing
+        )
     if missing.all():
         return _Value("", np.full(len(values), np.nan), missing)
     return _Value("text", values.astype("object").where(~missing, "").astype("str").to_numpy(dtype=object), missing)
-
 
 # %% ../../nbs/base/27_formula.ipynb #80c2eb7c
 class _Rows(NamedTuple):
@@ -228,7 +226,11 @@ def _truth(rows: _Rows, node: ast.expr) -> Answer:
     if value.kind not in ("truth", ""):
         raise _refuse(rows.text, node, f"it is a {value.kind} and no truth; compare it with something")
     n, missing = len(rows.frame), np.broadcast_to(value.missing, len(rows.frame)).copy()
-    data = np.zeros(n, bool) if value.kind == "" else np.asarray(pd.array(np.broadcast_to(value.data, n), "boolean").fillna(False), bool)
+    data = (
+        np.zeros(n, bool)
+        if value.kind == ""
+        else np.asarray(pd.array(np.broadcast_to(value.data, n), "boolean").fillna(False), bool)
+    )
     return Answer(pd.arrays.BooleanArray(data, missing), np.zeros(n, bool))
 
 
@@ -238,7 +240,11 @@ def _value(rows: _Rows, node: ast.expr) -> _Value:
         case ast.Name(id=name):
             return _column(rows.frame[name])
         case ast.Constant(value=value):
-            return _Value("truth" if value is True or value is False else "text" if isinstance(value, str) else "number", value, False)
+            return _Value(
+                "truth" if value is True or value is False else "text" if isinstance(value, str) else "number",
+                value,
+                False,
+            )
         case ast.UnaryOp(op=ast.USub() | ast.UAdd() as op, operand=part):
             inner = _of_kind(rows, part, "number")
             return inner._replace(data=-_as_number(inner) if isinstance(op, ast.USub) else _as_number(inner))
@@ -250,7 +256,6 @@ def _value(rows: _Rows, node: ast.expr) -> _Value:
             return _called(rows, name, parts)
     found = _truth(rows, node)
     return _Value("truth", found.holds, found.holds.isna(), found.undefined)
-
 
 # %% ../../nbs/base/27_formula.ipynb #41385ed9
 def _of_kind(rows: _Rows, node: ast.expr, kind: str) -> _Value:
@@ -274,7 +279,9 @@ def _calculated(rows: _Rows, node: ast.BinOp, op: ast.operator, left: _Value, ri
     a, b = _as_number(left), _as_number(right)
     with np.errstate(all="ignore"):
         made = _ARITHMETIC[type(op)](np.asarray(a), np.asarray(b))
-    return _made(made, [left, right], (np.asarray(b) == 0) if isinstance(op, ast.Div | ast.FloorDiv | ast.Mod) else False)
+    return _made(
+        made, [left, right], (np.asarray(b) == 0) if isinstance(op, ast.Div | ast.FloorDiv | ast.Mod) else False
+    )
 
 
 def _called(rows: _Rows, name: str, parts: list[ast.expr]) -> _Value:
@@ -294,12 +301,14 @@ def _called(rows: _Rows, name: str, parts: list[ast.expr]) -> _Value:
     data = pd.Series(np.broadcast_to(first.data, len(rows.frame)))
     missing = np.broadcast_to(first.missing, len(rows.frame))
     if data.dtype.kind == "f":  # nothing but missing values
-        return _Value("number" if name == "len" or _FUNCTIONS[name] == "time" else "text", data.to_numpy(), missing)
+        return _Value("", data.to_numpy(), missing)
     if _FUNCTIONS[name] == "text":
         made = getattr(data.astype("str").str, name)()
-        return _Value("number" if name == "len" else "text", made.to_numpy(dtype=float if name == "len" else object), missing)
-    return _Value("number", getattr(data.dt, name).to_numpy(dtype=float), missing)
-
+        return _Value(
+            "number" if name == "len" else "text", made.to_numpy(dtype=float if name == "len" else object), missing
+        )
+    part = {"weekday": "day_of_week"}.get(name, name)
+    return _Value("number", getattr(data.dt, part).to_numpy(dtype=float), missing)
 
 # %% ../../nbs/base/27_formula.ipynb #6138f779
 def _compared(rows: _Rows, node: ast.Compare) -> Answer:
@@ -329,7 +338,9 @@ def _pair(rows: _Rows, node: ast.Compare, how: tuple, left: _Value, right: _Valu
     if "" in (left.kind, right.kind):
         data = np.zeros(n, bool)
     elif left.kind == "truth":
-        sides = [np.asarray(pd.array(np.broadcast_to(v.data, n), "boolean").fillna(False), bool) for v in (left, right)]
+        sides = [
+            np.asarray(pd.array(np.broadcast_to(v.data, n), "boolean").fillna(False), bool) for v in (left, right)
+        ]
         data = how[1](*sides)
     else:
         with np.errstate(invalid="ignore"):
@@ -351,7 +362,7 @@ def _moment(rows: _Rows, node: ast.Compare, value: _Value, beside: str) -> _Valu
     at = at if at.tzinfo is None else at.tz_convert(None)
     return _Value("time", at.to_datetime64(), pd.isna(at))
 
-
+# %% ../../nbs/base/27_formula.ipynb #f54ca6a3
 def _among(rows: _Rows, value: _Value, place: ast.expr, op: ast.cmpop, piece: Any) -> Answer:
     "Whether a value is one of those listed."
     import numpy as np
@@ -366,4 +377,3 @@ def _among(rows: _Rows, value: _Value, place: ast.expr, op: ast.cmpop, piece: An
     inside = pd.Series(data, dtype=object if value.kind == "text" else None).isin(wanted).to_numpy()
     hidden = np.broadcast_to(value.undefined, n) & ~missing
     return Answer(pd.arrays.BooleanArray(inside != isinstance(op, ast.NotIn), missing | hidden), hidden)
-

@@ -16,7 +16,6 @@ from .errors import MlopsError, nearest
 from .formula import Formula
 from .scalars import moment, number_in
 
-
 # %% ../../nbs/base/29_validation.ipynb #0367b581
 Severity = Literal["stop", "quarantine", "warn"]
 ROWS = {  # checks that judge rows: what is done unless the charter says otherwise
@@ -37,7 +36,6 @@ TABLES = {  # checks that judge the whole table
     "missing": "stop", "classes": "stop", "freshness": "stop", "volume": "stop", "clocks": "warn",
 }  # fmt: skip
 _SURE = ("type", "finite", "required", "units")  # what passed would not be what was read, or could not be learnt from
-
 
 # %% ../../nbs/base/29_validation.ipynb #69fea85c
 class Check(Part):
@@ -87,7 +85,7 @@ class Classes(Part):
 
     min: float = Field(gt=0, lt=1)  # share of the rarest
 
-
+# %% ../../nbs/base/29_validation.ipynb #72908f98
 class Volume(Part):
     "How many rows there may be."
 
@@ -127,7 +125,6 @@ class Freshness(Part):
         since = (now.astimezone(UTC) - span_of(self.within)).replace(minute=0, second=0, microsecond=0, tzinfo=None)  # type: ignore[operator]
         return Freshness(column=self.column, since=since.isoformat())
 
-
 # %% ../../nbs/base/29_validation.ipynb #e6f6db64
 class Validation(Part):
     "What is demanded of the rows, and what is done where they don't meet it."
@@ -154,9 +151,13 @@ class Validation(Part):
             if what not in ROWS and what not in TABLES:
                 raise ValueError(f"severity: no check '{what}'{nearest(what, [*ROWS, *TABLES])}")
             if what in TABLES and severity == "quarantine":
-                raise ValueError(f"severity: '{what}' judges the whole table, so no row can be held back for it; say stop or warn")
+                raise ValueError(
+                    f"severity: '{what}' judges the whole table, so no row can be held back for it; say stop or warn"
+                )
             if what in _SURE and severity == "warn":
-                raise ValueError(f"severity: '{what}' can't let a row pass, nothing could be learnt from it; say quarantine or stop")
+                raise ValueError(
+                    f"severity: '{what}' can't let a row pass, nothing could be learnt from it; say quarantine or stop"
+                )
         return self
 
     def severity_of(self, check: str) -> str:  # "": it isn't looked for
@@ -174,7 +175,7 @@ class Validation(Part):
         told += [*self.key, *self.units, *(u.column for u in self.units.values() if u.column), *self.missing]
         return list(dict.fromkeys(told + ([self.freshness.column] if self.freshness else [])))
 
-
+# %% ../../nbs/base/29_validation.ipynb #7cb02569
 def _in_full(said: dict[str, Any]) -> dict[str, Any]:
     "The short forms that people write: a bare sentence, one column as key, a share alone."
     made = dict(said)
@@ -186,4 +187,3 @@ def _in_full(said: dict[str, Any]) -> dict[str, Any]:
         shares = {c: number_in(s) if isinstance(s, str) else s for c, s in made["missing"].items()}
         made["missing"] = {c: s if isinstance(s, dict | Share) else {"max": s} for c, s in shares.items()}
     return made
-

@@ -256,7 +256,8 @@ def data_which(
 
     settings = load_settings()
     name, _, which = model.partition("@")
-    evidence = files.read_evidence(settings.registry_uri, versions.get(settings.registry_uri, name, which or "released"))
+    uri = settings.registry_uri
+    evidence = files.read_evidence(uri, versions.get(uri, name, which or "released"))
     found = list(_learnt_from(settings.root, evidence.data))
     if as_json:
         _as_json([{**source, "version": v and v.model_dump(), "why": why} for source, v, why in found])
@@ -284,7 +285,7 @@ def _learnt_from(root: Path, data: dict[str, Any]) -> Iterator[tuple[dict[str, A
         except MlopsError as error:
             v, why = known.get(said["sha256"]), str(error)
         if v and v.sha256 != said["sha256"]:
-            v, why = known.get(said["sha256"]), f"{v.label} has other bytes now"
+            v, why = known.get(said["sha256"]), f"{said['pinned']} has other bytes now"
         yield said, v, why
 
 

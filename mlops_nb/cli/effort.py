@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 
 # %% ../../nbs/cli/09_effort.ipynb #b9032074
-_WHAT = "Seconds of processor time for the search (train, tune, ensemble), instead of so many trials; explaining gets a quarter of it."
+_WHAT = (
+    "Seconds of processor time for the search (train, tune, ensemble), instead of so many trials; "
+    "explaining gets a quarter of it."
+)
 
 BudgetOption = Annotated[float | None, typer.Option("--budget", min=0.001, metavar="SECONDS", help=_WHAT)]
 
@@ -26,7 +29,8 @@ def budget_words(
     "A budget as knobs of the stages that search; a quarter of it, and no more than without one, to explain the model."
     if seconds is None:
         return []
-    return [*(f"{stage}.budget={seconds:g}" for stage in ("train", "tune")), f"explain.seconds={min(seconds / 4, 20):g}"]
+    search = [f"{stage}.budget={seconds:g}" for stage in ("train", "tune")]
+    return [*search, f"explain.seconds={min(seconds / 4, 20):g}"]
 
 
 # %% ../../nbs/cli/09_effort.ipynb #a6d86fb9

@@ -163,8 +163,7 @@ class _Progress:
         for name, row in self.rows.items():
             now = time.monotonic() - row["begun"] if row["status"] == "running" else row.get("seconds")
             bar = ProgressBar(row["cells"], row["cell"], width=16) if row["status"] == "running" and "cells" in row else ""
-            times = (f"{time:.1f}" if time else "" for time in (now, row.get("cpu_seconds")))
-            table.add_row(name, _MARKS[row["status"]], bar, *times, self._note(row))
+            table.add_row(name, _MARKS[row["status"]], bar, *(f"{t:.1f}" if t else "" for t in (now, row.get("cpu_seconds"))), self._note(row))
         return table
 
     def _note(self, row: dict[str, Any]) -> str:
@@ -445,7 +444,7 @@ LATER = {
     "serve": Later("serving", "Answer predictions by REST and gRPC: serve MODEL[@production|@staging|@VERSION].", ("prometheus_client", "serve")),
     "keys": Later("serving", "API keys of a service: add, list, remove."),
     "score": Later("scoring", "Predict for a whole table: score IN OUT --model MODEL."),
-    "data": Later("data", "Versions of data sets, by DVC and git: add, versions, diff, checkout, push, pull, which.", ("dvc", "data")),
+    "data": Later("data", "Versions of data sets: add, versions, diff, checkout, push, pull, which.", ("dvc", "data")),
     "log": Later("log", "The prediction log: roll, retain, erase, query, events."),
     "feedback": Later("log", "Import labels or ratings of logged predictions: feedback FILE --model MODEL."),
     "monitor": Later("monitoring", "Look at each window of the prediction log that is over: drift, quality, alarms."),

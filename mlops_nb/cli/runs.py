@@ -24,10 +24,13 @@ runs_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Earlie
 
 # %% ../../nbs/cli/31_runs.ipynb #00af3677
 def say_report(settings: "Settings", summary: dict[str, Any]) -> None:
-    "Where the run's page is; for a run in which nothing executed, that of the newest run with the same results."
+    "What was held back, and where the run's page is; for a run in which nothing executed, that of the newest run with the same results."
     def keys(of: dict[str, Any]) -> dict[str, str]:
         return {name: stage["key"] for name, stage in of["stages"].items()}
 
+    for name, stage in summary["stages"].items():
+        if held := stage.get("metrics", {}).get("held"):
+            say(f"held back by {name}: {held}")
     same = (s["run"] for s in islice(summaries(settings), 100) if keys(s) == keys(summary))
     pages = (settings.reports / run / "index.html" for run in (summary["run"], *same))
     if page := next((page for page in pages if page.is_file()), None):
@@ -71,7 +74,8 @@ def runs_show(
     code = f", git {git['commit'][:8]}{' with changes' if git['dirty'] else ''}" if git.get("commit") else ""
     say(f"run {s['run']}: {s['status']}{' in ' * bool(took(s))}{took(s)}{', ' * bool(used(s))}{used(s)}", f"charter {s['charter']}, started {s.get('started', '?')}{code}", "")
     head = ("stage", "status", "seconds", "processor", "key figure")
-    rows = ((n, x["status"], *(said.split(" ")[0] for said in (took(x), used(x))), _key_figure(x)) for n, x in s["stages"].items())
+    times = lambda x: [said.split(" ")[0] for said in (took(x), used(x))]  # noqa: E731
+    rows = ((n, x["status"], *times(x), _key_figure(x)) for n, x in s["stages"].items())
     aligned([head, *rows])
     if model := s["model"]:
         more = f"mlops-nb models show {model['name']} {model['version']}{sample_word(settings)}"

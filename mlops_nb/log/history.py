@@ -154,12 +154,17 @@ def batches(
     columns: Sequence[str] | None = None,
 ) -> Iterator[Any]:  # pyarrow RecordBatches of BATCH rows at most, rolled ones first
     "The same a few rows at a time, in whatever order, and never held as a whole."
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     given, wanted = _asked(since, until, model, version)
     names = list(schema().names if columns is None else columns)
+    form = pa.schema([schema().field(name) for name in dict.fromkeys([*names, *(name for name, *_ in given)])])
     with self._locked(fcntl.LOCK_SH) as connection:
-        yield from self._rolled().to_batches(
-            columns=names, filter=wanted, batch_size=BATCH, batch_readahead=1, fragment_readahead=1
-        )
+        for file in self._rolled().get_fragments():
+            groups = [group.id for group in file.subset(wanted).row_groups]  # a scanner would read ahead of what is asked
+            for batch in pq.ParquetFile(file.path).iter_batches(BATCH, groups, form.names, use_threads=False) if groups else ():
+                yield batch.select(form.names).cast(form).filter(wanted).select(names)
         yield from self._live(connection, given, names=names)()
 
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FAULT', 'check_faults', 'key_faults', 'near_faults', 'zone_faults', 'Finding', 'table_findings', 'severity_in',
-           'refuse_stops', 'check_names']
+           'refuse_stops', 'check_names', 'held_line']
 
 # %% ../../nbs/model/32_demands.ipynb #ee62f4c4
 from typing import Any, NamedTuple
@@ -17,7 +17,6 @@ from ..base.formula import Formula
 from ..base.validation import Validation
 from .problem import Problem
 from ..stats.near import near_copies
-
 
 # %% ../../nbs/model/32_demands.ipynb #f8760314
 FAULT = ["row", "column", "value", "fault", "check"]  # what a fault says: position, and why
@@ -44,12 +43,20 @@ def check_faults(
         undefined = np.flatnonzero(answer.undefined)
         shown = [n for n in formula.names[:_SHOWN]]
         seen = ["; ".join(f"{n} = {frame[n].iloc[i]}" for n in shown) for i in broken]
-        parts.append(_faults(broken, "", None, [f"`{one.check}` is false ({s})" for s in seen], _named(one.check, one.severity)))
-        parts.append(_faults(undefined, "", None, f"`{one.check}` has no answer, for it divides by zero or calculates with what is infinite", _named(one.check, one.severity)))
+        parts.append(_faults(broken, "", seen, f"`{one.check}` is false", _named(one.severity)))
+        parts.append(
+            _faults(
+                undefined,
+                "",
+                None,
+                f"`{one.check}` has no answer, for it divides by zero or calculates with what is infinite",
+                _named(one.severity),
+            )
+        )
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=FAULT)
 
 
-def _named(check: str, severity: str | None) -> str:
+def _named(severity: str | None) -> str:
     "A check that has a severity of its own bears it in its name."
     return "checks" if severity is None else f"checks: {severity}"
 
@@ -67,13 +74,16 @@ def key_faults(
     names = ["; ".join(str(v) for v in row) for row in frame.loc[later, key].itertuples(index=False)]
     return _faults(later, ", ".join(key), names, "is the key of an earlier row", "key")
 
-
-def near_faults(
-    frame: pd.DataFrame,
-) -> pd.DataFrame:
+# %% ../../nbs/model/32_demands.ipynb #047bad8c
+def near_faults(frame: pd.DataFrame) -> pd.DataFrame:
     "Rows that are an earlier one but for case, blanks and the last digits."
-    return _faults(near_copies(frame), "", None, "nearly a copy of an earlier row: it differs by case, blanks or last digits only", "near")
-
+    return _faults(
+        near_copies(frame),
+        "",
+        None,
+        "nearly a copy of an earlier row: it differs by case, blanks or last digits only",
+        "near",
+    )
 
 # %% ../../nbs/model/32_demands.ipynb #1a6adae3
 _TIME = r"^\s*\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}"
@@ -98,10 +108,13 @@ def zone_faults(
         if zoned.all() or not zoned.any():
             continue
         rare = zoned if zoned.mean() <= 0.5 else ~zoned
-        why = "names a time zone, most times here name none" if zoned.mean() <= 0.5 else "names no time zone, most times here do"
+        why = (
+            "names a time zone, most times here name none"
+            if zoned.mean() <= 0.5
+            else "names no time zone, most times here do"
+        )
         parts.append(_faults(rare.index[rare], str(name), known[rare], why, "zones"))
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=FAULT)
-
 
 # %% ../../nbs/model/32_demands.ipynb #5f1886bc
 class Finding(NamedTuple):
@@ -124,13 +137,23 @@ def table_findings(
     for name, share in demands.missing.items():
         gaps = float(frame[name].isna().mean()) if len(frame) else 0.0
         if gaps > share.max:
-            found.append(Finding("missing", name, f"{gaps:.1%} of the rows have no '{name}', at most {share.max:.1%} may", share.severity or demands.severity_of("missing")))
+            found.append(
+                Finding(
+                    "missing",
+                    name,
+                    f"{gaps:.1%} of the rows have no '{name}', at most {share.max:.1%} may",
+                    share.severity or demands.severity_of("missing"),
+                )
+            )
     told = [("classes", problem.target, _rare(frame, problem, demands)), ("volume", "", _volume(len(frame), demands))]
     if demands.freshness:
         told.append(("freshness", demands.freshness.column, _age(frame, demands)))
     mixed = [c for c, said in (clocks or {}).items() if said == "some"]
     way = "say whose clock the others are in the charter: data: {columns: {%s: {kind: datetime, zone: UTC}}}"
-    told += [("clocks", c, f"some times of '{c}' name their time zone and others none, which are taken for UTC; {way % c}") for c in mixed]
+    told += [
+        ("clocks", c, f"some times of '{c}' name their time zone and others none, which are taken for UTC; {way % c}")
+        for c in mixed
+    ]
     return found + [Finding(check, column, said, demands.severity_of(check)) for check, column, said in told if said]
 
 
@@ -145,7 +168,7 @@ def _rare(frame: pd.DataFrame, problem: Problem, demands: Validation) -> str:
         return ""
     return f"class '{shares.idxmin()}' has {shares.min():.2%} of the rows, at least {demands.classes.min:.2%} are demanded"
 
-
+# %% ../../nbs/model/32_demands.ipynb #8dc3d2b1
 def _volume(rows: int, demands: Validation) -> str:
     "What a table that is too small or too large is told by."
     if demands.volume is None:
@@ -160,9 +183,15 @@ def _age(frame: pd.DataFrame, demands: Validation) -> str:
     "What rows that are too old are told by."
     asked = demands.freshness
     if asked is None or asked.since is None:
-        raise MlopsError("validation: freshness within a span is judged when a run begins; give a time (since), or run mlops-nb run")
+        raise MlopsError(
+            "validation: freshness within a span is judged when a run begins; give a time (since), or run mlops-nb run"
+        )
     values = frame[asked.column]
-    times = pd.to_datetime(values, errors="coerce", utc=True) if not pd.api.types.is_numeric_dtype(values) else values[:0]
+    times = (
+        pd.to_datetime(values, errors="coerce", utc=True, format="mixed")
+        if not pd.api.types.is_numeric_dtype(values)
+        else values[:0]
+    )
     newest, since = times.max(), pd.Timestamp(asked.since)
     since = since.tz_localize("UTC") if since.tzinfo is None else since.tz_convert("UTC")
     if len(times) == 0 or pd.isna(newest):
@@ -170,7 +199,6 @@ def _age(frame: pd.DataFrame, demands: Validation) -> str:
     if newest >= since:
         return ""
     return f"the newest '{asked.column}' is {newest:%Y-%m-%d %H:%M}, rows since {since:%Y-%m-%d %H:%M} (UTC) are demanded"
-
 
 # %% ../../nbs/model/32_demands.ipynb #1fedab00
 def severity_in(
@@ -193,19 +221,33 @@ def refuse_stops(
         some = faults[faults["check"] == check]
         first = some.iloc[0]
         what = f"{first['column']}: {first['fault']}" if first["column"] else first["fault"]
-        told.append(f"{some['row'].nunique():,} rows fail the check '{check.partition(':')[0]}' (first: row {first['row']}, {what})")
+        told.append(
+            f"{some['row'].nunique():,} rows fail the check '{check.partition(':')[0]}' (first: row {first['row']}, {what})"
+        )
     if told:
-        names = {f.check for f in findings if f.severity == "stop"} | {c.partition(":")[0] for c in faults["check"].unique() if severity_in(c, demands) == "stop"}
+        names = {f.check for f in findings if f.severity == "stop"} | {
+            c.partition(":")[0] for c in faults["check"].unique() if severity_in(c, demands) == "stop"
+        }
         way = f"mend the source, or let it pass: validation: {{severity: {{{min(names)}: warn}}}}"
-        raise MlopsError("\n".join(["the data don't meet what the charter demands; " + way + ":", *(f"- {one}" for one in told)]))
+        raise MlopsError(
+            "\n".join(["the data don't meet what the charter demands; " + way + ":", *(f"- {one}" for one in told)])
+        )
 
 
-def check_names(
-    frame: pd.DataFrame,
-    demands: Validation,
-) -> None:
+def check_names(frame: pd.DataFrame, demands: Validation) -> None:
     "Refuse demands on columns that aren't there."
     for name in demands.names:
         if name not in frame:
             raise MlopsError(f"validation: no column '{name}'{nearest(name, frame.columns)}")
+
+# %% ../../nbs/model/32_demands.ipynb #017396fe
+def held_line(
+    quality: dict[str, Any],  # the artifact
+    most: int = 3,  # reasons
+) -> str:  # nothing where every row passed
+    "What was held back, in a line."
+    if not quality["quarantined"]:
+        return ""
+    why = "; ".join(f"{r['rows']:,} {r['reason']}" for r in quality["reasons"][:most])
+    return f"{quality['quarantined']:,} of {quality['rows_raw']:,} rows, kept with the reason ({why}{', ...' * (len(quality['reasons']) > most)})"
 

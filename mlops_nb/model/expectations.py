@@ -164,7 +164,7 @@ class Expectations:
 
     def __init__(
         self,
-        suite: str = "",  # a suite's file, from the project's folder on; empty: the charter's rules only
+        suite: str | None = None,  # a suite's file, from the project's folder on; None: the charter's rules only
     ):
         self.suite = read_suite(find_suite(suite)) if suite else []
         self.findings: list[dict[str, str]] = []  # column and finding, of expectations that warn

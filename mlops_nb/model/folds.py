@@ -32,7 +32,7 @@ def folds_in_time(
     "Blocks of about as many rows in the order of time; fewer ones where a class would be missing in them."
     start = _beginning(moments, labels)
     for k in range(count, 1, -1):
-        fold_of = _blocks(moments, max(start, len(moments) / (k + 1)), k, gap)
+        fold_of = _blocks(moments, max(start, len(moments) / 2), k, gap)
         if fold_of.min() < 0 and all(_fits(fold_of, fold, labels) for fold in range(k)):
             return fold_of
     way = "bring more rows, lower train.gap, or divide by split.strategy=hash"

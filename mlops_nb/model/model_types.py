@@ -242,8 +242,14 @@ MODEL_TYPES: dict[str, ModelType] = {
             "extra_trees", "tree", ExtraTreesClassifier(min_samples_leaf=5), ExtraTreesRegressor(min_samples_leaf=5),
             space={k: v for k, v in _FOREST.items() if k != "max_samples"}, start={"min_samples_leaf": 1},
         ),
-        ModelType("calibrated_forest", "tree", own={"multiclass": CalibratedClassifierCV(RandomForestClassifier(), **_RIGHT)}, **_WHOLE),
-        ModelType("calibrated_trees", "tree", own={"multiclass": CalibratedClassifierCV(ExtraTreesClassifier(), **_RIGHT)}, **_WHOLE),
+        ModelType(
+            "calibrated_forest", "tree",
+            own={"multiclass": CalibratedClassifierCV(RandomForestClassifier(), **_RIGHT)}, **_WHOLE,
+        ),
+        ModelType(
+            "calibrated_trees", "tree",
+            own={"multiclass": CalibratedClassifierCV(ExtraTreesClassifier(), **_RIGHT)}, **_WHOLE,
+        ),
         ModelType(
             "gradient_boosting", "tree", HistGradientBoostingClassifier(), HistGradientBoostingRegressor(), **_BOOSTING
         ),

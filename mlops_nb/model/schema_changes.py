@@ -13,7 +13,6 @@ from ..base.charter import Rule
 from .rows import Column, column_of
 from .schema import TEXTS, Schema
 
-
 # %% ../../nbs/model/31_schema_changes.ipynb #abc52365
 class Asks(NamedTuple):
     "What a version asks of a row."
@@ -48,7 +47,9 @@ def schema_changes(
     after: Asks,  # of the one that takes its place
 ) -> list[SchemaChange]:  # those that break first
     "What changes for those who send rows."
-    old, new = ({f.name: column_of(f, rules.get(f.name, Rule())) for f in form.fields} for form, rules in (before, after))
+    old, new = (
+        {f.name: column_of(f, rules.get(f.name, Rule())) for f in form.fields} for form, rules in (before, after)
+    )
     found = [SchemaChange(name, "column removed", old[name].kind, "", "refused") for name in old if name not in new]
     for name, column in new.items():
         if name not in old:
@@ -60,7 +61,6 @@ def schema_changes(
     order = ("refused", "read otherwise", "flagged", "")
     return sorted(found, key=lambda change: order.index(change.effect))
 
-
 # %% ../../nbs/model/31_schema_changes.ipynb #62352acd
 def _of_column(old: Column, new: Column) -> Iterator[SchemaChange]:
     "What one column is asked otherwise."
@@ -71,9 +71,19 @@ def _of_column(old: Column, new: Column) -> Iterator[SchemaChange]:
             return
     if old.nullable != new.nullable:
         words = ["may be missing" if c.nullable else "required" for c in (old, new)]
-        yield _told(old.name, "required now" if old.nullable else "may be missing now", words, "refused" if old.nullable else "")
+        yield _told(
+            old.name,
+            "required now" if old.nullable else "may be missing now",
+            words,
+            "refused" if old.nullable else "",
+        )
     if old.reading != new.reading:
-        yield _told(old.name, "texts are read otherwise", (c.reading.example if c.reading else "plain" for c in (old, new)), "read otherwise")
+        yield _told(
+            old.name,
+            "texts are read otherwise",
+            (c.reading.example if c.reading else "plain" for c in (old, new)),
+            "read otherwise",
+        )
     yield from _ruled(old, new)
     yield from _learnt(old, new)
 
@@ -82,22 +92,38 @@ def _ruled(old: Column, new: Column) -> Iterator[SchemaChange]:
     "Rules of the charter: what breaks them is refused."
     if (old.low, old.high) != (new.low, new.high):
         narrower = new.low > old.low or new.high < old.high
-        yield _told(old.name, f"{'narrower' if narrower else 'wider'} rule", (f"{c.low:g} to {c.high:g}" for c in (old, new)), "refused" if narrower else "")
+        yield _told(
+            old.name,
+            f"{'narrower' if narrower else 'wider'} rule",
+            (f"{c.low:g} to {c.high:g}" for c in (old, new)),
+            "refused" if narrower else "",
+        )
     if old.allowed != new.allowed:
         lost = new.allowed is not None and (old.allowed is None or not set(old.allowed) <= set(new.allowed))
         words = ["any" if c.allowed is None else ", ".join(map(str, c.allowed[:8])) for c in (old, new)]
         yield _told(old.name, f"{'fewer' if lost else 'more'} values allowed", words, "refused" if lost else "")
 
-
+# %% ../../nbs/model/31_schema_changes.ipynb #d68bb8bd
 def _learnt(old: Column, new: Column) -> Iterator[SchemaChange]:
     "What was learnt: what is outside of it is answered with a flag."
     if old.learnt != new.learnt and old.learnt and new.learnt:
         narrower = new.learnt[0] > old.learnt[0] or new.learnt[1] < old.learnt[1]
-        yield _told(old.name, f"{'narrower' if narrower else 'wider'} range learnt", (f"{c.learnt[0]} to {c.learnt[1]}" for c in (old, new) if c.learnt), "flagged" if narrower else "")
+        yield _told(
+            old.name,
+            f"{'narrower' if narrower else 'wider'} range learnt",
+            (f"{c.learnt[0]} to {c.learnt[1]}" for c in (old, new) if c.learnt),
+            "flagged" if narrower else "",
+        )
     if old.categories is not None and new.categories is not None and old.categories != new.categories:
         lost = sorted(set(old.categories) - set(new.categories))
         more = sorted(set(new.categories) - set(old.categories))
-        yield SchemaChange(old.name, "categories unknown now" if lost else "categories known now", ", ".join(lost[:8]), ", ".join(more[:8]), "flagged" if lost else "")
+        yield SchemaChange(
+            old.name,
+            "categories unknown now" if lost else "categories known now",
+            ", ".join(lost[:8]),
+            ", ".join(more[:8]),
+            "flagged" if lost else "",
+        )
 
 
 def _of_answers(old: Schema, new: Schema) -> Iterator[SchemaChange]:
@@ -105,7 +131,12 @@ def _of_answers(old: Schema, new: Schema) -> Iterator[SchemaChange]:
     if old.target != new.target:
         yield SchemaChange(new.target, "another target", old.target, new.target, "read otherwise")
     if old.classes != new.classes:
-        yield _told(new.target, "other classes", (", ".join(map(str, s.classes or ["a number"])) for s in (old, new)), "read otherwise")
+        yield _told(
+            new.target,
+            "other classes",
+            (", ".join(map(str, s.classes or ["a number"])) for s in (old, new)),
+            "read otherwise",
+        )
 
 
 def breaking_line(
@@ -115,4 +146,3 @@ def breaking_line(
     "What breaks those who send rows today, in a line."
     told = [f"{c.column}: {c.change}" for c in changes if c.breaks]
     return ", ".join(told[:most]) + (f" and {len(told) - most} more" if len(told) > most else "")
-

@@ -19,14 +19,18 @@ from ..base.errors import MlopsError, nearest
 from ..base.scalars import number_in
 from .schema import Schema
 
-
 # %% ../../nbs/model/49_steps.ipynb #19ee3603
 def as_float() -> StandardScaler:
     "A transformer that changes nothing but the type: floats, missing as NaN."
     return StandardScaler(with_mean=False, with_std=False)
 
 # %% ../../nbs/model/49_steps.ipynb #0def8178
-_STRATEGIES = {"median": "number", "mean": "number", "most_frequent": "", "constant": ""}  # and the kind that each needs
+_STRATEGIES = {
+    "median": "number",
+    "mean": "number",
+    "most_frequent": "",
+    "constant": "",
+}  # and the kind that each needs
 _NUMBERS = ("number", "integer", "boolean")
 
 
@@ -47,18 +51,24 @@ def read_fills(
         column, equals, how = (part.strip() for part in word.rpartition("="))
         strategy, _, value = how.partition(" ")
         if not equals or strategy not in _STRATEGIES:
-            raise MlopsError(f"features.impute: '{word}' says no strategy; expected such as age=median, age=constant 0, one of {', '.join(_STRATEGIES)}{nearest(strategy, _STRATEGIES)}")
+            raise MlopsError(
+                f"features.impute: '{word}' says no strategy; expected such as age=median, age=constant 0, one of {', '.join(_STRATEGIES)}{nearest(strategy, _STRATEGIES)}"
+            )
         if column not in kinds:
             raise MlopsError(f"features.impute: no feature '{column}'{nearest(column, kinds)}")
         kind, fill = kinds[column], Fill(strategy)
         if kind in ("datetime", "text"):
             raise MlopsError(f"features.impute: '{column}' is a {kind}, of which nothing is filled; take it out")
         if _STRATEGIES[strategy] and kind not in _NUMBERS:
-            raise MlopsError(f"features.impute: {strategy} needs numbers, and '{column}' is a {kind}; expected most_frequent or constant TEXT")
+            raise MlopsError(
+                f"features.impute: {strategy} needs numbers, and '{column}' is a {kind}; expected most_frequent or constant TEXT"
+            )
         if strategy == "constant":
             number = number_in(value)
             if not value or (kind in _NUMBERS and (number is None or not np.isfinite(number))):
-                raise MlopsError(f"features.impute: '{word}' needs a {'number' if kind in _NUMBERS else 'text'} after constant")
+                raise MlopsError(
+                    f"features.impute: '{word}' needs a {'number' if kind in _NUMBERS else 'text'} after constant"
+                )
             fill = Fill(strategy, float(number) if kind in _NUMBERS and number is not None else value)
         elif value:
             raise MlopsError(f"features.impute: '{word}': {strategy} takes no value; expected {column}={strategy}")
@@ -73,7 +83,7 @@ def filler(
     "The transformer of one strategy."
     return SimpleImputer(strategy=fill.strategy, fill_value=fill.value, add_indicator=told, keep_empty_features=True)
 
-
+# %% ../../nbs/model/49_steps.ipynb #cb9c7d66
 def fill_columns(
     columns: Sequence[str],
     fills: Mapping[str, Fill],
@@ -81,9 +91,11 @@ def fill_columns(
     named: bool = False,  # columns are chosen by name, categories; else by place, numbers
 ) -> ColumnTransformer:
     "Each column by its own strategy, in their order."
-    parts = [(f"c{k}", filler(fills[c], not named) if c in fills else usual, [c if named else k]) for k, c in enumerate(columns)]
+    parts = [
+        (f"c{k}", filler(fills[c], not named) if c in fills else usual, [c if named else k])
+        for k, c in enumerate(columns)
+    ]
     return ColumnTransformer(parts, verbose_feature_names_out=False)
-
 
 # %% ../../nbs/model/49_steps.ipynb #9d84179b
 def number_steps(
@@ -93,9 +105,15 @@ def number_steps(
 ) -> Pipeline:
     "For linear models: median for missing (and a column that says so), logarithm, products of pairs, common scale."
     own, usual = any(c in (fills or {}) for c in columns), filler(Fill("median"))
-    steps: list[tuple[str, Any]] = [("float", as_float()), ("impute", fill_columns(columns, fills or {}, usual) if own else usual)]
+    steps: list[tuple[str, Any]] = [
+        ("float", as_float()),
+        ("impute", fill_columns(columns, fills or {}, usual) if own else usual),
+    ]
     if how != "none":
-        steps += [("log", FunctionTransformer(np.arcsinh, feature_names_out="one-to-one")), ("centre", StandardScaler())]
+        steps += [
+            ("log", FunctionTransformer(np.arcsinh, feature_names_out="one-to-one")),
+            ("centre", StandardScaler()),
+        ]
     if how == "polynomial":
         steps += [("products", PolynomialFeatures(2, include_bias=False))]
     return Pipeline([*steps, ("scale", StandardScaler())])
@@ -120,4 +138,3 @@ def with_fills(
     if not any(c in (fills or {}) for c in columns):
         return step
     return Pipeline([("impute", fill_columns(columns, fills or {}, "passthrough", named=True)), ("encode", step)])
-

@@ -17,7 +17,6 @@ import pandas as pd
 from ..base.errors import MlopsError, nearest
 from ..base.validation import Unit
 
-
 # %% ../../nbs/model/32_units.ipynb #8afbfbed
 _WORD = r"[^\W\d][^\W\d]*(?:(?:\^|\*\*)-?\d)?"
 _UNIT = re.compile(rf"(?:1 ?/ ?)?{_WORD}(?: ?[*/· ] ?{_WORD}){{0,5}}|%|°[A-Za-z]+")
@@ -28,14 +27,14 @@ def _registry() -> Any:
     try:
         import pint
     except ModuleNotFoundError:
-        raise MlopsError("the charter asks for other units, and pint isn't installed: pip install 'mlops-nb[data]'") from None
+        raise MlopsError(
+            "the charter asks for other units, and pint isn't installed: pip install 'mlops-nb[data]'"
+        ) from None
     return pint.UnitRegistry()
 
 
 @lru_cache(1000)
-def unit_of(
-    text: str,
-) -> Any:  # a pint unit; None where nobody knows it
+def unit_of(text: str) -> Any:  # a pint unit; None where nobody knows it
     "The unit that a text names."
     import pint
 
@@ -55,9 +54,10 @@ def known_unit(
     "The unit that a charter names, or an error with the nearest one."
     unit = unit_of(text)
     if unit is None:
-        raise MlopsError(f"units: '{text}' of '{column}' is no unit that pint knows{nearest(text, list(_registry()._units))}; expected such as cm, inch, kg, degC, km/h")
+        raise MlopsError(
+            f"units: '{text}' of '{column}' is no unit that pint knows{nearest(text, list(_registry()._units))}; expected such as cm, inch, kg, degC, km/h"
+        )
     return unit
-
 
 # %% ../../nbs/model/32_units.ipynb #a5881ab9
 _FAULT = ["row", "column", "value", "fault", "check"]
@@ -72,11 +72,15 @@ def convert_units(
     for name, unit in units.items():
         values = frame[name]
         if not pd.api.types.is_numeric_dtype(values) or pd.api.types.is_bool_dtype(values):
-            raise MlopsError(f"units: '{name}' holds no numbers, so it can't be converted to {unit.to}; take it out of 'units', or say its min and max under 'rules'")
+            raise MlopsError(
+                f"units: '{name}' holds no numbers, so it can't be converted to {unit.to}; take it out of 'units', or say its min and max under 'rules'"
+            )
         wanted, number = known_unit(unit.to, name), values.to_numpy(dtype=float, na_value=np.nan).copy()
         said = pd.Series(unit.unit, index=frame.index) if unit.column is None else frame[unit.column]
         if unit.unit is not None and not known_unit(unit.unit, name).is_compatible_with(wanted):
-            raise MlopsError(f"units: '{name}' is in {unit.unit}, which can't become {unit.to}; they measure different things")
+            raise MlopsError(
+                f"units: '{name}' is in {unit.unit}, which can't become {unit.to}; they measure different things"
+            )
         for word, rows in frame.groupby(said.astype("object").where(said.notna(), ""), sort=False).indices.items():
             own = unit_of(str(word)) if word != "" else None
             if own is not None and own.is_compatible_with(wanted):
@@ -86,4 +90,3 @@ def convert_units(
             faults += [(i, name, values.iloc[i], why, "units") for i in rows if pd.notna(values.iloc[i])]
         out[name] = number
     return out, pd.DataFrame(faults, columns=_FAULT)
-

@@ -46,7 +46,7 @@ def weighed(
     name, several = problem.decides_for, not problem.kind.has_positive
     how = "probable" if name is None else problem.kind.metrics[name].decide
     if how == "searched" and not several:
-        return problem.picking(float(np.mean(y_true)))
+        return problem.weighed(None, picks=float(np.mean(y_true)))
     power = {"balanced": 1.0, "searched": 0.5}.get(how, 0.0)
     return problem.weighed(balancing(y_true, power)) if power else problem
 

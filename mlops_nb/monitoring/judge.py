@@ -81,7 +81,8 @@ def _discover(features: Sequence[dict], alpha: float) -> None:
 
 # %% ../../nbs/monitoring/70_judge.ipynb #af4012d7
 #: How the tolerated false alarms are shared out.
-SHARES = {"drift": 0.3, "predictions": 0.15, "estimated": 0.15, "quality": 0.15, "groups": 0.05, "system": 0.15, "errors": 0.05}
+SHARES = {"drift": 0.3, "predictions": 0.15, "estimated": 0.15, "quality": 0.15, "groups": 0.05}
+SHARES |= {"system": 0.15, "errors": 0.05}
 _LABELS = ("quality", "groups")  # looked at again when labels come
 #: Differences below are no reason for an alarm, however certain: share of rows that would have to change; 0.5: half as much again.
 FLOORS = {"drift": 0.02, "predictions": 0.02, "system": 0.5}
@@ -131,9 +132,10 @@ def _lasting(made: PartReport, before: Sequence[Before]) -> list[str]:
     if len(last) < MIN_PAST or not all(b.part.told("drift") for b in last) or not made.told("drift"):
         return []
     what = f"the inputs of this window and of each of the {len(last)} before differ from the training rows"
-    return [f"{what}: a change that lasts, or training rows of another season; rows of this time to learn from would end it"]
+    why = "a change that lasts, or training rows of another season"
+    return [f"{what}: {why}; rows of this time to learn from would end it"]
 
-
+# %% ../../nbs/monitoring/70_judge.ipynb #69932e79
 def _kept(alarm: Alarm, made: PartReport, null: Null) -> dict[str, Any]:
     "An alarm as a report has it."
     return plain(alarm._asdict()) | {"said": _cause(alarm, made, null), "windows": _of(null, alarm).windows}

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['data_html']
 
-# %% ../../nbs/pipeline/66_data_page.ipynb #8b0dccd6
+# %% ../../nbs/pipeline/66_data_page.ipynb #48f5806f
 import base64
 import math
 import numbers
@@ -17,16 +17,19 @@ from ..base.text import in_html
 from .page import number
 from ..stats.described import Column, Described, described
 
-# %% ../../nbs/pipeline/66_data_page.ipynb #1ab50f70
+# %% ../../nbs/pipeline/66_data_page.ipynb #9edeb10e
 _MOST_LINES = 60  # of a list
 _STRONG = 0.3  # associations that are listed
+_LEFT = ' style="text-align:left"'  # JupyterLab and Streamlit have their own way
+_NUMBERS = ("missing", "different", "with the target", "rows", "association")
 
 
 def _cut(value: Any, most: int = 40) -> str:
     "A value as text between tags, not too long; a figure for people, a time without its empty hours."
     text = str(value).removesuffix(" 00:00:00")
     if isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value):
-        text = number(int(value)) if value == int(value) else number(float(value))
+        whole = value == int(value) and abs(value) < 1e15
+        text = number(int(value)) if whole else f"{value:.4g}" if abs(value) >= 1e15 else number(float(value))
     return in_html(text if len(text) <= most else f"{text[: most - 1]}…")
 
 
@@ -45,7 +48,7 @@ def _bars(counts: list[int], label: str, width: int = 150, height: int = 34) -> 
 def _share(part: int, whole: int) -> str:
     return f"{part:,} ({part / whole:.1%})" if part and whole else "0"
 
-# %% ../../nbs/pipeline/66_data_page.ipynb #a82fc645
+# %% ../../nbs/pipeline/66_data_page.ipynb #aaf334e6
 def _column(c: Column, tells: dict[str, float] | None) -> str:
     "One column as a row of the table."
     if c.kind in ("number", "time"):
@@ -57,17 +60,26 @@ def _column(c: Column, tells: dict[str, float] | None) -> str:
     examples = "<br>".join(f"<code>{_cut(v, 28)}</code>" for v in c.examples[:3])
     target = "" if tells is None else f"<td>{tells[c.name]:.2f}</td>" if c.name in tells else "<td>–</td>"
     return (
-        f'<tr><th scope="row">{_cut(c.name, 60)}<br><small>{in_html(c.kind)} · {in_html(c.type)}</small></th><td>{shape}</td>'
-        f"<td>{_share(c.missing, c.rows)}</td><td>{c.distinct:,}</td>{target}<td>{examples}</td></tr>"
+        f'<tr><th scope="row"{_LEFT}>{_cut(c.name, 60)}<br><small>{in_html(c.kind)} · {in_html(c.type)}</small></th><td{_LEFT}>{shape}</td>'
+        f"<td>{_share(c.missing, c.rows)}</td><td>{c.distinct:,}</td>{target}<td{_LEFT}>{examples}</td></tr>"
     )
+
+
+def _side(head: str) -> str:
+    "Where the cells below a heading stand: numbers as the page has them."
+    return "" if head in _NUMBERS else _LEFT
+
+
+def _head(heads: list[str]) -> str:
+    cells = "".join(f'<th scope="col"{_side(h)}>{h}</th>' for h in heads)
+    return f"<thead><tr>{cells}</tr></thead>"
 
 
 def _lines(heads: list[str], rows: list[list[str]], one: str) -> str:
     "A table of the first lines, and how many there are besides."
-    head = "".join(f'<th scope="col">{h}</th>' for h in heads)
-    body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows[:_MOST_LINES])
+    body = "".join(f"<tr>{''.join(f'<td{_side(h)}>{cell}</td>' for h, cell in zip(heads, row, strict=True))}</tr>" for row in rows[:_MOST_LINES])
     left = f"<p>{len(rows) - _MOST_LINES:,} more {one} are left out.</p>" if len(rows) > _MOST_LINES else ""
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{left}"
+    return f"<table>{_head(heads)}<tbody>{body}</tbody></table>{left}"
 
 
 def _stands_out(told: Described, target: str | None) -> list[list[str]]:
@@ -77,7 +89,7 @@ def _stands_out(told: Described, target: str | None) -> list[list[str]]:
     found += [[_cut(p.second if p.first == target else p.first, 60), f"tells the target nearly by itself ({p.strength:.2f}): known in time?"] for p in leaks]
     return found + [[_cut(c.name, 60), _cut(text, 160)] for c in told.columns for text in c.findings]
 
-# %% ../../nbs/pipeline/66_data_page.ipynb #5b50bd98
+# %% ../../nbs/pipeline/66_data_page.ipynb #af50eecc
 def data_html(
     frame: pd.DataFrame,
     target: str | None = None,  # a column that the others are held against
@@ -98,9 +110,8 @@ def data_html(
     tells = {p.second if p.first == target else p.first: p.strength for p in told.pairs if target in p[:2]} if target in frame else None
     if told.columns:
         heads = ["column", "shape", "missing", "different", *(["with the target"] if tells is not None else []), "examples"]
-        head = "".join(f'<th scope="col">{h}</th>' for h in heads)
         body = "".join(_column(c, tells) for c in told.columns)
-        parts.append(f"<h2>Columns</h2><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")
+        parts.append(f"<h2>Columns</h2><table>{_head(heads)}<tbody>{body}</tbody></table>")
     if told.patterns:
         together = [[f"{n:,}", ", ".join(_cut(name, 30) for name in names[:12]) + " …" * (len(names) > 12)] for names, n in told.patterns]
         parts.append(f"<h2>Missing together</h2>{_lines(['rows', 'columns'], together, 'patterns')}")

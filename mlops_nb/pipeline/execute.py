@@ -104,10 +104,31 @@ class Kernels:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
 
-# %% ../../nbs/pipeline/50_execute.ipynb #1cb1e65f
+# %% ../../nbs/pipeline/50_execute.ipynb #8c262658
 _SAVED_EVERY = 1.0  # seconds between two states of a notebook that goes on
 
 
+def _save_now_and_then(nb_man: Any, out: Path, mask: Masker) -> None:
+    "Write a notebook that runs, masked; papermill would before and after each cell, and with every message of a long one."
+    complete, saved, ended = nb_man.notebook_complete, -math.inf, False
+
+    def save(**_):
+        nonlocal saved
+        if not ended and time.monotonic() < saved + _SAVED_EVERY:
+            return
+        kept = json.loads(json.dumps(nb_man.nb))  # a copy: what is masked before its end has come can't be masked well
+        mask_notebook(kept, mask)
+        write_atomic(out, json.dumps(kept, indent=1, ensure_ascii=False).encode())
+        saved, nb_man.last_save_time = time.monotonic(), nb_man.now()
+
+    def notebook_complete(**more):
+        nonlocal ended
+        ended = True
+        complete(**more)
+
+    nb_man.save, nb_man.notebook_complete = save, notebook_complete
+
+# %% ../../nbs/pipeline/50_execute.ipynb #1cb1e65f
 def _cut(text: str, most: int = 20_000) -> str:
     "The text, or its beginning with a notice."
     return text if len(text) <= most else f"{text[:most]} [cut: {len(text):,} characters]"
@@ -147,8 +168,7 @@ def _engine(kernels: Kernels, env: dict[str, str], out: Path, said: Path, flood:
                 nb_man, kernel_name=kernel_name, timeout=timeout, iopub_timeout=timeout, startup_timeout=start_timeout, resources=resources,
                 kernel_manager_class=PromptManager,
             )
-            start, complete, complete_all = nb_man.cell_start, nb_man.cell_complete, nb_man.notebook_complete
-            saved, last = -math.inf, False
+            start, complete = nb_man.cell_start, nb_man.cell_complete
 
             def cell_start(cell, cell_index=None, **more):
                 on_cell(cell_index or 0, len(nb_man.nb.cells))
@@ -159,22 +179,8 @@ def _engine(kernels: Kernels, env: dict[str, str], out: Path, said: Path, flood:
                     cell.outputs.append(new_output("stream", name="stderr", text=notice))
                 complete(cell, cell_index, **more)
 
-            def notebook_complete(**more):
-                nonlocal last
-                last = True
-                complete_all(**more)
-
-            def save(**_):
-                nonlocal saved
-                if not last and time.monotonic() < saved + _SAVED_EVERY:  # papermill saves before and after each cell
-                    return
-                kept = json.loads(json.dumps(nb_man.nb))  # a copy: what is masked before its end has come can't be masked well
-                mask_notebook(kept, flood.mask)
-                write_atomic(out, json.dumps(kept, indent=1, ensure_ascii=False).encode())
-                saved, nb_man.last_save_time = time.monotonic(), nb_man.now()  # else papermill saves again with every message of a cell that takes long
-
-            nb_man.cell_start, nb_man.cell_complete, nb_man.save = cell_start, cell_complete, save
-            nb_man.notebook_complete = notebook_complete
+            nb_man.cell_start, nb_man.cell_complete = cell_start, cell_complete
+            _save_now_and_then(nb_man, out, flood.mask)
             kernels.enter(client)
             try:
                 with open(said, "wb") as file:  # what the kernel's process itself writes, beside the cells' outputs

@@ -196,7 +196,7 @@ def _index(summary: dict, nodes: dict, figures: list[dict], headline: dict, page
         parts.append(f"<h2>Pages</h2><ul>{linked}</ul>")
     return "\n".join([*parts, "<h2>Stages</h2>", _stage_rows(stages, pages)])
 
-
+# %% ../../nbs/pipeline/65_report.ipynb #623bc9aa
 def _file(part: dict) -> str:
     "The file of a page that a stage wrote as an artifact."
     return f"{part['stage']}-{part['name']}.html"

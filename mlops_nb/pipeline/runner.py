@@ -99,12 +99,13 @@ class _Run:
         "Since the run began."
         return round(time.monotonic() - self.clock, 2)
 
-    @property
-    def cpu_seconds(self) -> float:
-        "Of processor time since the run began: by the stages' kernels and by all around them."
-        return round(max(spent_by_all() - self.used, 0.0), 2)
-
 # %% ../../nbs/pipeline/60_runner.ipynb #0cdd5582
+@patch(as_prop=True)
+def cpu_seconds(self: _Run) -> float:
+    "Of processor time since the run began: by the stages' kernels and by all around them."
+    return round(max(spent_by_all() - self.used, 0.0), 2)
+
+
 @patch
 def begin(self: _Run, name: str) -> Result | None:
     "Take the stage from the cache, or say that it has to run."

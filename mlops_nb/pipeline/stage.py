@@ -222,8 +222,7 @@ class _Lab:
         if file.is_file():
             before = json.loads(file.read_text(encoding="utf-8"))
             record = before if before["inputs"] == record["inputs"] else record
-        record["outputs"][artifact] = keep()
-        write_atomic(file, json.dumps(record).encode())
+        write_atomic(file, json.dumps(record | {"outputs": record["outputs"] | {artifact: keep()}}).encode())
 
     def log(self, name: str, value: Any) -> None:
         self.logged[name] = value

@@ -230,7 +230,8 @@ def _send_artifact(run: Any, stage: str, name: str, kind: str, digest: str, inpu
 def _send_end(run: Any, summary: dict) -> None:
     "How it ended; then W&B writes what it still has."
     model = {f"model/{k}": _plain(v) for k, v in (summary.get("model") or {}).items() if not isinstance(v, dict | list)}
-    run.summary.update({"status": summary.get("status"), **{name: summary.get(name) for name in ("seconds", "cpu_seconds")}, **model})
+    told = {name: summary.get(name) for name in ("status", "seconds", "cpu_seconds")}
+    run.summary.update({**told, **model})
     run.finish(exit_code=0 if summary.get("status") == "done" else 1)
 
 # %% ../../nbs/pipeline/70_tracking.ipynb #12bf7565

@@ -127,7 +127,10 @@ def _by_key(db: Any, key: list[str], names: list[str]) -> dict[str, Any]:
     first = ", ".join(f"a.c{k}" for k in at)
     shown = f"select {both} from a join b on {on} where {differs} order by {first} limit {_SHOWN}"  # noqa: S608
     made["examples"]["changed"] = [
-        {n: x if n in key or x == y else {"was": x, "is": y} for n, x, y in zip(names, row[: len(names)], row[len(names) :], strict=True)}
+        {
+            n: x if n in key or x == y else {"was": x, "is": y}
+            for n, x, y in zip(names, row, row[len(names) :], strict=False)
+        }
         for row in (db.execute(shown).fetchall() if made["changed"] else ())
     ]
     return made

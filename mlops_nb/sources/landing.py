@@ -8,27 +8,21 @@ __all__ = ['Batch', 'State', 'check_landing', 'landed']
 # %% ../../nbs/sources/14_landing.ipynb #85a80036
 import fcntl
 import hashlib
-import io
 import json
-import math
 import os
 import re
 import shutil
 import time
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, date, datetime, timedelta
-from decimal import Decimal
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
-from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel
 
 from ..base.artifacts import write_atomic
 from ..base.data import Data, Landing, silent, span_of
-from ..base.errors import MlopsError, nearest
+from ..base.errors import MlopsError
 from .addresses import kind_of, plain, sqlite_file
 from .local import SourceFile, together
 
@@ -109,7 +103,7 @@ def _stat(file: Path) -> os.stat_result | None:
     except FileNotFoundError:
         return None
 
-
+# %% ../../nbs/sources/14_landing.ipynb #7d9259d9
 def _copied(file: Path, folder: Path, number: int) -> Path | str:
     "A file, copied and hashed under a name of its own; or why it isn't complete."
     before, draft = _stat(file), folder / "draft"
@@ -142,7 +136,6 @@ def _footless(file: Path) -> str:
     except (pa.ArrowException, OSError):
         return "it has no end that Parquet files have"
     return ""
-
 
 # %% ../../nbs/sources/14_landing.ipynb #7171e441
 def _changed(batch: Batch, file: Path, at: os.stat_result, part: Data) -> None:
@@ -201,170 +194,6 @@ def _seconds(span: str, part: Data) -> float:
     raise MlopsError(f"data source {plain(part.source)}: settle: {span}; expected a span of time such as 10 seconds")
 
 
-# %% ../../nbs/sources/14_landing.ipynb #4fb4c01f
-def _kept(value: Any) -> list[str]:
-    "A watermark as text, with its kind."
-    return [type(value).__name__, value.isoformat() if hasattr(value, "isoformat") else str(value)]
-
-
-def _value(kind: str, text: str) -> Any:
-    "A watermark again."
-    made: dict[str, Any] = {
-        "int": int, "float": float, "str": str, "Decimal": Decimal,
-        "date": date.fromisoformat, "datetime": datetime.fromisoformat,
-    }  # fmt: skip
-    return made[kind](text)
-
-
-def _bound(value: Any) -> Any:
-    "A value as a database compares it with its own."
-    import sqlalchemy as sa
-
-    kinds: dict[str, Any] = {
-        "int": sa.BigInteger(), "float": sa.Double(), "str": sa.String(), "date": sa.Date(), "Decimal": sa.Numeric(),
-        "datetime": sa.DateTime(timezone=getattr(value, "tzinfo", None) is not None),
-    }  # fmt: skip
-    return sa.literal(value, kinds[type(value).__name__])
-
-
-# %% ../../nbs/sources/14_landing.ipynb #29297c8b
-def _until(
-    last: Any,  # the largest value of the column
-    landing: Landing,
-    zone: str | None,  # of times that name none; UTC where nobody says
-    now: datetime,  # with a zone
-) -> Any:  # of the same kind
-    "Up to where rows are read: none that may still be joined by late ones."
-    delay = span_of(landing.delay) if landing.delay else 0.0
-    if isinstance(last, int | float | Decimal) and not isinstance(last, bool):
-        if isinstance(delay, timedelta):
-            raise MlopsError(
-                f"landing: delay: {landing.delay} is a span of time, and '{landing.by}' holds numbers; expected a"
-                " number, such as 100: the last hundred wait"
-            )
-        held: Any = type(last)(delay)
-        return last - held
-    if isinstance(delay, float) and delay:
-        raise MlopsError(
-            f"landing: delay: {landing.delay} is a number, and '{landing.by}' holds times; expected a span such as 10"
-            " minutes"
-        )
-    cut = now - (delay if isinstance(delay, timedelta) else timedelta(0))
-    there = cut.astimezone(ZoneInfo(zone or "UTC"))
-    if isinstance(last, datetime):
-        return cut if last.tzinfo else there.replace(tzinfo=None)
-    if isinstance(last, date):
-        return there.date() - timedelta(days=1)  # a day is complete when it is over
-    return _until_text(last, landing, cut, there)
-
-
-def _until_text(last: Any, landing: Landing, cut: datetime, there: datetime) -> str:
-    "The same for texts of times, as SQLite has them: in the form that they have, since texts are compared by letters."
-    found = re.fullmatch(r"\d{4}-\d\d-\d\d(?:([T ])\d\d:\d\d(:\d\d(\.\d+)?)?(Z|\+00:?00)?)?", str(last))
-    if found is None:
-        raise MlopsError(
-            f"landing: by: {landing.by} holds {str(last)[:40]!r}; expected a number, or a time such as 2026-01-31 or"
-            " 2026-01-31 09:00:00, of one form and in one zone"
-        )
-    if not found[1]:
-        return (there.date() - timedelta(days=1)).isoformat()
-    said = (cut.astimezone(UTC) if found[4] else there).replace(tzinfo=None)
-    return said.isoformat(found[1], "microseconds" if found[3] else "seconds") + (found[4] or "")
-
-
-# %% ../../nbs/sources/14_landing.ipynb #43a399ba
-def _take_rows(part: Data, root: Path, folder: Path, state: State, now: datetime) -> None:
-    "The rows that have come since the last time."
-    import sqlalchemy as sa
-
-    from mlops_nb.sources.sql import asking, relation
-
-    landing, there = part.landing or Landing(), relation(part)
-    grown: Any = sa.column(landing.by or "")
-    every = sa.select(sa.text("*")).select_from(there)
-    with asking(part, root) as ask:
-
-        def first(what: Any, *where: Any) -> Any:
-            return ask(sa.select(what).select_from(there).where(*where))[1][0][0]
-
-        names = ask(every.limit(0))[0]
-        if landing.by not in names:
-            raise MlopsError(
-                f"data source {plain(part.source)} has no column '{landing.by}', that landing: by"
-                f" names{nearest(landing.by or '', names)}"
-            )
-        low = _value(*state.watermark) if state.watermark else None
-        if low is not None:
-            _take_late(part, folder, state, first(sa.func.count(), grown <= _bound(low)), lambda: ask(every.where(grown <= _bound(low))))
-        newer = [] if low is None else [grown > _bound(low)]
-        bare, last = first(sa.func.count(), grown.is_(None)), first(sa.func.max(grown), *newer)
-        state.waiting = [f"{bare:,} rows without a value of '{landing.by}'"] * bool(bare)
-        if last is None:
-            return
-        how = part.columns.get(landing.by or "")
-        cut = _until(last, landing, how.zone if how else None, now)
-        high = first(sa.func.max(grown), grown <= _bound(cut), *newer)
-        younger = first(sa.func.count(), grown > _bound(cut), *newer)
-        state.waiting += [f"{younger:,} rows that are younger than the delay"] * bool(younger)
-        if high is not None:
-            _take(part, folder, state, ask(every.where(grown <= _bound(high), *newer)))
-            state.watermark = _kept(high)
-
-
-# %% ../../nbs/sources/14_landing.ipynb #905d42bb
-def _take(part: Data, folder: Path, state: State, answer: Any, late: bool = False) -> None:
-    "Rows as a batch, in the order of their column."
-    import pyarrow.compute as pc
-
-    from mlops_nb.sources.sql import table_of
-
-    table, by = table_of(answer, part), (part.landing or Landing()).by
-    _keep(folder, state, table.take(pc.sort_indices(table, [(by, "ascending")])), late)
-
-
-def _keep(folder: Path, state: State, table: Any, late: bool) -> None:
-    import pyarrow.parquet as pq
-
-    pq.write_table(table, data := io.BytesIO())
-    digest = hashlib.sha256(data.getbuffer()).hexdigest()
-    file = f"{len(state.batches):06d}-{digest}.parquet"
-    write_atomic(folder / file, data.getvalue())
-    name = f"batch {len(state.batches) + 1}{' (late)' * late}"
-    state.batches.append(Batch(file=file, name=name, sha256=digest, rows=len(table), late=late))
-
-
-def _take_late(part: Data, folder: Path, state: State, there: int, whole: Any) -> None:
-    "Rows below the watermark that were not there when it passed."
-    from mlops_nb.sources.sql import table_of
-
-    read = sum(batch.rows for batch in state.batches)
-    if there > read - state.gone:
-        import pyarrow.parquet as pq
-
-        table = table_of(whole(), part)
-        known: Counter[Any] = Counter()
-        for batch in state.batches:
-            known.update(_plain(pq.read_table(folder / batch.file)))
-        fresh = []
-        for place, row in enumerate(_plain(table)):
-            if known[row]:
-                known[row] -= 1
-            else:
-                fresh.append(place)
-        there = len(table)
-        if fresh:
-            _keep(folder, state, table.take(fresh), late=True)
-            read += len(fresh)
-    state.gone = max(0, read - there)
-
-
-def _plain(table: Any) -> Iterable[tuple[Any, ...]]:
-    "Rows that equal each other exactly when all of their values do."
-    names = sorted(table.column_names)
-    columns = [[None if isinstance(v, float) and math.isnan(v) else v for v in table[n].to_pylist()] for n in names]
-    return ((*names, *row) for row in zip(*columns, strict=True))
-
-
 # %% ../../nbs/sources/14_landing.ipynb #e14442ba
 def check_landing(
     part: Data,
@@ -372,7 +201,13 @@ def check_landing(
     "Refuse a landing place that can't be one."
     kind, landing = kind_of(part.source), part.landing or Landing()
     if kind not in ("local", "sql") or part.source.startswith(("package:", "made:")):
-        raise MlopsError(f"data source {plain(part.source)} is no landing place; expected a folder, a pattern or a database")
+        raise MlopsError(
+            f"data source {plain(part.source)} is no landing place; expected a folder, a pattern or a database"
+        )
+    if part.sha256:
+        raise MlopsError(
+            f"data source {plain(part.source)}: sha256 is for bytes that stay, and a landing place grows; leave one out"
+        )
     if kind == "sql" and landing.by is None:
         raise MlopsError(f"data source {plain(part.source)}: landing says no column that grows; add by: id, or a time")
     if kind == "local" and (landing.by or landing.delay):
@@ -383,7 +218,7 @@ def check_landing(
     if kind == "local":
         _seconds(landing.settle, part)
 
-
+# %% ../../nbs/sources/14_landing.ipynb #360698f2
 def landed(
     part: Data,  # with landing
     root: Path,  # relative paths start here
@@ -394,12 +229,15 @@ def landed(
     check_landing(part)
     sql = kind_of(part.source) == "sql"
     lies = sqlite_file(part.source, root) if part.source.startswith("sqlite") else Path(root) / part.source
-    place = os.path.relpath(lies.absolute(), Path(home).absolute()) if not sql or part.source.startswith("sqlite") else ""
+    elsewhere = sql and not part.source.startswith("sqlite")
+    place = "" if elsewhere else os.path.relpath(lies.absolute(), Path(home).absolute())
     asked = [part.source, part.query, part.landing.by if part.landing else None, place]
     folder = Path(home) / "landing" / hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]
     with _opened(folder) as state:
         if sql:
-            _take_rows(part, root, folder, state, now or datetime.now(UTC))
+            from mlops_nb.sources.growing import take_rows
+
+            take_rows(part, root, folder, state, now or datetime.now(UTC))
         else:
             _take_files(part, root, folder, state)
         _save(folder, state)
@@ -423,4 +261,3 @@ def _as_source(part: Data, folder: Path, state: State) -> SourceFile:
     }  # fmt: skip
     made = together(files, plain(part.source.partition("#")[0]).replace("//***@", "//"), folder)
     return made.model_copy(update={"landed": {k: n for k, n in counts.items() if n}, "waiting": state.waiting})
-

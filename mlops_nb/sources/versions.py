@@ -8,7 +8,8 @@ __all__ = ['FOLDER', 'check_name', 'name_of', 'Version', 'tag_of', 'versions', '
 # %% ../../nbs/sources/40_versions.ipynb #23948f8b
 import re
 from datetime import UTC, datetime
-from pathlib import Path
+from functools import cache
+from pathlib import Path, PurePosixPath
 from urllib.parse import quote
 
 import yaml
@@ -72,6 +73,7 @@ class Version(BaseModel):
         return self.md5.endswith(".dir")
 
 
+@cache
 def _prefix(root: Path) -> str:
     "The project's folder, from the repository's."
     return git(root, "rev-parse", "--show-prefix")
@@ -129,6 +131,8 @@ def _version(name: str, number: int, facts: list[str], text: str | None) -> Vers
         out = content["outs"][0]
         meta = content["meta"]
         about = {k: meta.get(k) for k in ("rows", "columns", "model")}
+        if {"..", "/"} & set(PurePosixPath(out["path"]).parts):
+            return None  # outside of the project
         at = datetime.fromisoformat(facts[2]).astimezone(UTC)
         return Version(
             name=name, number=number, commit=facts[0], author=facts[1], at=at.strftime("%Y-%m-%d %H:%M"),

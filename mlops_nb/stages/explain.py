@@ -161,7 +161,8 @@ def explain(
     "What the model's answers are made of."
     columns = len(feature_rows(model, test[:1]).columns)
     compiles = form is not None and not why_not_compilable(without_rule(model))
-    rows, background = affordable(rows, background, columns, min(questions, questions_in(seconds, model, columns, compiles)))
+    questions = min(questions, questions_in(seconds, model, columns, compiles))
+    rows, background = affordable(rows, background, columns, questions)
     average = background_rows(model, train, background, positive=problem.positive, seed=seed)
     some = test.iloc[np.sort(np.random.default_rng(seed).permutation(len(test))[:rows])].reset_index(drop=True)
     quick = lambda: None if form is None else _compiled(model, form, problem, average)  # noqa: E731

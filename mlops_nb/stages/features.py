@@ -178,7 +178,15 @@ def linear_recipe(
     kind = task_of(task)
     parts = [
         ("category", with_fills(onehot, groups["category"], fills), groups["category"]),
-        ("many", with_fills(Pipeline([("mean", target_means(task, seed, folds)), ("scale", StandardScaler())]), groups["many"], fills), groups["many"]),
+        (
+            "many",
+            with_fills(
+                Pipeline([("mean", target_means(task, seed, folds)), ("scale", StandardScaler())]),
+                groups["many"],
+                fills,
+            ),
+            groups["many"],
+        ),
         ("number", number_steps(how, groups["number"], fills), groups["number"]),
         ("datetime", Pipeline([("days", Calendar()), *number_steps("none").steps]), groups["datetime"]),
         ("text", text_steps(text_parts, seed), groups.get("text", [])),
@@ -202,7 +210,9 @@ def tree_recipe(
     fills: Mapping[str, Fill] | None = None,  # strategies of columns
 ) -> ColumnTransformer:
     "Codes for categories, the target's mean in some, numbers as they are and dates with their parts, missing as NaN."
-    codes = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=np.nan, encoded_missing_value=np.nan, max_categories=254)
+    codes = OrdinalEncoder(
+        handle_unknown="use_encoded_value", unknown_value=np.nan, encoded_missing_value=np.nan, max_categories=254
+    )
     coded = [*groups["category"], *groups["many"]]
     parts = [
         ("category", with_fills(codes, coded, fills), coded),

@@ -170,7 +170,7 @@ def describe_origin(
         **({"readings": whys} if seen and (whys := {c: s.why for c, s in seen.columns.items() if s.options}) else {}),
     }
 
-
+# %% ../../nbs/stages/020_ingest.ipynb #cafec288
 def readings_of(
     seen: Read,  # what the file was taken for
     problem: Problem,  # its charter may say more than a typed file needs

@@ -32,29 +32,52 @@ def statement(
     lines += [f"| also reported | {n}: {ms[n].meaning} |" for n in p.metric_names[1:]]
     lines += [f"| success | {c.metric} {_bound(c)}. {in_markdown(c.reason)} |" for c in p.success]
     if p.kind.has_positive:
-        lines += [f"| costs | false positive {p.costs.false_positive:g}, false negative {p.costs.false_negative:g}: pick from a probability of {cost_threshold(p.costs):.2f} |"]
-    lines += [f"| costs | {in_markdown(t)}, decided {in_markdown(d)}: {cost:g} |" for t, row in p.costs.matrix.items() for d, cost in row.items()]
+        lines += [
+            f"| costs | false positive {p.costs.false_positive:g}, false negative {p.costs.false_negative:g}: pick from a probability of {cost_threshold(p.costs):.2f} |"
+        ]
+    lines += [
+        f"| costs | {in_markdown(t)}, decided {in_markdown(d)}: {cost:g} |"
+        for t, row in p.costs.matrix.items()
+        for d, cost in row.items()
+    ]
     lines += [f"| sensitive | {in_markdown(s.name)}{_bands(s)} |" for s in p.sensitive]
-    lines += [f"| fairness, {'gate' if f.gate else 'warning'} | {f.metric} by {in_markdown(f.by)} {_bound(f)}{_undecided(f)}. {in_markdown(f.reason)} |" for f in p.fairness]
+    lines += [
+        f"| fairness, {'gate' if f.gate else 'warning'} | {f.metric} by {in_markdown(f.by)} {_bound(f)}{_undecided(f)}. {in_markdown(f.reason)} |"
+        for f in p.fairness
+    ]
     lines += [f"| policy | {in_markdown(p.policy)} |"] if p.policy else []
     lines += [f"| rows | {in_markdown(one)} |" for one in demanded(p.validation)]
     lines += [f"| no feature | {in_markdown(c)}: {in_markdown(why)} |" for c, why in p.exclude.items()]
     return "\n".join(lines)
 
-
+# %% ../../nbs/stages/010_problem.ipynb #806ab620
 def demanded(
     asked: Validation,  # of the charter
 ) -> list[str]:  # one sentence each
     "What is asked of the rows, in words."
-    told = [f"{c.check}: {c.severity or asked.severity_of('checks')}{f'. {c.reason}' if c.reason else ''}" for c in asked.checks]
+    told = [
+        f"{c.check}: {c.severity or asked.severity_of('checks')}{f'. {c.reason}' if c.reason else ''}"
+        for c in asked.checks
+    ]
     told += [f"no two rows have the same {', '.join(asked.key)}: {asked.severity_of('key')}"] if asked.key else []
     told += [f"{c} becomes {u.to}, from {u.unit or f'the unit in {u.column}'}" for c, u in asked.units.items()]
-    told += [f"at most {s.max:.1%} of {c} missing: {s.severity or asked.severity_of('missing')}" for c, s in asked.missing.items()]
-    told += [f"every class has {asked.classes.min:.1%} of the rows: {asked.severity_of('classes')}"] if asked.classes else []
+    told += [
+        f"at most {s.max:.1%} of {c} missing: {s.severity or asked.severity_of('missing')}"
+        for c, s in asked.missing.items()
+    ]
+    told += (
+        [f"every class has {asked.classes.min:.1%} of the rows: {asked.severity_of('classes')}"]
+        if asked.classes
+        else []
+    )
     if new := asked.freshness:
-        told.append(f"the newest {new.column} is since {new.since or f'{new.within} before the run'}: {asked.severity_of('freshness')}")
+        told.append(
+            f"the newest {new.column} is since {new.since or f'{new.within} before the run'}: {asked.severity_of('freshness')}"
+        )
     if n := asked.volume:
-        told.append(f"rows: {'' if n.min is None else f'at least {n.min:,} '}{'' if n.max is None else f'at most {n.max:,}'}: {asked.severity_of('volume')}")
+        told.append(
+            f"rows: {'' if n.min is None else f'at least {n.min:,} '}{'' if n.max is None else f'at most {n.max:,}'}: {asked.severity_of('volume')}"
+        )
     return told
 
 
@@ -67,7 +90,9 @@ def _undecided(rule: Any) -> str:
 
 
 def _bands(feature: Sensitive) -> str:
-    bands = "" if feature.bins is None else f" ({in_markdown(feature.column)}: {', '.join(band_labels(feature.bins))})"
+    bands = (
+        "" if feature.bins is None else f" ({in_markdown(feature.column)}: {', '.join(band_labels(feature.bins))})"
+    )
     asked = ", ".join(f"{in_markdown(g)} {share:.0%}" for g, share in feature.population.items())
     return bands + (f"; in the population {asked}" if asked else "")
 

@@ -74,15 +74,29 @@ def parts_by_time(
 ) -> np.ndarray:  # n, "train", "valid" or "test"
     "The latest rows are test, those before them valid; rows of one moment stay together."
     if held_back + chosen_on >= 1:
-        raise MlopsError(f"test_size {held_back:g} and valid_size {chosen_on:g} leave no training rows; make their sum less than 1")
+        raise MlopsError(
+            f"test_size {held_back:g} and valid_size {chosen_on:g} leave no training rows; make their sum less than 1"
+        )
     moments = _moments(times)
     if moments.isna().any():
         lost = times[moments.isna()].iloc[0]
-        raise MlopsError(f"{moments.isna().sum():,} rows of '{times.name}' are no time (first: {lost!r}); expected numbers or dates such as 2026-01-31")
-    test_cut = _moment(first_test, moments) if first_test is not None else moments.quantile(1 - held_back, interpolation="higher")
-    valid_cut = _moment(first_valid, moments) if first_valid is not None else moments.quantile(1 - held_back - chosen_on, interpolation="higher")
+        raise MlopsError(
+            f"{moments.isna().sum():,} rows of '{times.name}' are no time (first: {lost!r}); expected numbers or dates such as 2026-01-31"
+        )
+    test_cut = (
+        _moment(first_test, moments)
+        if first_test is not None
+        else moments.quantile(1 - held_back, interpolation="higher")
+    )
+    valid_cut = (
+        _moment(first_valid, moments)
+        if first_valid is not None
+        else moments.quantile(1 - held_back - chosen_on, interpolation="higher")
+    )
     if valid_cut >= test_cut:
-        raise MlopsError(f"the valid rows would start at {valid_cut}, not before the test rows at {test_cut}; set valid_from and test_from")
+        raise MlopsError(
+            f"the valid rows would start at {valid_cut}, not before the test rows at {test_cut}; set valid_from and test_from"
+        )
     return np.where(moments >= test_cut, "test", np.where(moments >= valid_cut, "valid", "train"))
 
 
@@ -102,7 +116,9 @@ def _moment(text: str, like: pd.Series) -> Any:
     try:
         return float(text) if pd.api.types.is_numeric_dtype(like) else pd.to_datetime(text, utc=True)
     except ValueError as error:
-        raise MlopsError(f"'{text}' is no time; expected {'a number' if pd.api.types.is_numeric_dtype(like) else 'a date such as 2026-01-31'}") from error
+        raise MlopsError(
+            f"'{text}' is no time; expected {'a number' if pd.api.types.is_numeric_dtype(like) else 'a date such as 2026-01-31'}"
+        ) from error
 
 # %% ../../nbs/stages/040_split.ipynb #58360445
 def choose_strategy(
@@ -161,7 +177,9 @@ def near_rules(
     rest = pd.concat(others, ignore_index=True)
     written, noisy, found = written_twins(known, rest), noisy_twins(known, rest), []
     if written:
-        found.append(f"{written:,} of {len(rest):,} valid and test rows equal a training row but for case, blanks or the last digits")
+        found.append(
+            f"{written:,} of {len(rest):,} valid and test rows equal a training row but for case, blanks or the last digits"
+        )
     elif noisy and noisy.telling:
         many = f"{noisy.found:,} of {noisy.looked:,} valid and test rows that were looked at"
         found.append(f"{many} are a training row but for noise in the numbers (by chance: {noisy.expected:.1f})")

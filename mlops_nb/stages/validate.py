@@ -121,7 +121,7 @@ def rule_faults(
 # %% ../../nbs/stages/030_validate.ipynb #e57e3dbc
 def rule_engine(
     engine: str,  # pandera or gx
-    suite: str,  # a file of Great Expectations, from the project's folder on; or empty
+    suite: str | None,  # a file of Great Expectations, from the project's folder on
 ) -> Callable[..., pd.DataFrame]:  # rows, problem, copies -> faults
     "What holds rows to the declared rules."
     if engine == "gx":

@@ -114,7 +114,7 @@ def _lost(half: _Half, seed: int, most: int = 2_000, times: int = 2) -> np.ndarr
     return area[0] - area[1:].reshape(-1, times).mean(axis=1)
 
 # %% ../../nbs/stats/22_domain.ipynb #30c319a0
-_TREES: dict[str, Any] = {"max_iter": 20, "learning_rate": 0.3, "max_leaf_nodes": 15, "max_bins": 32, "early_stopping": False}
+_TREES: dict[str, Any] = {"max_iter": 10, "learning_rate": 0.5, "max_leaf_nodes": 15, "max_bins": 32, "early_stopping": False}
 _SMOOTH = 10  # rows that say of a category what all of them say
 
 

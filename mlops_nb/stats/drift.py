@@ -12,7 +12,6 @@ import math
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -380,9 +379,6 @@ class Drift:
         return pd.DataFrame([asdict(f) for f in self.features], columns=list(FeatureDrift.__dataclass_fields__))
 
 # %% ../../nbs/stats/20_drift.ipynb #7aef6017
-_WORTH_THREADS = 1_000_000  # values
-
-
 def compare(
     profile: Profile,  # of the reference
     window: pd.DataFrame | pa.Table,
@@ -395,12 +391,8 @@ def compare(
     if not len(window):
         nothing = [FeatureDrift(n, profile.kinds[n], 0, 0.0, f.missing / profile.rows) for n, f in profile.features.items()]
         return Drift(nothing, 0, alpha, added, "the window has no rows; nothing is compared")
-    one = partial(compare_feature, profile, window)
-    if len(window) * len(profile.names) < _WORTH_THREADS:
-        found = list(map(one, profile.names))
-    else:
-        with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:  # sorting and counting leave Python's lock
-            found = list(pool.map(one, profile.names))
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:  # sorting and counting leave Python's lock
+        found = list(pool.map(lambda name: compare_feature(profile, window, name), profile.names))
     tested = [f for f in found if not f.drifted]
     fdr = dict(zip([f.name for f in tested], stats.false_discovery_control([f.p for f in tested]) if tested else [], strict=True))
     features = [replace(f, q=float(fdr[f.name]), drifted=bool(fdr[f.name] <= alpha)) if f.name in fdr else f for f in found]

@@ -164,19 +164,13 @@ def _told_apart(rate: Rate, drawn: tuple[np.ndarray, ...], levels: Sequence[floa
     return _searched(rate, top, bottom, size, [math.ceil(level * (len(top) - 1)) for level in levels])
 
 
-def _reach(share: bool, x: Any, size: Any, z: float) -> Any:
-    "The square of how far an interval reaches up, as `Rate.arms` has it, in as few steps as can be; of 1 - x: down."
-    k = z * z / size
-    return np.square((k * (0.5 - x) + np.sqrt(k * (x * (1 - x) + k / 4))) / (1 + k)) if share else k + 0 * x
-
-
 def _searched(rate: Rate, top: Any, bottom: Any, size: Any, ranks: list[int], low=0.0, high=8.0) -> list[float]:
     "Bisected for the draws of these ranks only, which ascend: others are left behind at once."
     if high - low < 0.002 or not ranks:
         return [high] * len(ranks)
-    z = (low + high) / 2
-    down, up = _reach(rate.share, 1 - top, size, z), _reach(rate.share, bottom, size, z)
-    far = (top[:, :, None] - bottom[:, None, :] > np.sqrt(down[:, :, None] + up[:, None, :])).any(axis=(1, 2))
+    z, k = (low + high) / 2, ((low + high) / 2) ** 2 / size  # arm: the square of an interval's reach up, as `Rate.arms`
+    arm = lambda x: ((k * (0.5 - x) + np.sqrt(k * (x * (1 - x) + k / 4))) / (1 + k)) ** 2 if rate.share else k + 0 * x  # noqa: E731
+    far = (top[..., None] - bottom[:, None] > np.sqrt(arm(1 - top)[..., None] + arm(bottom)[:, None])).any(axis=(1, 2))
     n = int((~far).sum())
     below = _searched(rate, top[~far], bottom[~far], size, [k for k in ranks if k < n], low, z)
     return below + _searched(rate, top[far], bottom[far], size, [k - n for k in ranks if k >= n], z, high)

@@ -70,7 +70,8 @@ def _against(
     if by_windows:
         near = float(off[1:] @ off[:-1]) / max(float(off @ off), 1e-300) + 1 / len(off)
         fewer = (1 + min(max(near, 0.0), 0.9)) / (1 - min(max(near, 0.0), 0.9))
-        variance, least = variance * fewer, min(least, freedom / fewer)
+        tails = len(off) * float((off**4).sum()) / max(float(off @ off), 1e-300) ** 2  # kurtosis: 3 where normal
+        variance, least = variance * fewer, min(least, freedom / fewer, 2 * len(off) / max(tails - 1, 1e-9))
     return float(size @ now.value) / n, float(share @ usual), math.sqrt(variance), max(least, 1.0)
 
 
@@ -87,7 +88,7 @@ def held(
     usual: np.ndarray,  # (k,) bools: taken for undisturbed
     phase: np.ndarray | None = None,  # (k,) codes from 0, such as hours; None: windows are alike
     margin: float = 0.0,  # that is no change
-    apart: bool = False,  # a difference of two, which is worse the further from 0 it is; else a figure, the higher the worse
+    apart: bool = False,  # a difference, the worse the further from 0 it is; else a figure, the higher the worse
     by_windows: bool = False,  # rows can't say how much windows differ
     widths: tuple[int, ...] = WIDTHS,
 ) -> Held:

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-
 # %% ../../nbs/stats/12_missing.ipynb #12fc904d
 _COLUMNS, _LOOKED, _ROWS = 200, 50, 20_000  # with gaps that are compared; held against the others; rows
 _TOLD = 25  # columns that gaps are held against, the most telling of them named
@@ -41,7 +40,6 @@ def missing_together(
     np.fill_diagonal(like, 0)
     return {name: tuple(names[j] for j in np.flatnonzero(like[k] >= at_least)) for k, name in enumerate(names)}
 
-
 # %% ../../nbs/stats/12_missing.ipynb #871f98d2
 def _test(gap: np.ndarray, values: pd.Series) -> tuple[float, str]:
     "How improbable the gaps are if they have nothing to do with these values, and where there are more."
@@ -52,7 +50,9 @@ def _test(gap: np.ndarray, values: pd.Series) -> tuple[float, str]:
     if min(there.sum(), (~there).sum()) < 20 or column.nunique() < 2:
         return 1.0, ""
     of = pd.api.types
-    if of.is_datetime64_any_dtype(column) or (of.is_numeric_dtype(column) and not of.is_bool_dtype(column) and column.nunique() > 10):
+    if of.is_datetime64_any_dtype(column) or (
+        of.is_numeric_dtype(column) and not of.is_bool_dtype(column) and column.nunique() > 10
+    ):
         ranks = column.rank().to_numpy()
         found = mannwhitneyu(ranks[there], ranks[~there])
         words = ("early", "late") if of.is_datetime64_any_dtype(column) else ("low", "high")
@@ -63,7 +63,9 @@ def _test(gap: np.ndarray, values: pd.Series) -> tuple[float, str]:
     if len(table) < 2 or (table.sum() == 0).any():
         return 1.0, ""
     share = table[True] / table.sum(axis=1)
-    return float(chi2_contingency(table, correction=False).pvalue), f"'{values.name}' is {share.idxmax()} ({share.max():.0%} there)"
+    return float(
+        chi2_contingency(table, correction=False).pvalue
+    ), f"'{values.name}' is {share.idxmax()} ({share.max():.0%} there)"
 
 
 def depends_on(
@@ -75,7 +77,6 @@ def depends_on(
     found = [_test(gap, frame[c]) for c in frame.columns]
     p, where = min(found, default=(1.0, ""))
     return f"more often where {where}" if p * max(len(found), 1) < alarm else ""
-
 
 # %% ../../nbs/stats/12_missing.ipynb #0d835b2f
 def missing_pattern(
@@ -97,11 +98,12 @@ def missing_pattern(
         if k < _LOOKED and 20 <= counts[name] <= n - 20:
             others = [c for c in full if c != name and str(c) not in mates]
             told = depends_on(some[name].isna().to_numpy(), some[others])
-        found.append(Gap(str(name), int(counts[name]), round(float(counts[name] / n), 6), int(at[0]), int(at[-1]), mates, told))
+        found.append(
+            Gap(str(name), int(counts[name]), round(float(counts[name] / n), 6), int(at[0]), int(at[-1]), mates, told)
+        )
     return found
 
 
 def as_lines(gaps: list[Gap]) -> list[dict[str, Any]]:
     "Gaps as an artifact holds them."
     return [gap._asdict() | {"together": list(gap.together)} for gap in gaps]
-

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-
 # %% ../../nbs/stats/13_outliers.ipynb #5509caca
 METHODS = ("iqr", "robust_z", "isolation_forest")
 
@@ -28,11 +27,13 @@ class Fence(NamedTuple):
     spread: float  # median distance from it; 0: none
 
 
-def numeric(
-    frame: pd.DataFrame,
-) -> pd.DataFrame:  # float64; infinite values are missing
+def numeric(frame: pd.DataFrame) -> pd.DataFrame:  # float64; infinite values are missing
     "The columns of numbers."
-    names = [c for c in frame.columns if pd.api.types.is_numeric_dtype(frame[c]) and not pd.api.types.is_bool_dtype(frame[c])]
+    names = [
+        c
+        for c in frame.columns
+        if pd.api.types.is_numeric_dtype(frame[c]) and not pd.api.types.is_bool_dtype(frame[c])
+    ]
     data = frame[names].to_numpy(dtype=float, na_value=np.nan)
     return pd.DataFrame(np.where(np.isfinite(data), data, np.nan), columns=names, index=frame.index)
 
@@ -52,7 +53,6 @@ def learn_fences(
         ends = (first - 1.5 * between, third + 1.5 * between) if between > 0 else (-np.inf, np.inf)
         found[name] = Fence(*map(float, (*ends, between, middle, np.median(np.abs(values - middle)))))
     return found
-
 
 # %% ../../nbs/stats/13_outliers.ipynb #d4b097b9
 _FLAGS = ["row", "column", "value", "method", "score"]
@@ -76,9 +76,10 @@ def column_flags(
             scores["robust_z"] = 0.6745 * np.abs(values - fence.centre) / fence.spread / far
         for method, score in scores.items():
             at = np.flatnonzero(score > 1)
-            parts.append(pd.DataFrame({"row": at, "column": name, "value": values[at], "method": method, "score": score[at]}))
+            parts.append(
+                pd.DataFrame({"row": at, "column": name, "value": values[at], "method": method, "score": score[at]})
+            )
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=_FLAGS)
-
 
 # %% ../../nbs/stats/13_outliers.ipynb #112b497f
 class Forest(NamedTuple):
@@ -104,7 +105,9 @@ def learn_forest(
         return None
     middle = known[names].median()
     filled = known[names].fillna(middle).to_numpy()
-    model = IsolationForest(n_estimators=100, max_samples=min(256, len(known)), random_state=seed, n_jobs=1).fit(filled)
+    model = IsolationForest(n_estimators=100, max_samples=min(256, len(known)), random_state=seed, n_jobs=1).fit(
+        filled
+    )
     some = np.random.default_rng(seed).permutation(len(known))[:20_000]
     return Forest(model, middle, float(np.quantile(-model.score_samples(filled[some]), 1 - share)))
 
@@ -117,14 +120,17 @@ def row_flags(
     filled = frame[forest.middle.index].fillna(forest.middle).to_numpy()
     score = -forest.model.score_samples(filled) if len(frame) else np.zeros(0)
     at = np.flatnonzero(score > forest.bound)
-    return pd.DataFrame({"row": at, "column": "", "value": np.nan, "method": "isolation_forest", "score": score[at] / forest.bound})
-
+    return pd.DataFrame(
+        {"row": at, "column": "", "value": np.nan, "method": "isolation_forest", "score": score[at] / forest.bound}
+    )
 
 # %% ../../nbs/stats/13_outliers.ipynb #965510b2
 class Flagged(NamedTuple):
     "What is unusual, and what was learnt for it."
 
-    flags: pd.DataFrame  # part, row (position in it), column, value, method, score; the strongest where there are many
+    flags: (
+        pd.DataFrame
+    )  # part, row (position in it), column, value, method, score; the strongest where there are many
     counts: dict[str, dict[str, int]]  # column (nothing: whole rows): {method: all that were found}
     fences: dict[str, dict[str, Any]]  # by column
 
@@ -152,8 +158,9 @@ def flag_parts(
         tally.setdefault(str(column), {})[str(method)] = int(n)
     kept = made.sort_values("score", ascending=False, kind="stable").head(most)
     order = {name: k for k, name in enumerate(parts)}
-    kept = kept.sort_values(["part", "row", "column", "method"], key=lambda c: c.map(order) if c.name == "part" else c, ignore_index=True)
+    kept = kept.sort_values(
+        ["part", "row", "column", "method"], key=lambda c: c.map(order) if c.name == "part" else c, ignore_index=True
+    )
     typed = {"part": "str", "row": "int64", "column": "str", "value": "float64", "method": "str", "score": "float64"}
     bounds = {c: {k: v if np.isfinite(v) else None for k, v in f._asdict().items()} for c, f in fences.items()}
     return Flagged(kept[list(typed)].astype(typed), tally, bounds)
-

@@ -104,6 +104,26 @@ def test_windows_drift_quality_and_an_alert_that_is_acknowledged(staged, monkeyp
     assert not at.exception and at.metric[4].value != "-" and "400 labels" in text(at)
 
 
+def test_a_group_that_is_served_worse(staged, monkeypatch):
+    """Ten hours in which decisions are right for 85% of all; then for women mostly not."""
+    evidence = read_evidence(uri(), released(uri(), "income"))
+    monkeypatch.setattr(reference, "reference_of", lambda *_: reference.make_reference(1, evidence, PEOPLE.head(1600))._replace(some=PEOPLE.head(19)))
+    rng = np.random.default_rng(0)
+    for h in range(12):
+        rows = PEOPLE.sample(400 + h, random_state=h)
+        hour = serve(staged, rows, START + timedelta(hours=h), evidence.form.names)
+        right = rng.random(len(rows)) < np.where((rows["sex"] == "Female") & (h > 9), 0.3, 0.85)
+        said = [json.loads(r.output)["decision"] == ">50K" for r in hour]
+        labels = np.where(np.array(said) == right, ">50K", "<=50K")
+        Feedback(staged).put([Item(r.id, str(t), at=START + timedelta(hours=h, minutes=59)) for r, t in zip(hour, labels, strict=True)])
+    charter = Charter.model_validate(STATED | {"monitoring": {"window": "hour"}})
+    last = monitor_due(load_settings(tracking="disabled"), charter, "income", START + timedelta(hours=12))[-1]
+    assert "roc_auc for sex = Female is" in last.part(1).told("groups")
+    at = page("monitoring")
+    said = text(at)
+    assert "Each group is held against its own windows before" in said
+
+
 def test_a_damaged_report_is_left_out(staged):
     serve(staged, PEOPLE.head(30), START, ["age", "sex"])
     folder = staged / "monitoring" / "income"

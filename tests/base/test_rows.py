@@ -17,6 +17,7 @@ from mlops_nb.base.data import Data
 from mlops_nb.base.rows import NotPlain, Rows
 from mlops_nb.sources.gather import gather, lying
 from mlops_nb.sources.local import hashed
+from mlops_nb.stages.ingest import draw, drawn
 
 KINDS = {
     "whole": (pa.int64(), st.integers(-(2**62), 2**62)), "small": (pa.int8(), st.integers(-128, 127)),
@@ -83,3 +84,14 @@ def test_what_has_to_be_read_whole(tmp_path: Path):
     pd.DataFrame({"a": []}).to_parquet(tmp_path / "none.parquet")
     with pytest.raises(NotPlain):
         Rows(tmp_path / "none.parquet")
+
+
+def test_the_same_rows_are_drawn(tmp_path: Path):
+    """By the target's column alone, those that are drawn of a whole table; rare classes among them."""
+    chance = np.random.default_rng(0)
+    whole = pd.DataFrame({"id": np.arange(5000), "x": chance.normal(size=5000), "y": np.where(np.arange(5000) % 999 == 0, "rare", chance.choice(["a", "b"], 5000))})
+    whole.to_parquet(tmp_path / "rows.parquet", row_group_size=700)
+    rows = Rows(tmp_path / "rows.parquet")
+    for most, salt, target in ((200, 0, None), (200, 3, "y"), (4999, 1, "y")):
+        pd.testing.assert_frame_equal(drawn(rows, most, salt, target), draw(whole, most, salt, target))
+    assert drawn(rows, None) is rows and drawn(rows, 5000) is rows

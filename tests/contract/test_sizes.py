@@ -17,7 +17,7 @@ CELLS: dict[str, int] = {
     "loop/70_drill": 85, "model/30_rows": 123, "model/40_columns": 81, "pipeline/15_reach": 77, "pipeline/25_soundness": 94,
     "pipeline/45_kernel": 62, "pipeline/70_tracking": 105,
     # short functions that are read together: one step each of one way
-    "model/70_compiled": 92, "pipeline/24_keys": 63, "pipeline/50_execute": 65, 
+    "model/70_compiled": 92, "pipeline/24_keys": 63, 
     "stages/150_abtest": 74,
     # commands of one group, and a table of texts
     "cli/20_project": 96, "cli/85_experiments": 64,

@@ -161,6 +161,30 @@ def test_how_several_sources_become_one_table(now, tmp_path):
 
 
 @BOTH_WAYS
+def test_which_data_a_model_learnt_from(now, tmp_path):
+    versions = notebook_of("versions.ipynb", now, tmp_path)
+    begun = said(versions, "^os.chdir..gym")
+    assert "git: a new repository" in begun and "members@1: data/members.csv, 700 rows, 5 columns" in begun and "by Ada: as the gym sent them" in begun
+    differ = said(versions, "^later = ")
+    assert "rows: 700 -> 690: 0 added, 10 removed, 1 changed (by number)" in differ and "values changed: age 1" in differ
+    assert "columns added: town" in differ
+    pins = said(versions, "members@latest")
+    assert "a charter pins a number, or each run may read others: members@2" in pins and "sound: 15 stages" in pins
+    assert len(re.findall(r"(?m)^\w+ +done ", said(versions, "somebody's mistake"))) == 15
+    which = said(versions, "^!mlops-nb models show gym 1")
+    assert re.search(r"version +members@2, by Ada, ten members withdrew", which) and "members@2 is in learnt_from.csv: 690 rows" in which
+    assert re.search(r"(?m)^number,age,visits,plan,left,town", which)
+    assert "model-gym@1: data/model-gym, 3 files" in said(versions, "data add --model")
+    back = said(versions, "members@1 --force")
+    assert "changes that are in no version" in back and "proven" in back and "rolled back to v1" in back
+    assert re.search(r"4 versions are on the remote; [0-9,]+ objects went there now", said(versions, "^!dvc remote add"))
+    assert "members@2 is in there.csv: 690 rows" in said(versions, "^!dvc remote add")
+    assert "neither here nor on the remote storage" in said(versions, "^import shutil")
+    shown = json.dumps([c["outputs"] for c in versions["cells"] if c["cell_type"] == "code"])
+    assert not re.search(r"/(tmp|home|root|Users)/|\\u001b", shown)
+
+
+@BOTH_WAYS
 def test_what_becomes_of_texts(now, tmp_path):
     texts = notebook_of("texts.ipynb", now, tmp_path)
     made = said(texts, "^!mlops-nb init")
@@ -192,3 +216,21 @@ def test_how_far_figures_can_be_trusted(now, tmp_path):
     seen, sure = zip(*table("^rejected = "), strict=True)
     assert max(seen) > 0.5 and max(sure) <= 0.05
     assert re.search(r"'(9\d|100)% of the unfair models are rejected", said(trust, "^unfair = "))
+
+
+@BOTH_WAYS
+def test_expectations(now, tmp_path):
+    pytest.importorskip("great_expectations")
+    shop = notebook_of("expectations.ipynb", now, tmp_path)
+    own, suite = said(shop, "validate.engine=gx"), said(shop, r"^suite = ")
+    assert own.count("is above 120") == 2 and "match_regex" not in own
+    assert suite.count("is above 120") == 2 and suite.count("'unknown' fails expect_column_values_to_match_regex") == 2
+    assert "did you mean 'expect_column_values_to_match_regex'?" in said(shop, "match_regx")
+
+
+@BOTH_WAYS
+def test_checking_data(now, tmp_path):
+    checked = notebook_of("checks.ipynb", now, tmp_path)
+    assert "`left >= came` is false" in said(checked, "^stays = ") and "key of an earlier row" in said(checked, "^stays = ")
+    assert "5 of 6 rows, kept with the reason" in said(checked, "^quality = ") and "1 row passes though the check 'spelling'" in said(checked, "^quality = ")
+    assert "don't meet what the charter demands" in said(checked, "^strict = ") and "can't stand there" in said(checked, "^def refusal")

@@ -156,9 +156,12 @@ def test_a_share_is_picked_until_weights_are_settled():
     """As many rows as are positive, and those that say the same as the last of them; a threshold that is given counts more."""
     y, given = np.arange(10) < 3, np.array([0.1, 0.4, 0.4, 0.05, 0.3, 0.2, 0.02, 0.4, 0.01, 0.2])
     asked = weighed(problem("f1", "binary"), y)
-    decide = lambda by, **how: by.kind.decided(given, [False, True], by, **how).y_pred.sum()
+
+    def decide(by, **how):
+        return by.kind.decided(given, [False, True], by, **how).y_pred.sum()
+
     assert asked.picks == pytest.approx(0.3) and decide(asked) == 3 and decide(asked, threshold=0.25) == 4
-    assert decide(weighed(problem("f1", "binary"), np.arange(10) < 4)) == 4 and decide(asked.picking(0.1)) == 3
+    assert decide(weighed(problem("f1", "binary"), np.arange(10) < 4)) == 4 and decide(asked.weighed(None, picks=0.1)) == 3
     assert asked.weighed({"false": 0.2, "true": 0.8}).picks is None and decide(asked.weighed({"false": 0.2, "true": 0.8})) == 6
     assert weighed(problem("f1", "binary", costs={"false_negative": 5}), y).picks is None  # costs say where
     assert weighed(problem("roc_auc", "binary"), y).picks is None and asked.model_dump() == problem("f1", "binary").model_dump()

@@ -148,11 +148,11 @@ def test_summary_schema_and_records(ran, template):
     """The documented shape of summary.json (reports/README.md)."""
     summary = ran.summary()
     assert (summary["title"], summary["goal"]) == ("", "Learn whether runs behave")
-    assert {"format", "run", "charter", "status", "seconds", "started", "git", "stages", "model"} <= summary.keys()
+    assert {"format", "run", "charter", "status", "seconds", "cpu_seconds", "started", "git", "stages", "model"} <= summary.keys()
     assert re.fullmatch(r"\d{8}-\d{6}-[0-9a-f]{4}", summary["run"]) and summary["charter"] == "tiny"
     assert summary["started"].endswith("+00:00") and summary["status"] == "done" and summary["model"] is None
     for stage in summary["stages"].values():
-        assert {"status", "seconds", "key", "metrics", "outputs"} <= stage.keys()
+        assert {"status", "seconds", "cpu_seconds", "key", "metrics", "outputs"} <= stage.keys()
         assert stage["status"] in {"done", "cached", "failed", "skipped"}
         assert all(re.fullmatch("[0-9a-f]{64}", d) for d in [stage["key"], *stage["outputs"].values()])
     folder = ran.root / "reports" / summary["run"]
@@ -160,6 +160,14 @@ def test_summary_schema_and_records(ran, template):
     text = (folder / "scale.ipynb").read_text()
     assert str(template) not in text and str(ran.root) not in text and "LESSON" not in text and "def scale" not in text
     assert 'bind(\\"tiny.stages.scale\\")' in text
+
+
+def test_processor_time_of_stages_is_part_of_the_runs(ran):
+    """Each executed stage says what its kernel has used; the run's holds that, and the runner's own."""
+    summary = ran.summary()
+    used = [stage["cpu_seconds"] for stage in summary["stages"].values() if stage["status"] == "done"]
+    assert used and all(0 < seconds < 60 for seconds in used) and summary["cpu_seconds"] > sum(used)
+    assert "of processor time" in (ran.root / "reports" / summary["run"] / "index.html").read_text()
 
 
 def test_nothing_executed_writes_a_summary_only(ran):

@@ -126,8 +126,8 @@ FAULTS: list[Fault] = [
     rowwise("two exact copies", pd.concat([again(2), clean().iloc[[5]]], ignore_index=True), "", "copies", [40, 41]),
     rowwise("a key twice", again(3, age=44.0), "visit", "key", 40, key="visit"),
     rowwise("a key of two columns twice", again(3, age=44.0, paid=1.0), "visit, city", "key", 40, key=["visit", "city"]),
-    rowwise("a copy in other letters", again(4, visit=" V004"), "", "near", 40, severity={"near": "quarantine"}),
     rowwise("a copy but for the last digits", again(6, height=clean()["height"][6] + 1e-9), "", "near", 40, severity={"near": "quarantine"}),
+    Fault("a copy in other letters", again(4, visit=" V004"), {}, {"severity": {"near": "quarantine"}}, {(40, "", "near"), (4, "visit", "spelling")}),
     # sentences about several columns
     between("ends before it starts", put(21, "end", pd.Timestamp("2025-12-01")), "end >= start", 21),
     between("more nights than days", put(22, "nights", 200), "nights <= end - start + 60", 22),

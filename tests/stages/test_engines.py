@@ -1,13 +1,20 @@
 """Both engines of validate, the own one and Great Expectations, find the same faults in the same rows, in the same words."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from tests.stages import injected
+
 from mlops_nb.base.errors import MlopsError
+from mlops_nb.base.settings import Settings
 from mlops_nb.model.census import census_problem
+from mlops_nb.pipeline.graph import stock_stages
+from mlops_nb.pipeline.keys import ingredients
 from mlops_nb.stages.validate import judge_rows, rule_faults
 
 pytest.importorskip("great_expectations")
@@ -94,6 +101,17 @@ def test_engines_agree_on_many_faults(seed):
         pd.testing.assert_frame_equal(mine, theirs)
 
 
+@pytest.mark.parametrize("fault", injected.FAULTS, ids=lambda fault: fault.name)
+def test_engines_agree_on_what_was_injected(fault):
+    problem = census_problem(target=injected.TARGET, positive="yes", rules=fault.rules)
+    own, other = (told(judge_rows(fault.rows, problem, rules=rules)) for rules in (rule_faults, Expectations()))
+    for mine, theirs in zip(own, other, strict=True):
+        pd.testing.assert_frame_equal(mine, theirs)
+    by_rules = {"range", "allowed", "required", "finite", "copies", "type", "spelling"}
+    rows = {row for row, _, check in fault.found if check in by_rules and not fault.validation}
+    assert rows <= set(own[2]["row"].astype(int))
+
+
 def test_a_rule_that_cannot_be_applied_is_a_sentence_in_both():
     frame = table().assign(day=pd.Timestamp("2026-01-01"))
     problem = census_problem(rules={"day": {"min": 3}})
@@ -157,3 +175,18 @@ def test_a_suite_that_is_none_is_a_sentence(tmp_path, text, said):
 def test_no_suite_is_a_sentence():
     with pytest.raises(MlopsError, match="no suite 'nowhere.json'"):
         Expectations("nowhere.json")
+
+
+def test_a_suites_file_is_in_the_stages_key(tmp_path):
+    stage, here = stock_stages()["validate"], Settings(root=tmp_path, threads=1)
+    inputs = {port.artifact: "" for port in stage.inputs}
+    keys = []
+    for text in ("{}", "[]"):
+        (tmp_path / "expectations.json").write_text(text)
+        keys.append(ingredients(stage, {"engine": "gx", "suite": "expectations.json"}, inputs, here))
+    assert keys[0]["files"]["expectations.json"] != keys[1]["files"]["expectations.json"] and keys[0]["versions"]["great_expectations"][0].isdigit()
+
+
+def test_nobody_waits_for_it_who_has_not_asked():
+    code = "import sys; import mlops_nb.stages.validate, mlops_nb.pipeline.data_docs; sys.exit('great_expectations' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == 0

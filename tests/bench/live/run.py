@@ -104,6 +104,18 @@ def measure(rows: int, folder: Path, peer: bool) -> dict[str, list[Cost]]:
     return found
 
 
+def one_window(rows: int, folder: Path) -> Cost:
+    "`monitor` where a single day has so many rows, rolled into files."
+    shutil.copytree(SAMPLE, folder)
+    made = subprocess.run([sys.executable, HERE / "log_of_rows.py", folder, str(rows), "rolled"], env={**os.environ, "PYTHONPATH": str(ROOT)})
+    made.check_returncode()
+    print(f"{rows:,} rolled rows in one window:", flush=True)
+    (found,) = both(["monitor"], [folder])
+    if f" of {rows:,} rows were looked at" not in found.said or found.said.count("features drifted") != 1:
+        raise SystemExit(f"the window wasn't judged:\n{found.said[:1000]}")
+    return found
+
+
 def checkout() -> str:  # why not; empty: it is there
     "The older commit's files."
     OLD.mkdir(parents=True, exist_ok=True)
@@ -120,7 +132,7 @@ def grown(small: Sequence[Cost], large: Sequence[Cost]) -> float:
     return large[0].peak / small[0].peak
 
 
-def main(sizes: Sequence[int], peers: bool) -> str | None:
+def main(sizes: Sequence[int], peers: bool, window: int) -> str | None:
     if not (SAMPLE / "mlflow.db").is_file():
         return f"there is no registered model in {SAMPLE}; make one: make sample"
     why = "" if OLD.is_dir() else checkout() if peers else "it isn't checked out; do so: make bench-live"
@@ -134,6 +146,10 @@ def main(sizes: Sequence[int], peers: bool) -> str | None:
         tell("live_query_memory_growth", worst, "<=1.25", worst <= 1.25)
         growth = grown(costs[least]["monitor"], costs[most]["monitor"])
         tell("live_monitor_memory_growth", growth, "<=1.25", growth <= 1.25)
+    if window:
+        with tempfile.TemporaryDirectory(dir=ROOT / ".bench", ignore_cleanup_errors=True) as folder:
+            growth = one_window(window, Path(folder, "log")).peak / costs[min(sizes)]["monitor"].peak
+        tell("live_window_memory_growth", growth, "<=1.25", growth <= 1.25)
     if why or COMPARED not in costs:
         print(f"{COMMIT}: not compared, {why or 'it is where {COMPARED:,} rows are asked for'}")
         return None
@@ -153,5 +169,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peers", action="store_true", help="check out the older commit where it isn't there")
     parser.add_argument("--rows", type=int, nargs="+", default=[250_000, 1_000_000], help=f"of the logs; {COMPARED} is compared (COMPARED in the environment)")
+    parser.add_argument("--window", type=int, default=0, help="rows of a single window, rolled; none without")
     asked = parser.parse_args()
-    sys.exit(main(asked.rows, asked.peers))
+    sys.exit(main(asked.rows, asked.peers, asked.window))

@@ -1,6 +1,6 @@
 """Peak memory of ingest, validate and split over Parquet of 20 columns, and how it grows with the rows.
 
-    python tests/bench/data_large.py [--rows 100000 1000000 10000000] [--upto ingest]
+    python tests/bench/large/run.py [--rows 100000 1000000 10000000] [--upto ingest]
 
 The file is made in parts, so that making it is no part of the figure. Each size is run in a project of its own through
 `mlops-nb run split`; a stage's figure is the high-water mark of its kernel's resident memory, as the system keeps it.
@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
+sys.path.insert(0, str(Path(__file__).parents[3]))
 from tests.bench._figures import tell  # noqa: E402
 
 GOAL = 2.0  # GB, of the largest stage at ten million rows

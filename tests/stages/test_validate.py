@@ -1,0 +1,143 @@
+"""Every kind of fault is found, in its row, by its check, and nothing else is; what is done about it is what the charter says."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mlops_nb.base.errors import MlopsError, why_refused
+from mlops_nb.base.validation import ROWS, TABLES, Validation
+from mlops_nb.model.problem import Problem, check_problem
+from mlops_nb.stages.validate import Judged, check_left, held_line, judge_rows, quality_summary, warnings_of
+from tests.stages.injected import FAULTS, TARGET, Fault, between, clean, put, rowwise
+
+
+def problem_of(rules: dict | None = None) -> Problem:
+    """The charter's statement about the visits."""
+    asked = {"name": "visits", "goal": "Say who comes again", "task": "binary", "target": TARGET, "positive": "yes", "metric": "roc_auc"}
+    return check_problem(asked | {"data": {"source": "visits.csv"}, "rules": rules or {}})
+
+
+def judged(fault: Fault, **severity: str) -> Judged:
+    """The fault's rows, judged; severities of the fault's own checks may be another."""
+    asked = fault.validation | ({"severity": fault.validation.get("severity", {}) | severity} if severity else {})
+    return judge_rows(fault.rows, problem_of(fault.rules), demands=Validation.model_validate(asked))
+
+
+def found_in(result: Judged) -> set[tuple[int | None, str, str]]:
+    """What was found, as the list of faults says it."""
+    rows = {(int(f.row), str(f.column), f.check.partition(":")[0]) for f in result.faults.itertuples()}
+    return rows | {(None, f.column, f.check) for f in result.findings}
+
+
+def as_raw(result: Judged) -> pd.DataFrame:
+    """Rows and quarantine together, in the order of raw."""
+    kept = [i for i in range(len(result.rows) + len(result.quarantine)) if i not in set(result.quarantine["quarantine_row"])]
+    held = result.quarantine.set_index("quarantine_row").drop(columns="quarantine_reason")
+    return pd.concat([result.rows.set_axis(kept), held]).sort_index()
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=[f.name for f in FAULTS])
+def test_each_fault_is_found_and_nothing_else(fault):
+    result = judged(fault)
+    assert found_in(result) == fault.found
+    held = {row for row, _, _ in fault.found if row is not None}
+    assert set(result.quarantine["quarantine_row"]) == held and len(result.rows) == len(fault.rows) - len(held)
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=[f.name for f in FAULTS])
+def test_no_row_is_lost_and_what_is_held_back_is_raw(fault):
+    result = judged(fault)
+    for at, row in zip(result.quarantine["quarantine_row"], result.quarantine.itertuples(), strict=True):
+        raw = fault.rows.iloc[at]
+        for name in fault.rows.columns:
+            same = getattr(row, name) == raw[name] or (pd.isna(getattr(row, name)) and pd.isna(raw[name]))
+            assert same, (at, name)
+    assert len(as_raw(result)) == len(fault.rows)
+
+
+def test_clean_rows_have_no_fault():
+    asked = Validation.model_validate({"checks": ["end >= start", "nights <= 8"], "key": "visit", "volume": {"min": 10}, "severity": {"near": "quarantine"},
+                                       "classes": {"min": 0.1}, "freshness": {"column": "start", "since": "2026-01-01"}, "missing": {"age": 0.0}})
+    result = judge_rows(clean(), problem_of({"age": {"min": 18, "max": 80, "required": True}}), demands=asked)
+    assert found_in(result) == set() and result.rows.equals(clean()) and not held_line(quality_summary(result, problem_of()))
+
+
+def test_every_check_has_a_fault():
+    assert {check for f in FAULTS for _, _, check in f.found} == {*ROWS, *TABLES} - {"clocks"}  # which ingest has to tell, see below
+    assert len({f.name for f in FAULTS}) == len(FAULTS) >= 30
+
+
+@pytest.mark.parametrize("check", sorted(set(ROWS) - {"type", "finite", "required", "units"}))
+def test_a_warning_lets_rows_pass_and_says_how_many(check):
+    fault = next(f for f in FAULTS if {c for _, _, c in f.found} == {check})
+    result = judged(fault, **{check: "warn"})
+    (told,) = warnings_of(result)
+    assert result.quarantine.empty and len(result.rows) == len(fault.rows) and f"check '{check}'" in told["message"]
+    check_left(result, problem_of(fault.rules), 0.0)
+
+
+@pytest.mark.parametrize("check", sorted({*ROWS, *TABLES} - {"clocks"}))
+def test_a_stop_ends_it_with_the_way_out(check):
+    fault = next(f for f in FAULTS if {c for _, _, c in f.found} == {check})
+    said = why_refused(check_left, judged(fault, **{check: "stop"}), problem_of(fault.rules), 1.0)
+    assert "don't meet what the charter demands" in said and f"{check}: warn" in said
+
+
+def test_a_sentence_may_have_its_own_severity():
+    asked = Validation.model_validate({"checks": [{"check": "end >= start", "severity": "warn"}, "nights <= 8"]})
+    rows = put(3, "nights", 90)
+    rows.loc[5, "end"] = pd.Timestamp("2025-01-01")
+    result = judge_rows(rows, problem_of(), demands=asked)
+    assert result.quarantine["quarantine_row"].tolist() == [3] and "`end >= start` is false" in warnings_of(result)[0]["message"]
+
+
+def test_times_of_two_clocks_are_told():
+    result = judge_rows(clean(), problem_of(), clocks={"start": "some", "end": "UTC"})
+    assert [f.column for f in result.findings] == ["start"] and "taken for UTC" in warnings_of(result)[0]["message"]
+
+
+@pytest.mark.parametrize(
+    ("validation", "rows", "said"),
+    [
+        ({"checks": ["ende >= start"]}, clean(), "no column 'ende'; did you mean 'end'?"),
+        ({"key": "visti"}, clean(), "did you mean 'visit'?"),
+        ({"missing": {"agee": 0.1}}, clean(), "did you mean 'age'?"),
+        ({"checks": ["city > 3"]}, clean(), "a text can't be compared with a number"),
+        ({"units": {"city": {"from": "inch", "to": "cm"}}}, clean(), "holds no numbers"),
+        ({"units": {"height": {"from": "inhc", "to": "cm"}}}, clean(), "no unit that pint knows; did you mean 'inch'?"),
+        ({"units": {"height": {"from": "kg", "to": "cm"}}}, clean(), "they measure different things"),
+    ],
+)
+def test_demands_that_make_no_sense_are_sentences(validation, rows, said):
+    assert said in why_refused(judge_rows, rows, problem_of(), demands=Validation.model_validate(validation))
+
+
+def test_all_rows_held_back():
+    result = judge_rows(clean(), problem_of({"age": {"max": 1}}))
+    assert result.rows.empty and len(result.quarantine) == 40
+    assert "none is left to learn from" in why_refused(check_left, result, problem_of(), 1.0)
+    assert "40 of 40 rows" in held_line(quality_summary(result, problem_of()))
+
+
+def test_faults_of_several_kinds_in_one_row_are_all_named():
+    rows = put(7, "paid", np.inf)
+    rows.loc[7, "end"] = pd.Timestamp("2020-01-01")
+    result = judge_rows(rows, problem_of(), demands=Validation.model_validate({"checks": ["end >= start"]}))
+    (why,) = result.quarantine["quarantine_reason"]
+    assert "is not finite" in why and "is false" in why
+
+
+@pytest.mark.slow
+def test_ten_thousand_columns():
+    wide = pd.DataFrame(np.random.default_rng(0).normal(size=(200, 10_000))).add_prefix("x").assign(**{TARGET: ["yes", "no"] * 100})
+    wide.iloc[3, 17] = np.inf
+    wide.iloc[5:60, 20] = np.nan
+    result = judge_rows(wide, problem_of(), demands=Validation.model_validate({"checks": ["x1 > x2 - 100"], "missing": {"x20": {"max": 0.1, "severity": "warn"}}}))
+    assert found_in(result) == {(3, "x17", "finite"), (None, "x20", "missing")}
+    assert [m["column"] for m in quality_summary(result, problem_of())["missing"]] == ["x20"]
+
+
+def test_helpers_make_what_they_say():
+    assert between("x", clean(), "end >= start", 3).found == {(3, "", "checks")} and rowwise("x", clean(), "age", "range", [1, 2]).found == {(1, "age", "range"), (2, "age", "range")}
+    with pytest.raises(MlopsError):
+        judge_rows(clean().assign(quarantine_row=1), problem_of())
