@@ -271,7 +271,10 @@ def _place(loc: tuple) -> str:
 def _known(loc: tuple) -> list[str]:
     "The keys that exist at a place in the charter."
     if loc[:1] == ("validation",):
-        inner: dict[str, type[BaseModel]] = {"checks": Check, "units": Unit, "missing": Share, "classes": Classes, "freshness": Freshness, "volume": Volume}
+        inner: dict[str, type[BaseModel]] = {
+            "checks": Check, "units": Unit, "missing": Share,
+            "classes": Classes, "freshness": Freshness, "volume": Volume,
+        }  # fmt: skip
         return list((inner[str(loc[1])] if len(loc) > 1 else Validation).model_fields)
     if loc[:2] == ("data", "joined"):
         return list((Reading if "columns" in loc else Joined).model_fields)

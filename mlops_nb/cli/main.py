@@ -181,7 +181,8 @@ class _Progress:
             row["begun"] = time.monotonic()
         row.update(what)
         if not self.live and what["status"] not in ("running", "waiting"):
-            self.console.print(f"{stage:<12} {_MARKS[what['status']]:<22}[/] {what.get('seconds') or 0:7.1f} s {what.get('cpu_seconds') or 0:7.1f} s  {self._note(row)}")
+            took = " ".join(f"{what.get(unit) or 0:7.1f} s" for unit in ("seconds", "cpu_seconds"))
+            self.console.print(f"{stage:<12} {_MARKS[what['status']]:<22}[/] {took}  {self._note(row)}")
 
 # %% ../../nbs/cli/10_main.ipynb #a4083249
 @app.command(epilog=_SAID)

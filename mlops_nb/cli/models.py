@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from mlops_nb.registry.versions import Version
 
 # %% ../../nbs/cli/45_models.ipynb #f24ccc7f
-models_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="The registry: list, show, compare, promote, roll back.")
+models_app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="The registry: list, show, compare, promote, roll back."
+)
 JsonFlag = Annotated[bool, typer.Option("--json", help="Everything, as JSON.")]
 
 
@@ -33,7 +35,9 @@ def _registry() -> tuple[Settings, str]:
 
 # %% ../../nbs/cli/45_models.ipynb #126d43c9
 @models_app.command("list")
-def models_list(name: Annotated[str | None, typer.Option(help="Of this model only.")] = None, sample: SampleFlag = False) -> None:
+def models_list(
+    name: Annotated[str | None, typer.Option(help="Of this model only.")] = None, sample: SampleFlag = False
+) -> None:
     "Registered versions with their phase."
     from mlops_nb.cli.earlier import first_run
     from mlops_nb.registry import versions
@@ -50,7 +54,10 @@ def models_list(name: Annotated[str | None, typer.Option(help="Of this model onl
 # %% ../../nbs/cli/45_models.ipynb #1d4f8688
 @models_app.command("show")
 def models_show(
-    name: str, version: Annotated[str, typer.Argument(help="A number, a phase, or latest.")] = "latest", sample: SampleFlag = False, as_json: JsonFlag = False,
+    name: str,
+    version: Annotated[str, typer.Argument(help="A number, a phase, or latest.")] = "latest",
+    sample: SampleFlag = False,
+    as_json: JsonFlag = False,
 ) -> None:
     "One version: its phase and who moved it, figures, gates, data, code, columns."
     from mlops_nb.registry import files, versions
@@ -62,7 +69,9 @@ def models_show(
         say(*json.dumps({**found.model_dump(mode="json"), "evidence": evidence.content()}, indent=1).split("\n"))
         return
     say(f"{found.name} version {found.version}: {found.phase}", "")
-    aligned((f"{e.at[:16].replace('T', ' ')} UTC", f"{e.action}, {e.phase}", f"by {e.by}", e.reason) for e in found.events)
+    aligned(
+        (f"{e.at[:16].replace('T', ' ')} UTC", f"{e.action}, {e.phase}", f"by {e.by}", e.reason) for e in found.events
+    )
     say("")
     aligned(_facts(found, evidence))
     _figures(evidence)
@@ -106,7 +115,12 @@ def _figures(evidence: "Evidence") -> None:
         spans = {k: v if isinstance(v, Span) else Span(value=v) for k, v in (evidence.metrics | paid).items()}
         interval = {k: "" if v.low is None else f"{number(v.low)} to {number(v.high)}" for k, v in spans.items()}
         say("")
-        aligned([("figure", "value", "95% interval"), *((k, "-" if v.value is None else v.value, interval[k]) for k, v in spans.items())])
+        aligned(
+            [
+                ("figure", "value", "95% interval"),
+                *((k, "-" if v.value is None else v.value, interval[k]) for k, v in spans.items()),
+            ]
+        )
     if gates := gates_of(evidence):
         verdict = {True: "pass", False: "FAIL"}
         say("")
@@ -120,33 +134,75 @@ def _figures(evidence: "Evidence") -> None:
 def _columns(form: "Schema | None") -> None:
     "The columns that the model asks for."
     if fields := form.fields if form else []:
-        shown = [", ".join(f.categories) if f.categories else "" if f.min is None else f"{number(f.min)} to {number(f.max)}" for f in fields]
+        shown = [
+            ", ".join(f.categories)
+            if f.categories
+            else ""
+            if f.min is None
+            else f"{number(f.min)} to {number(f.max)}"
+            for f in fields
+        ]
         say("")
-        aligned([("column", "kind", "may be missing", "values"), *((f.name, f.kind, "yes" if f.nullable else "no", v if len(v) <= 100 else v[:97] + "...") for f, v in zip(fields, shown, strict=True))])
+        aligned(
+            [
+                ("column", "kind", "may be missing", "values"),
+                *(
+                    (f.name, f.kind, "yes" if f.nullable else "no", v if len(v) <= 100 else v[:97] + "...")
+                    for f, v in zip(fields, shown, strict=True)
+                ),
+            ]
+        )
 
+# %% ../../nbs/cli/45_models.ipynb #9d31b5a8
 @models_app.command("promote")
 def models_promote(
-    name: str, version: str, to: str = "production", reason: str = "",
-    by: Annotated[str | None, typer.Option(help="Who approves; default: the user logged in.")] = None, sample: SampleFlag = False,
+    name: str,
+    version: str,
+    to: str = "production",
+    reason: str = "",
+    by: Annotated[str | None, typer.Option(help="Who approves; default: the user logged in.")] = None,
+    sample: SampleFlag = False,
 ) -> None:
     "Move a version to another phase."
     from mlops_nb.registry import promotion
 
     settings, uri = _registry()
-    done = promotion.promote(uri, name, version, to=to,  # type: ignore[arg-type]
-                             by=by or "", reason=reason, approval=settings.approval)
-    asked = f"; recorded for {done.requested_by}: a second person must approve with the same command" if done.requested_by else ""
+    done = promotion.promote(
+        uri,
+        name,
+        version,
+        to=to,  # type: ignore[arg-type]
+        by=by or "",
+        reason=reason,
+        approval=settings.approval,
+    )
+    asked = (
+        f"; recorded for {done.requested_by}: a second person must approve with the same command"
+        if done.requested_by
+        else ""
+    )
     before = done.events[-2] if len(done.events) > 1 else None
-    doubt = f"; it was archived before: {before.reason}" if before and before.phase == "archived" and before.action == "promote" and before.reason and done.phase == "production" else ""
+    doubt = (
+        f"; it was archived before: {before.reason}"
+        if before
+        and before.phase == "archived"
+        and before.action == "promote"
+        and before.reason
+        and done.phase == "production"
+        else ""
+    )
     say(f"{done.name} version {done.version}: {done.phase}{asked}{doubt}")
 
 # %% ../../nbs/cli/45_models.ipynb #6a00e7e8
 @models_app.command("diff")
 def models_diff(
     name: str,
-    before: Annotated[str, typer.Argument(help="The version that callers know: a number, a phase, or latest.")] = "production",
+    before: Annotated[
+        str, typer.Argument(help="The version that callers know: a number, a phase, or latest.")
+    ] = "production",
     after: Annotated[str, typer.Argument(help="The one that takes its place.")] = "latest",
-    sample: SampleFlag = False, as_json: JsonFlag = False,
+    sample: SampleFlag = False,
+    as_json: JsonFlag = False,
 ) -> None:
     "What another version asks of a row, and what of it breaks those who send rows today."
     from mlops_nb.registry import promotion, versions
@@ -162,8 +218,10 @@ def models_diff(
         return
     lines = ((c.column, c.change, c.before or "-", c.after or "-", c.effect or "nothing") for c in found)
     aligned([("column", "change", f"version {old.version}", f"version {new.version}", "rows as sent today"), *lines])
-    say("", f"{sum(c.breaks for c in found)} of {len(found)} changes break those who send rows to version {old.version}")
-
+    say(
+        "",
+        f"{sum(c.breaks for c in found)} of {len(found)} changes break those who send rows to version {old.version}",
+    )
 
 # %% ../../nbs/cli/45_models.ipynb #755c7f41
 @models_app.command("rollback")
@@ -172,5 +230,7 @@ def models_rollback(name: str, reason: str = "", by: str | None = None, sample: 
     from mlops_nb.registry import promotion
 
     done = promotion.rollback(_registry()[1], name, by=by or "", reason=reason)
-    said = f" ({done.events[-1].reason})" if done.events[-1].reason else ""  # among it, versions that were passed over
+    said = (
+        f" ({done.events[-1].reason})" if done.events[-1].reason else ""
+    )  # among it, versions that were passed over
     say(f"{done.name} version {done.version}: {done.phase}{said}")

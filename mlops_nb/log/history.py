@@ -162,7 +162,7 @@ def batches(
     form = pa.schema([schema().field(name) for name in dict.fromkeys([*names, *(name for name, *_ in given)])])
     with self._locked(fcntl.LOCK_SH) as connection:
         for file in self._rolled().get_fragments():
-            groups = [group.id for group in file.subset(wanted).row_groups]  # a scanner would read ahead of what is asked
+            groups = [group.id for group in file.subset(wanted).row_groups]  # a scanner would read ahead
             for batch in pq.ParquetFile(file.path).iter_batches(BATCH, groups, form.names, use_threads=False) if groups else ():
                 yield batch.select(form.names).cast(form).filter(wanted).select(names)
         yield from self._live(connection, given, names=names)()

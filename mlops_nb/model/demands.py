@@ -198,7 +198,9 @@ def _age(frame: pd.DataFrame, demands: Validation) -> str:
         return f"'{asked.column}' holds no time, so nobody knows how old the rows are"
     if newest >= since:
         return ""
-    return f"the newest '{asked.column}' is {newest:%Y-%m-%d %H:%M}, rows since {since:%Y-%m-%d %H:%M} (UTC) are demanded"
+    return (
+        f"the newest '{asked.column}' is {newest:%Y-%m-%d %H:%M}, rows since {since:%Y-%m-%d %H:%M} (UTC) are demanded"
+    )
 
 # %% ../../nbs/model/32_demands.ipynb #1fedab00
 def severity_in(
@@ -250,4 +252,3 @@ def held_line(
         return ""
     why = "; ".join(f"{r['rows']:,} {r['reason']}" for r in quality["reasons"][:most])
     return f"{quality['quarantined']:,} of {quality['rows_raw']:,} rows, kept with the reason ({why}{', ...' * (len(quality['reasons']) > most)})"
-

@@ -99,11 +99,13 @@ def window_of(
 
 def _some(batches: Iterable[pa.RecordBatch], columns: Sequence[str], most: int) -> tuple[int, pa.Table]:
     "How many rows there are, and so many of them by the hash of their number, in the order of writing."
-    table, lots, below, rows = pa.schema([schema().field(c) for c in columns]).empty_table(), np.empty(0, np.uint64), np.uint64(2**64 - 1), 0
+    table = pa.schema([schema().field(c) for c in columns]).empty_table()
+    lots, below, rows = np.empty(0, np.uint64), np.uint64(2**64 - 1), 0
     for batch in batches:
         lot = pd.util.hash_array(batch["seq"].to_numpy())
         some, rows = lot <= below, rows + len(batch)
-        table = pa.concat_tables([table, pa.Table.from_batches([batch if some.all() else batch.filter(pa.array(some))])])
+        taken = batch if some.all() else batch.filter(pa.array(some))
+        table = pa.concat_tables([table, pa.Table.from_batches([taken])])
         lots = np.append(lots, lot[some])
         if len(lots) > 1.5 * most:
             below = np.partition(lots, most - 1)[most - 1]

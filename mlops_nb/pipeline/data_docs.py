@@ -43,15 +43,23 @@ def docs_html(
     from great_expectations.render.view import DefaultJinjaSectionView
 
     said = _as_text(result.to_json_dict())
-    counts, columns = said["statistics"], {}
+    counts = said["statistics"]
+    columns: dict[str, list[dict[str, Any]]] = {}
     for one in said["results"]:
         columns.setdefault(one["expectation_config"]["kwargs"].get("column", ""), []).append(one)
     worst = sorted(columns.values(), key=lambda found: all(r["success"] for r in found))
     said["results"] = [one for found in worst[:most] for one in found]
     logging.getLogger("great_expectations").setLevel(logging.ERROR)
     with contextlib.redirect_stdout(io.StringIO()):
-        sections = ValidationResultsPageRenderer().render(ExpectationSuiteValidationResultSchema().load(said)).to_json_dict()["sections"]
-        parts = [DefaultJinjaSectionView().render({"section": s, "section_loop": {"index": i}}) for i, s in enumerate(sections[1:], 1)]
+        sections = (
+            ValidationResultsPageRenderer()
+            .render(ExpectationSuiteValidationResultSchema().load(said))
+            .to_json_dict()["sections"]
+        )
+        parts = [
+            DefaultJinjaSectionView().render({"section": s, "section_loop": {"index": i}})
+            for i, s in enumerate(sections[1:], 1)
+        ]
     drawn = "".join(_FOLDS.sub("", _ICON.sub(lambda icon: _SIGNS[icon[1]], part)) for part in parts)
     left = f" {len(columns) - most:,} columns are left out." if len(columns) > most else ""
     head = f"{counts['successful_expectations']:,} of {counts['evaluated_expectations']:,} expectations are met.{left}"

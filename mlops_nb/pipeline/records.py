@@ -128,7 +128,10 @@ def summary(self: Records, status: str, warnings: list[str]) -> dict[str, Any]:
     run, stages = self.run, {}
     for name in run.stages:
         r = run.result(name)
-        stages[name] = {"status": r.status, "seconds": r.seconds, "cpu_seconds": r.cpu_seconds, "key": r.key, **self._masked(why=r.why, knobs=run.plan.knobs[name], metrics=r.metrics), "outputs": r.outputs}
+        stages[name] = {
+            "status": r.status, "seconds": r.seconds, "cpu_seconds": r.cpu_seconds, "key": r.key,
+            **self._masked(why=r.why, knobs=run.plan.knobs[name], metrics=r.metrics), "outputs": r.outputs,
+        }  # fmt: skip
         if r.error:
             stages[name]["error"] = self._masked(**r.error)
         if r.cut:
@@ -260,6 +263,7 @@ def _report(self: Records, summary: dict[str, Any], figures_of: dict[str, dict])
         figures += [
             {"stage": name, "name": port.artifact, "png": png} for port, digest in self._outputs(name) if port.kind == "Figure" and (png := self._object(port.artifact, digest))
         ]
-        parts += [{"stage": name, "name": port.artifact, "html": run.mask(html.decode())} for port, digest in self._outputs(name) if port.kind == "Html" and (html := self._object(port.artifact, digest))]
+        pages = ((port.artifact, self._object(port.artifact, digest)) for port, digest in self._outputs(name) if port.kind == "Html")
+        parts += [{"stage": name, "name": artifact, "html": run.mask(html.decode())} for artifact, html in pages if html]
     made = {name: page.result() for name, page in self.pages.items()}
     write_report(run.folder, summary, nodes_of(run.plan.graph, summary["stages"]), figures, figures_of, made, parts)

@@ -247,9 +247,11 @@ def write_report(
     figures = [f for f in figures if len(f["png"]) <= _MOST_FIGURE]
     parts = [p for p in parts or () if len(p["html"]) <= _MOST_PART]
     for part in parts:
-        page = part_page(part["name"].replace("_", " "), part["html"], '<a href="index.html">the run</a>')
-        write_atomic(folder / _file(part), page.encode("utf-8", "replace"))
-    index = whole_page(f"{summary.get('charter', 'run')} · {summary.get('run', '')}", "", _index(summary, nodes, figures, headline, set(names), parts), _INDEX_STYLE).encode("utf-8", "replace")
+        told = part_page(part["name"].replace("_", " "), part["html"], '<a href="index.html">the run</a>')
+        write_atomic(folder / _file(part), told.encode("utf-8", "replace"))
+    title = f"{summary.get('charter', 'run')} · {summary.get('run', '')}"
+    body = _index(summary, nodes, figures, headline, set(names), parts)
+    index = whole_page(title, "", body, _INDEX_STYLE).encode("utf-8", "replace")
     raw, most = {name: (made or {}).get(name) or notebook_html(folder / f"{name}.ipynb", name) for name in names}, 2_000_000
     while True:
         pages = {name: page.replace(LINKS, _links(names, name), 1).encode("utf-8", "replace") for name, page in raw.items()}

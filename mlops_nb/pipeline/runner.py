@@ -50,6 +50,8 @@ class _Run:
     _card: Callable[..., dict[str, Any]]
     _remember: Callable[..., None]
     _mend: Callable[..., bool]
+    seconds: float
+    cpu_seconds: float
 
     def __init__(self, plan: Plan, wanted: list[str], force: set[str], only: str | None, listen: Listener):
         self.plan, self.force, self.only, self.listen = plan, force, only, listen
@@ -94,12 +96,13 @@ class _Run:
         "How a stage went, so far."
         return self.results.get(name, Result("waiting"))
 
-    @property
-    def seconds(self) -> float:
-        "Since the run began."
-        return round(time.monotonic() - self.clock, 2)
-
 # %% ../../nbs/pipeline/60_runner.ipynb #0cdd5582
+@patch(as_prop=True)
+def seconds(self: _Run) -> float:
+    "Since the run began."
+    return round(time.monotonic() - self.clock, 2)
+
+
 @patch(as_prop=True)
 def cpu_seconds(self: _Run) -> float:
     "Of processor time since the run began: by the stages' kernels and by all around them."
@@ -207,7 +210,8 @@ def settle(self: _Run, name: str, result: Result) -> None:
     self.results[name] = result
     self.digests |= result.outputs if result.status != "failed" else {}
     key_figure = next(iter(result.metrics.items()), None)
-    self.tell(name, status=result.status, seconds=result.seconds, cpu_seconds=result.cpu_seconds, why=result.why, figure=key_figure, error=result.error)
+    took = {"seconds": result.seconds, "cpu_seconds": result.cpu_seconds}
+    self.tell(name, status=result.status, **took, why=result.why, figure=key_figure, error=result.error)
     if result.status == "failed":
         for other in [n for n in self.todo if name in self.plan.graph.upto([n])]:
             self.todo.remove(other)

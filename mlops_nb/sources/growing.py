@@ -22,7 +22,7 @@ from ..base.artifacts import write_atomic
 from ..base.data import Data, Landing, span_of
 from ..base.errors import MlopsError, nearest
 from .addresses import plain
-from .landing import Batch, State
+from .batches import Batch, State
 
 
 # %% ../../nbs/sources/14_growing.ipynb #4fb4c01f

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Reading', 'read_numbers', 'rule_faults', 'rule_engine', 'spelling_faults', 'as_classes', 'Judged', 'judge_rows',
            'all_faults', 'check_left', 'reason_counts', 'column_facts', 'column_findings', 'check_counts',
-           'warnings_of', 'held_line', 'quality_summary', 'missing_figure']
+           'warnings_of', 'quality_summary', 'missing_figure']
 
 # %% ../../nbs/stages/030_validate.ipynb #0beb61ec
 from collections.abc import Callable
@@ -24,7 +24,7 @@ from ..pipeline.data_docs import docs_html
 from ..pipeline.data_page import data_html
 from ..pipeline.stage import Figure, Html, Input, Json, Output, Table, picture_of, log
 from ..base.text import in_figure
-from ..model.demands import Finding, check_faults, check_names, key_faults, near_faults
+from ..model.demands import Finding, check_faults, check_names, held_line, key_faults, near_faults
 from ..model.demands import refuse_stops, severity_in, table_findings, zone_faults
 from ..model.problem import Problem
 from ..model.units import convert_units
@@ -33,7 +33,8 @@ from ..stats.missing import as_lines, missing_pattern
 # %% ../../nbs/stages/030_validate.ipynb #ca7cc2af
 _FAULT = ["row", "column", "value", "fault"]  # what a fault says: position in raw, and why
 _COPY = "exact copy of an earlier row"
-_CHECKS = {_COPY: "copies", "is missing": "required", "is not finite": "finite", "is not one of": "allowed"}  # the check that a fault's words are of; others: range
+#: The check that a fault's words are of; others: range.
+_CHECKS = {_COPY: "copies", "is missing": "required", "is not finite": "finite", "is not one of": "allowed"}
 
 
 class Reading(NamedTuple):
@@ -79,7 +80,7 @@ def _rule_schema(
     columns = {}
     for name in frame.columns:
         rule, checks = problem.rules.get(name), []
-        if pd.api.types.is_float_dtype(frame[name]):
+        if pd.api.types.is_float_dtype(frame[name]) and np.isinf(frame[name].to_numpy(float, na_value=np.nan)).any():
             checks.append(pandera.Check(np.isfinite, error="is not finite"))
         if rule is not None and rule.min is not None:
             checks.append(pandera.Check.ge(rule.min, error=f"is below {rule.min:g}"))
@@ -88,7 +89,8 @@ def _rule_schema(
         if rule is not None and rule.allowed is not None:
             checks.append(pandera.Check(partial(_among, rule.allowed), error=f"is not one of {', '.join(map(str, rule.allowed[:8]))}"))
         needed = name == problem.target or (rule is not None and rule.required)
-        columns[name] = pandera.Column(checks=checks, nullable=not needed)
+        if checks or needed:  # thousands of columns that nothing is asked of take their time
+            columns[name] = pandera.Column(checks=checks, nullable=not needed)
     return pandera.DataFrameSchema(columns, unique=list(frame.columns) if copies else None, report_duplicates="exclude_first")
 
 
@@ -193,13 +195,15 @@ def judge_rows(
     frame_now, faults = all_faults(reading, problem, copies, demands, rules)
     holding = faults[faults["check"].map(lambda c: severity_in(c, demands) != "warn").astype(bool)]
     bad = frame.index.isin(holding["row"])
-    held = frame[bad].assign(quarantine_reason=_reasons(holding), quarantine_row=frame.index[bad]).reset_index(drop=True)
+    held = (
+        frame[bad].assign(quarantine_reason=_reasons(holding), quarantine_row=frame.index[bad]).reset_index(drop=True)
+    )
     rows = frame_now[~bad].reset_index(drop=True)
     if problem.kind.has_classes:
         rows[problem.target] = as_classes(rows[problem.target])
     return Judged(rows, held, faults, reading.columns, table_findings(frame_now, problem, demands, clocks), demands)
 
-
+# %% ../../nbs/stages/030_validate.ipynb #a9253ebc
 def all_faults(
     reading: Reading,  # the rows, positions as index
     problem: Problem,  # declares the rules
@@ -210,20 +214,29 @@ def all_faults(
     "Every fault of every row, by every check."
     frame, units = convert_units(reading.frame, demands.units) if demands.units else (reading.frame, None)
     of_rules = rules(frame, problem, copies)
-    words = of_rules["fault"].astype("str").map(lambda said: next((c for w, c in _CHECKS.items() if said.startswith(w)), "range"))
-    found = [reading.faults.assign(check="type"), of_rules.assign(check=words), spelling_faults(frame, problem).assign(check="spelling")]
-    found += [f for f in (units, key_faults(frame, demands.key), check_faults(frame, demands), zone_faults(frame)) if f is not None]
-    found += [near_faults(frame)] if demands.severity_of("near") else []
-    faults = pd.concat([f for f in found if len(f)] or found[:1], ignore_index=True)
-    twice = faults.duplicated(["row", "column"]) & (faults["fault"] == "is missing")  # text that is no number is not missing
-    return frame, faults[~twice].reset_index(drop=True)
+    found = [
+        reading.faults.assign(check="type"),
+        of_rules.assign(check=of_rules["fault"].astype("str").map(_check_of)),
+        spelling_faults(frame, problem).assign(check="spelling"),
+        units, key_faults(frame, demands.key), check_faults(frame, demands), zone_faults(frame),
+        near_faults(frame) if demands.severity_of("near") else None,
+    ]  # fmt: skip
+    faults = pd.concat([f for f in found if f is not None and len(f)] or found[:1], ignore_index=True)
+    missing = faults["fault"] == "is missing"  # text that is no number is not missing
+    return frame, faults[~(faults.duplicated(["row", "column"]) & missing)].reset_index(drop=True)
 
 
+def _check_of(fault: str) -> str:
+    "The check that a rule's words are of."
+    return next((check for words, check in _CHECKS.items() if fault.startswith(words)), "range")
+
+
+# %% ../../nbs/stages/030_validate.ipynb #9096a54a
 def _reasons(faults: pd.DataFrame) -> pd.Series:
     "One sentence a row, by its position."
     def words(f: Any) -> str:
         value = "" if pd.isna(f.value) else f"{f.value!r} "
-        return f"{f.column}: {value}{f.fault}" if f.column else f.fault
+        return f"{f.column}: {value}{f.fault}" if f.column else f"{f.fault}{'' if pd.isna(f.value) else f' ({f.value})'}"
 
     sentences = pd.Series([words(f) for f in faults.itertuples()], index=faults["row"].to_numpy(), dtype="str")
     return sentences.groupby(level=0).agg("; ".join).astype("str")
@@ -243,17 +256,25 @@ def check_left(
         way = "mend the file or the charter's rules, or raise validate.max_quarantine"
         way = "if they are different ones that look alike: validate.duplicates=keep" if copies else way
         many = f"{len(judged.quarantine):,} of {n:,} rows break a rule ({worst})"
-        bound = f"more than max_quarantine {most:g} lets through" if len(judged.rows) else "so none is left to learn from"
+        bound = (
+            f"more than max_quarantine {most:g} lets through" if len(judged.rows) else "so none is left to learn from"
+        )
         raise MlopsError(f"{many}, {bound}; {way}")
     classes = [] if not problem.kind.has_classes else sorted(judged.rows[problem.target].unique(), key=str)
     if problem.kind.has_classes and len(classes) < 2:
-        raise MlopsError(f"after validation target '{problem.target}' has only {classes[0] if classes else 'no value'!r}; see the quarantine's reasons and mend the rules")
+        raise MlopsError(
+            f"after validation target '{problem.target}' has only {classes[0] if classes else 'no value'!r}; see the quarantine's reasons and mend the rules"
+        )
     if problem.kind.has_positive and len(classes) > 2:
         shown = ", ".join(map(str, classes[:8]))
-        raise MlopsError(f"target '{problem.target}' has {len(classes)} classes ({shown}), a binary task has two; list the two under rules: {problem.target}: allowed, or say task: multiclass")
+        raise MlopsError(
+            f"target '{problem.target}' has {len(classes)} classes ({shown}), a binary task has two; list the two under rules: {problem.target}: allowed, or say task: multiclass"
+        )
     empty = [c for c in problem.feature_names(judged.rows.columns) if judged.rows[c].isna().all()]
     if empty:
-        raise MlopsError(f"column '{empty[0]}' has no value in any of {len(judged.rows):,} rows; mend the source, or name it under the charter's 'exclude' with the reason")
+        raise MlopsError(
+            f"column '{empty[0]}' has no value in any of {len(judged.rows):,} rows; mend the source, or name it under the charter's 'exclude' with the reason"
+        )
 
 # %% ../../nbs/stages/030_validate.ipynb #b631e35f
 def reason_counts(
@@ -287,22 +308,26 @@ def column_facts(
 def column_findings(
     judged: Judged,  # rows and quarantine
     problem: Problem,  # says which columns are features
+    facts: list[dict[str, Any]] | None = None,  # from column_facts, of the rows that passed
 ) -> list[dict[str, str]]:  # column and finding
     "What a person should know about a column and no rule forbids: constant, mostly missing, nearly an id, once text."
     found, n = [], len(judged.rows)
-    for f in column_facts(judged.rows):
+    for f in column_facts(judged.rows) if facts is None else facts:
         name, feature = f["name"], f["name"] not in problem.not_features
-        if feature and f["distinct"] == 1 and not f["missing"]:
-            found.append({"column": name, "finding": f"constant: every row has {f['most_frequent']!r}, so it tells nothing"})
-        if feature and f["missing_share"] > 0.5:
-            found.append({"column": name, "finding": f"mostly missing: {f['missing_share']:.0%} of the rows"})
-        if feature and n >= 100 and f["min"] is None and f["distinct"] > 0.9 * n:
-            found.append({"column": name, "finding": f"nearly an identifier: {f['distinct']:,} different values in {n:,} rows; exclude it or name it as id"})
-        if name == problem.id and f["distinct"] < n - f["missing"]:
-            found.append({"column": name, "finding": f"the id is not unique: {f['distinct']:,} different values in {n:,} rows; rows of one id stay on one side of the split"})
-        if name in judged.read_as_numbers:
-            found.append({"column": name, "finding": "was text, read as numbers"})
+        many = f"{f['distinct']:,} different values in {n:,} rows"
+        told = [
+            (feature and f["distinct"] == 1 and not f["missing"],
+             f"constant: every row has {f['most_frequent']!r}, so it tells nothing"),
+            (feature and f["missing_share"] > 0.5, f"mostly missing: {f['missing_share']:.0%} of the rows"),
+            (feature and n >= 100 and f["min"] is None and f["distinct"] > 0.9 * n,
+             f"nearly an identifier: {many}; exclude it or name it as id"),
+            (name == problem.id and f["distinct"] < n - f["missing"],
+             f"the id is not unique: {many}; rows of one id stay on one side of the split"),
+            (name in judged.read_as_numbers, "was text, read as numbers"),
+        ]  # fmt: skip
+        found += [{"column": name, "finding": finding} for holds, finding in told if holds]
     return found
+
 
 # %% ../../nbs/stages/030_validate.ipynb #3de1ce0c
 def check_counts(
@@ -310,32 +335,26 @@ def check_counts(
 ) -> list[dict[str, Any]]:  # check, severity and rows, the most frequent first; of the whole table: what was found
     "What each check found, and what was done about it."
     rows = judged.faults.groupby("check")["row"].nunique().sort_values(ascending=False, kind="stable")
-    lines = [{"check": c.partition(":")[0], "severity": severity_in(c, judged.demands), "rows": int(n)} for c, n in rows.items()]
-    return lines + [{"check": f.check, "severity": f.severity, "column": f.column, "finding": f.finding} for f in judged.findings]
+    lines = [
+        {"check": c.partition(":")[0], "severity": severity_in(c, judged.demands), "rows": int(n)}
+        for c, n in rows.items()
+    ]
+    return lines + [
+        {"check": f.check, "severity": f.severity, "column": f.column, "finding": f.finding} for f in judged.findings
+    ]
 
 
-def warnings_of(
-    judged: Judged,
-) -> list[dict[str, Any]]:  # demands that are not met and stop nothing
+def warnings_of(judged: Judged) -> list[dict[str, Any]]:  # demands that are not met and stop nothing
     "What passes though a check found it."
     told = [f"validate: {f.finding}" for f in judged.findings if f.severity == "warn"]
     for check, some in judged.faults.groupby("check", sort=False):
         if severity_in(str(check), judged.demands) == "warn":
             first, n = some.iloc[0], some["row"].nunique()
             what = f"{first['column']}: {first['fault']}" if first["column"] else first["fault"]
-            told.append(f"validate: {n:,} row{'s' * (n > 1)} pass though the check '{str(check).partition(':')[0]}' finds a fault (first: {what})")
+            told.append(
+                f"validate: {n:,} {'rows pass' if n > 1 else 'row passes'} though the check '{str(check).partition(':')[0]}' finds a fault (first: {what})"
+            )
     return [{"passed": False, "gate": False, "message": one} for one in told]
-
-
-def held_line(
-    quality: dict[str, Any],  # the artifact
-    most: int = 3,  # reasons
-) -> str:  # nothing where every row passed
-    "What was held back, in a line."
-    if not quality["quarantined"]:
-        return ""
-    why = "; ".join(f"{r['rows']:,} {r['reason']}" for r in quality["reasons"][:most])
-    return f"{quality['quarantined']:,} of {quality['rows_raw']:,} rows, kept with the reason ({why}{', ...' * (len(quality['reasons']) > most)})"
 
 
 # %% ../../nbs/stages/030_validate.ipynb #4457aa3e
@@ -344,16 +363,17 @@ def quality_summary(
     problem: Problem,  # says which columns are features
 ) -> dict[str, Any]:  # the artifact `quality`
     "What came in, what passed, why the rest did not, and what each column holds."
+    facts = column_facts(judged.rows)
     return {
         "rows_raw": len(judged.rows) + len(judged.quarantine),
         "rows": len(judged.rows),
         "quarantined": len(judged.quarantine),
         "reasons": reason_counts(judged.faults),
-        "findings": column_findings(judged, problem),
+        "findings": column_findings(judged, problem, facts),
         "checks": check_counts(judged),
         "rules": warnings_of(judged),
         "missing": as_lines(missing_pattern(judged.rows)),
-        "columns": column_facts(judged.rows),
+        "columns": facts,
     }
 
 # %% ../../nbs/stages/030_validate.ipynb #36b402e8

@@ -72,7 +72,8 @@ class _Half(NamedTuple):
 def _banded(values: np.ndarray) -> np.ndarray:  # n floats, missing NaN
     "Numbers as the band of equally many rows that they lie in; whose rows they are has no part in it."
     known = np.sort(values[~np.isnan(values)])
-    cuts = np.unique(known[np.linspace(0, len(known) - 1, _TREES["max_bins"]).astype(int)[1:-1]]) if len(known) else known
+    at = np.linspace(0, len(known) - 1, _TREES["max_bins"]).astype(int)[1:-1]
+    cuts = np.unique(known[at]) if len(known) else known
     return np.where(np.isnan(values), np.nan, np.searchsorted(cuts, values, "right"))
 
 
@@ -137,7 +138,8 @@ def domain(
     features = _pair(reference, window, kinds)
     if not features:
         return Domain(0.5, 1.0, {}, "reference and window have no column in common")
-    features = {name: (kind, _banded(v) if kind in NUMERIC else _codes(v, CODES)[0]) for name, (kind, v) in features.items()}
+    coded = lambda kind, v: _banded(v) if kind in NUMERIC else _codes(v, CODES)[0]  # noqa: E731
+    features = {name: (kind, coded(kind, v)) for name, (kind, v) in features.items()}
     label = np.repeat([0, 1], [len(reference), len(window)])
     halves = StratifiedKFold(2, shuffle=True, random_state=seed).split(label, label)
     with threadpool_limits(1):  # the same figures on any number of cores
@@ -205,7 +207,7 @@ def slices(
 def _changes(
     called: Callable[[int], str], reference: np.ndarray, window: np.ndarray, expected: np.ndarray, most: int
 ) -> list[Slice]:
-    "Slices from counts, those that changed most; p-values by the normal distribution, of two shares with their pooled variance."
+    "Slices from counts, those that changed most; p-values of two shares by the normal distribution, variance pooled."
     n, m = reference.sum(), window.sum()
     there = np.flatnonzero(reference + window)
     there = there[np.argsort(-np.abs(window[there] / m - expected[there]), kind="stable")[:most]]
@@ -213,5 +215,6 @@ def _changes(
     share = window / m
     pooled = np.clip((expected * n + window) / (n + m), 1 / (n + m), 1 - 1 / (n + m))
     p = 2 * stats.norm.sf(np.abs(share - expected) / np.sqrt(pooled * (1 - pooled) * (1 / n + 1 / m)))
-    rows = zip(map(called, there.tolist()), share.tolist(), (reference / n).tolist(), (share - expected).tolist(), p.tolist(), window.tolist(), strict=True)
+    figures = (share, reference / n, share - expected, p, window)
+    rows = zip(map(called, there.tolist()), *(f.tolist() for f in figures), strict=True)
     return [Slice(*row) for row in rows]

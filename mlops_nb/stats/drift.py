@@ -112,7 +112,7 @@ def two_shares_p(
     reference: tuple[int, int],  # rows that have it, rows that don't
     window: tuple[int, int],
 ) -> float:
-    "p-value that two shares are equal, as `scipy.stats.fisher_exact` has it, at a tenth of its price; 1 when there is nothing to compare."
+    "p-value that two shares are equal, as `scipy.stats.fisher_exact` has it; 1 when there is nothing to compare."
     n, m, has = sum(reference), sum(window), reference[0] + window[0]
     usual = has * n / max(n + m, 1)
     reach = 200 + 40 * math.sqrt(usual)  # beyond, chances are below the smallest float
@@ -122,7 +122,7 @@ def two_shares_p(
     chance = np.exp(chance - chance.max())
     return float(min(1.0, chance[chance <= chance[reference[0] - k[0]] * (1 + 1e-7)].sum() / chance.sum()))
 
-
+# %% ../../nbs/stats/20_drift.ipynb #e2180e1e
 def least_p(
     *values: float,  # p-values of tests of one feature
 ) -> float:
