@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from .reading import Reading
+from .scalars import TRUTHS
 
 # %% ../../nbs/base/28_data.ipynb #45c177a1
 class Part(BaseModel):
@@ -99,7 +100,8 @@ class Data(Part):
     @field_validator("landing", mode="before")
     @classmethod
     def _bare(cls, landing: Any) -> Any:
-        return {True: {}, False: None}[landing] if isinstance(landing, bool) else landing
+        said = TRUTHS.get(landing.lower()) if isinstance(landing, str) else landing
+        return {True: {}, False: None}[said] if isinstance(said, bool) else landing
 
     @field_validator("encoding")
     @classmethod

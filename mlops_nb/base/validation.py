@@ -7,14 +7,14 @@ __all__ = ['Severity', 'ROWS', 'TABLES', 'Check', 'Unit', 'Share', 'Classes', 'V
 
 # %% ../../nbs/base/29_validation.ipynb #fd5e28f5
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from .data import Part, silent, span_of
 from .errors import MlopsError, nearest
 from .formula import Formula
-from .scalars import moment, number_in
+from .scalars import moment, share_in
 
 # %% ../../nbs/base/29_validation.ipynb #0367b581
 Severity = Literal["stop", "quarantine", "warn"]
@@ -73,17 +73,20 @@ class Unit(Part):
         return self
 
 
+_Share = Annotated[float, BeforeValidator(share_in)]  # 0.2 or 20%
+
+
 class Share(Part):
     "How much of a column may be missing."
 
-    max: float = Field(ge=0, le=1)
+    max: _Share = Field(ge=0, le=1)
     severity: Severity | None = None
 
 
 class Classes(Part):
     "How rare a class of the target may be."
 
-    min: float = Field(gt=0, lt=1)  # share of the rarest
+    min: _Share = Field(gt=0, lt=1)  # share of the rarest
 
 # %% ../../nbs/base/29_validation.ipynb #72908f98
 class Volume(Part):
@@ -184,6 +187,7 @@ def _in_full(said: dict[str, Any]) -> dict[str, Any]:
     if isinstance(made.get("key"), str):
         made["key"] = [made["key"]]
     if isinstance(made.get("missing"), dict):
-        shares = {c: number_in(s) if isinstance(s, str) else s for c, s in made["missing"].items()}
-        made["missing"] = {c: s if isinstance(s, dict | Share) else {"max": s} for c, s in shares.items()}
+        made["missing"] = {c: s if isinstance(s, dict | Share) else {"max": s} for c, s in made["missing"].items()}
+    if isinstance(made.get("classes"), str | int | float):
+        made["classes"] = {"min": made["classes"]}
     return made

@@ -18,7 +18,7 @@ from ..base.text import shown_url
 
 # %% ../../nbs/sources/13_addresses.ipynb #b609f124
 DATABASES = ("sqlite", "postgresql", "mysql", "mariadb", "mssql", "oracle")
-_PINNED = re.compile(r"[^@/\\:?*\[\]\s]+@(?:v?\d+|latest)")  # a version of a data set
+_PINNED = re.compile(r"[^@/\\:?*\[\]\s]+@(?:v?\d{1,9}|latest)")  # a version of a data set
 _NAMED = re.compile(r"\$\{(\w+)\}")
 _PASSWORD = re.compile(r"://[^/@\s:?#]*:([^\s?#]+)@")  # it may hold / and @
 _NO_PORT = re.compile(r"://(?!\[)[^/@\s:?#]*:(?!@|\d{0,5}(?:[/?#]|$))")  # so a password, however it ends

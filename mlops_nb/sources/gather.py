@@ -33,7 +33,7 @@ def _kind(read: Read, column: str) -> str:
     return f"{kinds.get(values.dtype.kind, 'text')}{zone}{f' ({how.example})' if how else ''}"
 
 
-def _stacked(reads: list[Read], names: list[str], source: str) -> Read:
+def _stacked(reads: list[Read], names: list[str], source: str, way: str = "mend that file") -> Read:
     "Tables of the same columns under each other; the first that differs is refused."
     import pandas as pd
 
@@ -48,7 +48,7 @@ def _stacked(reads: list[Read], names: list[str], source: str) -> Read:
             )
             raise MlopsError(
                 f"data source {source}: {name} {what}, {names[0]} has {len(columns)} columns; expected the same columns"
-                " in all files: mend that file, or keep it elsewhere"
+                f" in all files: {way}, or keep it elsewhere"
             )
         for column in columns:
             known = next((k for r in reads if (k := _kind(r, column))), "")
@@ -56,7 +56,7 @@ def _stacked(reads: list[Read], names: list[str], source: str) -> Read:
                 at = next(n for r, n in zip(reads, names, strict=True) if _kind(r, column))
                 raise MlopsError(
                     f"data source {source}: column '{column}' holds {known} in {at} and {kind} in {name}; expected one"
-                    f" kind in all files: mend that file, or say how it is read: columns: {{{column}: {{kind: ...}}}}"
+                    f" kind in all files: {way}, or say how it is read: columns: {{{column}: {{kind: ...}}}}"
                 )
     there = [(r.frame, n) for r, n in zip(reads, names, strict=True)]
     frame = pd.concat(
@@ -127,7 +127,12 @@ def _one(file: SourceFile, part: Data, unread: Collection[str | None], several: 
         there = {there for there, here in part.rename.items() if here in unread}
         for made, f in zip(reads, files, strict=True):
             check_decided(made, f.name, {*unread, *there})
-    made = _stacked(reads, [f.name for f in files], file.name) if len(files) > 1 else reads[0]
+    way = "mend that file"
+    if file.landed:
+        from mlops_nb.sources.batches import anew
+
+        way = f"a landing place keeps what it took; mend it there and, {anew(Path(file.path))}"
+    made = _stacked(reads, [f.name for f in files], file.name, way) if len(files) > 1 else reads[0]
     return _chosen(made, part, file.name, several) if part.take or part.rename or part.columns or several else made
 
 # %% ../../nbs/sources/30_gather.ipynb #f6fd9239

@@ -22,7 +22,7 @@ from ..base.artifacts import write_atomic
 from ..base.data import Data, Landing, span_of
 from ..base.errors import MlopsError, nearest
 from .addresses import plain
-from .batches import Batch, State
+from .batches import Batch, State, anew
 
 
 # %% ../../nbs/sources/14_growing.ipynb #4fb4c01f
@@ -121,10 +121,12 @@ def take_rows(
                 f"data source {plain(part.source)} has no column '{landing.by}', that landing: by"
                 f" names{nearest(landing.by or '', names)}"
             )
+        _check_columns(part, folder, state, names)
         low = _value(*state.watermark) if state.watermark else None
         if low is not None:
             below = grown <= _bound(low)
-            _take_late(part, folder, state, first(sa.func.count(), below), lambda: ask(every.where(below)))
+            counted = sa.select(grown, sa.func.count()).select_from(there).where(below).group_by(grown)
+            _take_late(part, folder, state, ask(counted)[1], lambda: ask(every.where(below)))
         newer = [] if low is None else [grown > _bound(low)]
         bare, last = first(sa.func.count(), grown.is_(None)), first(sa.func.max(grown), *newer)
         state.waiting = [f"{bare:,} rows without a value of '{landing.by}'"] * bool(bare)
@@ -161,12 +163,38 @@ def _keep(folder: Path, state: State, table: Any, late: bool) -> None:
     state.batches.append(Batch(file=file, name=name, sha256=digest, rows=len(table), late=late))
 
 
-def _take_late(part: Data, folder: Path, state: State, there: int, whole: Any) -> None:
+def _check_columns(part: Data, folder: Path, state: State, names: list[str]) -> None:
+    "Refuse a table that has other columns than when its first rows were read."
+    import pyarrow.parquet as pq
+
+    had = pq.read_schema(folder / state.batches[0].file).names if state.batches else names
+    if odd := sorted({*had} ^ {*names}):
+        raise MlopsError(
+            f"data source {plain(part.source)} {'has' if odd[0] in names else 'lacks'} a column '{odd[0]}' that it"
+            f" {'lacked' if odd[0] in names else 'had'} when its first rows were read; nothing was taken;"
+            f" {anew(folder)}; new columns don't touch a query that names its own"
+        )
+
+
+def _unread(part: Data, folder: Path, state: State, counted: list[Any]) -> bool:
+    "Whether a value of the growing column is there more often than it was read."
+    import pyarrow.parquet as pq
+
+    from mlops_nb.sources.sql import table_of
+
+    by, read = (part.landing or Landing()).by or "", Counter[Any]()
+    for batch in state.batches:
+        read.update(pq.read_table(folder / batch.file, columns=[by])[by].to_pylist())
+    there = table_of(([by, f"rows of {by}"], counted), part).to_pylist() if counted else []
+    return any(n > read[value] for value, n in map(dict.values, there))
+
+
+def _take_late(part: Data, folder: Path, state: State, counted: list[Any], whole: Any) -> None:
     "Rows below the watermark that were not there when it passed."
     from mlops_nb.sources.sql import table_of
 
-    read = sum(batch.rows for batch in state.batches)
-    if there > read - state.gone:
+    read, there = sum(batch.rows for batch in state.batches), sum(n for _, n in counted)
+    if there > read - state.gone or _unread(part, folder, state, counted):
         import pyarrow.parquet as pq
 
         table = table_of(whole(), part)

@@ -59,6 +59,8 @@ def _stat(file: Path) -> os.stat_result | None:
 # %% ../../nbs/sources/14_landing.ipynb #7d9259d9
 def _copied(file: Path, folder: Path, number: int) -> Path | str:
     "A file, copied and hashed under a name of its own; or why it isn't complete."
+    if len(file.suffix.encode()) > 20:
+        raise MlopsError(f"landing place: {file.name[:40]}... has an ending that no table has; move that file away")
     before, draft = _stat(file), folder / "draft"
     try:
         with open(file, "rb") as there, open(draft, "wb") as here:
@@ -100,8 +102,8 @@ def _changed(batch: Batch, file: Path, at: os.stat_result, part: Data) -> None:
             batch.changed = at.st_mtime_ns
             return
     raise MlopsError(
-        f"data source {part.source}: {batch.renamed or batch.name} was read with {batch.size:,} bytes (sha256 {batch.sha256[:12]}...) and"
-        " has others now; each file is read once: give new rows a file of their own, and move this one away (what was"
+        f"data source {part.source}: {batch.renamed or batch.name} was read with {batch.size:,} bytes"
+        f" (sha256 {batch.sha256[:12]}...) and has others now; each file is read once: give new rows a file of their own, and move this one away (what was"
         " read of it stays)"
     )
 
@@ -112,7 +114,10 @@ def _take_files(part: Data, root: Path, folder: Path, state: State) -> None:
     names = {file.relative_to(base).as_posix(): file for file in files}
     known, now = {batch.renamed or batch.name: batch for batch in state.batches}, time.time()
     settle = _seconds((part.landing or Landing()).settle, part)
-    gone = {batch.sha256: batch for name, batch in known.items() if name not in names}
+    gone: dict[str, list[Batch]] = {}  # by their bytes, which several may have
+    for name, batch in known.items():
+        if name not in names:
+            gone.setdefault(batch.sha256, []).append(batch)
     state.waiting, taken = [], 0
     for name, file in names.items():
         if (at := _stat(file)) is None:
@@ -127,7 +132,8 @@ def _take_files(part: Data, root: Path, folder: Path, state: State) -> None:
             state.waiting.append(f"{name}: {kept}")
         else:
             digest = kept.stem.partition("-")[2]
-            if was := gone.pop(digest, None):  # the same bytes under another name, and the old one is gone
+            if same := gone.get(digest):  # the same bytes under another name, and the old one is gone
+                was = same.pop(0)
                 was.renamed, was.changed, state.moved = name, at.st_mtime_ns, state.moved + 1
                 kept.unlink()
             else:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from mlops_nb.base.errors import why_refused
 from tests.cli.test_cli import imported
 from tests.conftest import command, project_of
 
@@ -59,3 +60,39 @@ def test_a_day_with_versions(shop):
     assert "no remote is named" in command(shop, "data", "push", fails=True)
     assert "expected a file or a folder, or --model" in command(shop, "data", "add", fails=True)
     assert "no model 'gym'" in command(shop, "data", "which", "gym@1", fails=True)
+
+
+def test_a_page_of_any_table(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("visits.csv").write_text("age,again\n" + "".join(f"{20 + n % 40},{'yes' if n % 3 else 'no'}\n" for n in range(90)))
+    said = command(tmp_path, "data", "report", "visits.csv", "-o", "page.html", "--target", "again")
+    assert "the page is in page.html" in said and "90 rows, 2 columns" in Path("page.html").read_text()
+    assert "did you mean 'again'" in command(tmp_path, "data", "report", "visits.csv", "--target", "agan", fails=True)
+    command(tmp_path, "data", "report", "visits.csv")
+    assert Path("visits.csv.html").is_file()
+
+
+def test_a_model_takes_nobodys_place(shop, monkeypatch):
+    """The folder of a registered model as a data set: no other folder is touched, and a number is there once."""
+    from types import SimpleNamespace
+
+    from mlops_nb.cli.data import data_add
+    from mlops_nb.registry import files
+    from mlops_nb.registry import versions as registered
+
+    made = SimpleNamespace(version="1")  # a version of the registry: what `get` and `read_file` give
+    monkeypatch.setattr(registered, "get", lambda uri, name, which: made)
+    monkeypatch.setattr(files, "digests", lambda version: {"model/m.json": "0"})
+    monkeypatch.setattr(files, "read_file", lambda uri, version, path: b"bytes")
+    monkeypatch.chdir(shop)
+    (raw := shop / "data" / "raw").mkdir()
+    (raw / "own.csv").write_text("a")
+    nbs = sorted(p.name for p in (shop / "nbs").iterdir())
+    for name, said in (("raw", "is no version of a data set 'raw'"), ("../nbs", "can't be called"), ("..", "can't be called")):
+        assert said in why_refused(data_add, name=name, model="gym@1")
+    assert (raw / "own.csv").read_text() == "a" and sorted(p.name for p in (shop / "nbs").iterdir()) == nbs
+    data_add(name="m", model="gym@1")
+    assert (shop / "data" / "m" / "model" / "m.json").read_bytes() == b"bytes"
+    command(shop, "data", "add", "data/rows.csv", "--name", "rows", "--reason", "first")
+    assert "rows@1 is there and has other bytes" in why_refused(data_add, name="rows", model="gym@1")
+    assert not (shop / "data" / "rows").exists() and not list(shop.glob(".model-*"))

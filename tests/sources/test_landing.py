@@ -290,3 +290,89 @@ def test_what_a_charter_learns_from(tmp_path):
     assert origin["landed"] == {"batches": 2} and [one["name"] for one in origin["sources"]] == ["1.csv", "0.csv"]
     (folder / "2.csv").write_text("id,age\n5,28\n")
     assert "2.csv has no column 'buys'" in why_refused(source_rows, charter, tmp_path)
+
+
+def old(file: Path, text: str) -> Path:
+    file.write_text(text)
+    os.utime(file, (time.time() - 60,) * 2)
+    return file
+
+
+def test_equal_files_that_are_renamed(tmp_path):
+    (folder := tmp_path / "in").mkdir()
+    data, home = Data(source="in", landing=True), tmp_path / ".mlops"
+    for name in "ab":
+        old(folder / f"{name}.csv", "x\n1\n")
+    assert landed(data, tmp_path, home).landed == {"batches": 2}
+    for was, now in ("ac", "bd"):
+        (folder / f"{was}.csv").rename(folder / f"{now}.csv")
+    assert landed(data, tmp_path, home).landed == {"batches": 2, "moved": 2}
+    old(folder / ("z." + "x" * 200), "x\n1\n")
+    assert "move that file away" in why_refused(landed, data, tmp_path, home)
+
+
+def test_damage_in_the_store_is_said(tmp_path):
+    (folder := tmp_path / "in").mkdir()
+    data, home = Data(source="in", landing=True), tmp_path / ".mlops"
+    old(folder / "a.csv", "x\n1\n")
+    batch = Path(landed(data, tmp_path, home).parts[0].path)
+    before = batch.read_bytes()
+    batch.write_text("x\n2\n")
+    assert f"has other bytes (landing/{batch.parent.name}/" in why_refused(landed, data, tmp_path, home)
+    batch.unlink()
+    assert "what was taken of a.csv is gone" in why_refused(landed, data, tmp_path, home)
+    batch.write_bytes(before)
+    state = batch.with_name("state.json")
+    state.write_bytes(state.read_bytes()[:40])
+    assert "state.json is damaged; bring it back, or to begin it anew, remove landing/" in why_refused(landed, data, tmp_path, home)
+    assert batch.exists()
+    import shutil
+
+    shutil.rmtree(batch.parent)
+    assert landed(data, tmp_path, home).landed == {"batches": 1}, "the way out leads out"
+
+
+def test_a_file_of_other_columns_names_the_way_out(tmp_path):
+    (folder := tmp_path / "in").mkdir()
+    data, home = Data(source="in", landing=True), tmp_path / ".mlops"
+    old(folder / "a.csv", "x\n1\n")
+    old(folder / "b.csv", "y\n1\n")
+    said = why_refused(gather, landed(data, tmp_path, home), data)
+    assert "a landing place keeps what it took; mend it there and, to begin it anew, remove landing/" in said
+
+
+def test_one_row_deleted_and_one_late_at_once(tmp_path):
+    data, home = Data(source="sqlite:///shop.db#visits", landing={"by": "n"}), tmp_path / ".mlops"
+    with closing(sqlite3.connect(tmp_path / "shop.db")) as db:
+        db.execute("create table visits (n integer, v text)")
+        db.executemany("insert into visits values (?, ?)", [(1, "a"), (2, "b"), (5, "e")])
+        db.commit()
+        landed(data, tmp_path, home)
+        db.execute("delete from visits where n = 1")
+        db.execute("insert into visits values (3, 'late')")
+        db.commit()
+        assert landed(data, tmp_path, home).landed == {"batches": 2, "rows": 4, "gone": 1, "late": 1}
+        assert sorted(rows_in(tmp_path, data)["n"]) == [1, 2, 3, 5]
+        db.execute("delete from visits where n = 2")
+        db.execute("insert into visits values (5, 'twin')")
+        db.commit()
+        assert landed(data, tmp_path, home).landed == {"batches": 3, "rows": 5, "gone": 2, "late": 2}
+
+
+def test_a_column_that_comes_later(tmp_path):
+    data, home = Data(source="sqlite:///shop.db#visits", landing={"by": "id"}), tmp_path / ".mlops"
+    with closing(sqlite3.connect(tmp_path / "shop.db")) as db:
+        db.execute("create table visits (id integer, v integer)")
+        db.execute("insert into visits values (1, 5)")
+        db.commit()
+        landed(data, tmp_path, home)
+        db.execute("alter table visits add column w text")
+        db.execute("insert into visits values (0, 8, 'late'), (4, 8, 'x')")
+        db.commit()
+        said = why_refused(landed, data, tmp_path, home)
+        assert "has a column 'w' that it lacked when its first rows were read; nothing was taken" in said
+        place = next((home / "landing").iterdir())
+        assert f"remove landing/{place.name} in the store" in said and len(list(place.glob("*.parquet"))) == 1
+        db.execute("alter table visits drop column w")
+        db.commit()
+        assert landed(data, tmp_path, home).landed == {"batches": 3, "rows": 3, "late": 1}

@@ -1,5 +1,6 @@
 """Versions of data sets with the real git and the real DVC: what survives kills, races, odd names, damage and absent remotes."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -514,8 +515,95 @@ def test_versions_of_an_attacker(shop, tmp_path):
     with tracked.opened(shop) as repo:
         listing = Path(repo.cache.local.oid_to_path(v.md5))
     os.chmod(listing, 0o644)
-    listing.write_text(json.dumps([{"md5": "0cc175b9c0f1b6a831c399e269772661", "relpath": "../../../outside.csv"}]))
-    assert "outside of its folder" in why_refused(tracked.copy_to, shop, v, tmp_path / "out")
+    listing.write_text("[]")  # not what its name says: taken out, and asked for
+    assert "aren't here" in why_refused(tracked.copy_to, shop, v, tmp_path / "out") and not listing.exists()
+    for n, (md5, name) in enumerate((("0cc175b9c0f1b6a831c399e269772661", "../../../outside.csv"), ("../../../outside", "a"), ("0" * 32, ".git/config"))):
+        text = json.dumps([{"md5": md5, "relpath": name}]).encode()
+        digest = hashlib.md5(text, usedforsecurity=False).hexdigest() + ".dir"
+        with tracked.opened(shop) as repo:
+            place = Path(repo.cache.local.oid_to_path(digest))
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(text)
+        evil = v.model_copy(update={"md5": digest})
+        assert "outside of its folder" in why_refused(tracked.copy_to, shop, evil, tmp_path / f"out{n}")
+
+
+@pytest.mark.parametrize(
+    ("was", "now"),
+    [
+        ("md5: {md5}", "md5: aa../../../../../victim.txt"),
+        ("wdir: ..", "wdir: ../../outside"),
+        ("path: data/rows.csv", "path: .git/hooks/post-checkout"),
+        ("path: data/rows.csv", "path: data/rows.csv\n- {{md5: {md5}, path: ../../victim.txt}}"),
+        ("hash: md5", "hash: md5\n  remote: theirs"),
+    ],
+)
+def test_a_tag_that_leads_out_is_no_version(shop, tmp_path, was, now):
+    (victim := tmp_path / "victim.txt").write_text("precious")
+    md5 = tracked.add(shop, rows(shop), reason="r").version.md5
+    good = (shop / "versions" / "rows.dvc").read_text()
+    assert was.format(md5=md5) in good
+    (shop / "versions" / "evil.dvc").write_text(good.replace(was.format(md5=md5), now.format(md5=md5)))
+    git(shop, "add", "-f", "versions/evil.dvc")
+    git(shop, "commit", "-q", "-m", "evil")
+    git(shop, "tag", "data/evil/v1")
+    assert "no data set 'evil'" in why_refused(find, shop, "evil@1") and victim.read_text() == "precious"
+
+
+def test_what_is_refused_leaves_nothing(shop):
+    before = sorted(p.name for p in shop.iterdir())
+    assert "--reason TEXT" in why_refused(tracked.add, shop, rows(shop))
+    assert sorted(p.name for p in shop.iterdir()) == before
+    git(shop, "init", "-q")
+    git(shop, "add", "-f", "data/rows.csv")
+    assert "git tracks data/rows.csv itself" in why_refused(tracked.add, shop, shop / "data", reason="r")
+    assert not (shop / ".dvc").exists()
+    git(shop, "rm", "-q", "--cached", "data/rows.csv")
+    tracked.add(shop, rows(shop), reason="r")
+    head = git(shop, "rev-parse", "HEAD")
+    rows(shop).write_text("a\n1\n")
+    assert "rows@1 is there and has other bytes" in why_refused(tracked.add, shop, rows(shop), "rows", "r", 1)
+    git(shop, "tag", "data/rows/v2", "HEAD:versions/rows.dvc")  # on no commit
+    assert git(shop, "rev-parse", "HEAD") == head and tracked.add(shop, rows(shop), reason="r").version.number == 3
+
+
+def test_long_numbers_and_files_called_as_pins(shop):
+    tracked.add(shop, rows(shop), reason="r")
+    assert "expected a number" in why_refused(find, shop, "rows@" + "1" * 5000)
+    (shop / "rows@2").write_text(ROWS)
+    assert "say ./rows@2" in why_refused(check_sources, pinned({"source": "rows@2"}).data, shop)
+
+
+def test_a_remote_that_holds_a_token(shop):
+    tracked.add(shop, rows(shop), reason="r")
+    dvc(shop, "remote", "add", "--local", "-d", "storage", "http://127.0.0.1:1/x?token=hunter2")
+    said = why_refused(tracked.push, shop)
+    assert "storage" in said and "hunter2" not in said
+
+
+@pytest.mark.parametrize("name", ["raw", "mine"])
+def test_a_folder_takes_the_place_of_its_own_versions_only(shop, tmp_path, name):
+    place = shop / "data" / name
+    place.mkdir()
+    (place / "own.csv").write_text(ROWS)
+
+    def fresh(k: int) -> Path:
+        (made := shop / f".made{k}" / "new").mkdir(parents=True)
+        (made / "model.json").write_text(str(k))
+        return made
+
+    with pytest.raises(MlopsError, match="is no version of a data set"), tracked.replaced(shop, name, fresh(0)):
+        pass
+    with pytest.raises(MlopsError, match="can't be called"), tracked.replaced(shop, "../nbs", fresh(1)):
+        pass
+    assert (place / "own.csv").read_text() == ROWS
+    tracked.add(shop, place, name, "r")
+    with pytest.raises(MlopsError, match="has other bytes"), tracked.replaced(shop, name, fresh(2)) as there:
+        tracked.add(shop, there, name, "r", 1)
+    assert (place / "own.csv").read_text() == ROWS, "back again"
+    with tracked.replaced(shop, name, fresh(3)) as there:
+        assert tracked.add(shop, there, name, "r", 2).version.label == f"{name}@2"
+    assert [p.name for p in place.iterdir()] == ["model.json"]
 
 
 # what differs
