@@ -34,7 +34,6 @@ from .effort import BudgetOption, budget_words, patient
 if TYPE_CHECKING:
     from mlops_nb.base.settings import Settings
 
-
 # %% ../../nbs/cli/10_main.ipynb #7f0ab719
 class _Commands(TyperGroup):
     "The commands; one in LATER is imported when it is called."

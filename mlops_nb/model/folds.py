@@ -31,8 +31,10 @@ def folds_in_time(
 ) -> np.ndarray:  # n, see learns_from
     "Blocks of about as many rows in the order of time; fewer ones where a class would be missing in them."
     start = _beginning(moments, labels)
-    for k in range(count, 1, -1):
-        fold_of = _blocks(moments, max(start, len(moments) / 2), k, gap)
+    counts = range(count, 1, -1)
+    later_half = [(k, len(moments) / 2) for k in counts]
+    for k, begin in [*later_half, *((k, len(moments) / (k + 1)) for k in counts)]:
+        fold_of = _blocks(moments, max(start, begin), k, gap)
         if fold_of.min() < 0 and all(_fits(fold_of, fold, labels) for fold in range(k)):
             return fold_of
     way = "bring more rows, lower train.gap, or divide by split.strategy=hash"

@@ -67,7 +67,8 @@ class ModelType:
     seeds: str = ""  # the parameter that says how many fits are averaged; more of them where a budget has time left
     trusted: tuple[str, ...] = ()  # reviewed types in its files, beyond scikit-learn's own that are known
     serving: Literal["compiled", "plain"] = "compiled"  # plain: services ask the pipeline itself, hundreds of times slower
-    least: int = 1  # rows of the rarest class, or half of all rows, that it needs to learn; with fewer it sits out
+    least: int = 1  # things of the rarest class, or half of all, that it needs to learn; with fewer it sits out
+    deals: bool = False  # it divides its rows by chance: where things have several, or rows are in time, it sits out
     needs: tuple[str, ...] = ()  # of FACTS, true of the target and the metric; else it sits out
 
     @property
@@ -112,17 +113,31 @@ def facts_of(
     return {name for name in FACTS if true[name]}
 
 
+_FEW_TWICE = 0.1  # of the rows; twins of a fifth of 600 digits cost no log loss that could be measured
+
+
+def _again(target: Any, things: np.ndarray) -> np.ndarray:  # n bools
+    "Rows that say of a thing what a row before has said."
+    return target.reset_index(drop=True).to_frame("of").assign(thing=things).duplicated().to_numpy()
+
+
 def sits_out(
     entry: ModelType,
     target: Any,  # pandas.Series, of the training rows
     task: str,
     metric: str,
+    things: np.ndarray | None = None,  # n, which rows are one thing (model.entities); None: each is one
+    in_time: bool = False,  # the past is to teach, what comes after to judge
 ) -> str:  # "" when it takes part
     "Why a model type has no part in learning a target."
     classes = task_of(task).has_classes
-    rows = int(target.value_counts().min()) if classes else len(target) // 2
+    twice = np.zeros(len(target), bool) if things is None else _again(target, things)
+    once = target[~twice]
+    rows = int(once.value_counts().min()) if classes else len(once) // 2
     if rows < entry.least:
         return f"it needs {entry.least} rows of each class" if classes else f"it needs {2 * entry.least} rows"
+    if entry.deals and (in_time or twice.mean() > _FEW_TWICE):
+        return f"it divides rows by chance, and rows {'are in time' if in_time else 'of one thing belong together'}"
     needs = () if classes else entry.needs
     facts = facts_of(target, metric) if needs else set()
     return next((f"it needs {FACTS[name]}" for name in needs if name not in facts), "")
@@ -187,6 +202,7 @@ _TREE = {"max_leaf_nodes": 32, "min_samples_leaf": 20}
 _RIGHT = {"method": "temperature", "ensemble": False, "cv": StratifiedKFold(3, shuffle=True, random_state=0)}
 _WHOLE: dict[str, Any] = {  # forests of trees that are grown to the end
     "space": {"estimator__min_samples_leaf": Range(1, 10, 1, True)}, "quick": {"estimator__n_estimators": 50}, "least": 20,
+    "deals": True,
 }  # fmt: skip
 _SLOW = {
     "learning_rate": 0.05, "max_iter": 3000, "early_stopping": True, "n_iter_no_change": 40,

@@ -96,16 +96,13 @@ def late_of(
     "Whether labels can be taken as they come, are to be drawn evenly, or have to be waited for."
     if not len(label) or len(label) >= _SEEN * rows:
         return Late(len(label))
-    if evidence.rule.classes:
-        names, here = _outcomes(evidence, label)
-        memo, of = {} if known.learnt is None else known.learnt, tuple(evidence.rule.classes)
-        if of not in memo:
-            memo[of] = _learnt(known, _outcomes(evidence, known.label)[1], len(names))
-        curves, alike = memo[of]
-    else:
-        names, each = _outcomes(evidence, np.append(known.label, label))
-        past, here = each[: len(known.label)], each[len(known.label) :]
-        curves, alike = _learnt(known, past, len(names))
+    names, each = _outcomes(evidence, np.append(known.label, label))
+    past, here = np.split(each, [len(known.label)])
+    of = tuple(evidence.rule.classes or ())
+    memo = known.learnt if of and known.learnt is not None else {}  # fifths of numbers are of this window
+    if of not in memo:
+        memo[of] = _learnt(known, past, len(names))
+    curves, alike = memo[of]
     asked = [k for k, c in enumerate(curves) if c.n >= FEW_LABELS]
     if alike < _SURE:
         usual = _tested(evidence, len(names)) if evidence.rule.classes else None

@@ -104,12 +104,14 @@ def _with_late_labels(
     at, of, done = labels["predicted"].to_numpy(), labels["version"].to_numpy(), []
     for report in past:
         here = (at >= np.datetime64(report.start.replace(tzinfo=None), "us")) & (at < np.datetime64(report.end.replace(tzinfo=None), "us"))
-        grown = [p for p in report.parts if (here & (of == p.version)).sum() >= max(rules.min_labels, _enough(p))]
+        came = {p.version: int((here & (of == p.version)).sum()) for p in report.parts}
+        grown = [p for p in report.parts if came[p.version] >= _enough(p, rules)]
         if grown:
             window = window_of(settings, model, report.start, report.end)
             for part in grown:
                 beside = references_of(settings, window, known)[part.version]
                 judge_again(part, window, beside, rules, report, past, awaited)
+                part.quality["came"] = came[part.version]
             explain(report)
             save_report(settings.home, report)
             tell(settings, report, ("quality", "groups"))
@@ -117,10 +119,11 @@ def _with_late_labels(
     return done
 
 
-def _enough(part: PartReport) -> float:
-    "Labels that are worth a look; a fifth more, where the quality waits for some outcome."
-    seen = part.quality.get("arrived", part.quality.get("labelled", 0))
-    return (1.2 if part.quality.get("waits") else 2) * seen
+def _enough(part: PartReport, rules: Monitoring) -> float:
+    "Labels in the log that are worth a look; a fifth more, where the quality waits for some outcome."
+    each = part.rows / max(part.looked, 1)  # of one that is looked at
+    seen = part.quality.get("came", part.quality.get("arrived", part.quality.get("labelled", 0)) * each)
+    return max(rules.min_labels * each, (1.2 if part.quality.get("waits") else 2) * seen)
 
 # %% ../../nbs/monitoring/80_due.ipynb #0f4205b4
 def look_now(

@@ -119,7 +119,7 @@ def look_at_part(
     pvalues, effects = _by_null(made, null, before, report or _ALONE, rules)
     labels = {name: p for name, p in pvalues.items() if name in _LABELS}
     rest = {name: p for name, p in pvalues.items() if name not in _LABELS}
-    left = 1 if 2 * quality["arrived"] > made.looked else 2  # half is left for the labels that are to come
+    left = 2 if not looks or 2 * quality["arrived"] <= made.looked else 1  # half is left for labels that are to come
     alarms = _judged(rest, rules.false_alarms, share, effects) + _judged(labels, rules.false_alarms, share / left, {})
     made.alarms = [_kept(a, made, null) for a in alarms]
     made.notes += _lasting(made, before)
@@ -223,10 +223,10 @@ def look(
     made = Report(window.model, window.start, window.end, window.rows, [], system_of(window), preliminary=preliminary)
     if len(window.table) < window.rows:
         made.notes.append(f"{len(window.table):,} of {window.rows:,} rows were looked at, an even sample")
-    counts = times_of(window.table["version"])
-    large = sum(n * window.rows >= rules.min_rows * len(window.table) for n in counts.values()) or 1
-    for number in sorted(counts):
-        reference = references.get(number, "nothing is known about it")
+    counts, seen = {v: sum(arms.values()) for v, arms in window.arms.items()}, times_of(window.table["version"])
+    large = sum(n >= rules.min_rows for n in counts.values()) or 1
+    for number in counts:
+        reference = references.get(number, "nothing is known about it") if number in seen else "none is in the sample"
         if isinstance(reference, str):
             made.notes.append(f"version {number} answered {counts[number]:,} rows and is not judged: {reference}")
             continue

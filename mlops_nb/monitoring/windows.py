@@ -8,6 +8,7 @@ __all__ = ['SPANS', 'MOST', 'SLICE', 'LOOKED_AT', 'window_at', 'Place', 'Window'
 
 # %% ../../nbs/monitoring/10_windows.ipynb #1600a35a
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -69,6 +70,24 @@ class Window(NamedTuple):
     rows: int  # that were answered
     table: pa.Table  # those that are looked at: id, time, version, arm, subject, inputs, output, latency, label
     machine: list[dict]  # what the services noted of themselves: requests, errors, cpu, memory, received, sent
+    counts: Mapping[tuple[int, str], int] = {}  # rows by version and arm, of all that were answered; none: all are in the table
+
+    @property
+    def arms(self) -> dict[int, dict[str, int]]:  # by version, in the order of their numbers: rows by arm, "" for none
+        "How many rows each version answered."
+        found: dict[int, dict[str, int]] = {}
+        for (version, arm), rows in sorted((self.counts or _counted([self.table])).items()):
+            found.setdefault(version, {})[arm] = rows
+        return found
+
+
+def _counted(rows: Iterable[pa.Table]) -> Counter[tuple[int, str]]:
+    "Rows by version and arm."
+    found: Counter[tuple[int, str]] = Counter()
+    for some in rows:
+        told = some.group_by(["version", "arm"]).aggregate([([], "count_all")]).to_pylist()
+        found.update({(one["version"], one["arm"] or ""): one["count_all"] for one in told})
+    return found
 
 
 def has_log(
@@ -87,23 +106,25 @@ def window_of(
 ) -> Window:
     "A window of the log."
     columns = [*LOOKED_AT, "seq"]
-    rows, table = _some(History(place.home, place.log_url).batches(start, end, model, columns=columns), columns, most)
+    counts, table = _some(History(place.home, place.log_url).batches(start, end, model, columns=columns), columns, most)
+    rows = counts.total()
     feedback = Feedback(place.home, place.log_url)
     steps = max(1, -(-rows // SLICE))
     moments = [start + step * (end - start) / steps for step in range(steps)] + [end]
     label = _told((feedback.labels(*span, model) for span in pairwise(moments)), table["id"].combine_chunks())
     feedback.close()
     noted = [e.detail for e in Events(place.home, place.log_url).list(start, ("system",), model, limit=100_000) if e.time < end]
-    return Window(model, start, end, rows, table.append_column("label", label), noted)
+    return Window(model, start, end, rows, table.append_column("label", label), noted, counts)
 
 
-def _some(batches: Iterable[pa.RecordBatch], columns: Sequence[str], most: int) -> tuple[int, pa.Table]:
-    "How many rows there are, and so many of them by the hash of their number, in the order of writing."
+def _some(batches: Iterable[pa.RecordBatch], columns: Sequence[str], most: int) -> tuple[Counter[tuple[int, str]], pa.Table]:
+    "How many rows there are by version and arm, and so many of them by the hash of their number, in the order of writing."
     table = pa.schema([schema().field(c) for c in columns]).empty_table()
-    lots, below, rows = np.empty(0, np.uint64), np.uint64(2**64 - 1), 0
+    lots, below, counts = np.empty(0, np.uint64), np.uint64(2**64 - 1), _counted([])
     for batch in batches:
         lot = pd.util.hash_array(batch["seq"].to_numpy())
-        some, rows = lot <= below, rows + len(batch)
+        some = lot <= below
+        counts.update(_counted([pa.Table.from_batches([batch])]))
         taken = batch if some.all() else batch.filter(pa.array(some))
         table = pa.concat_tables([table, pa.Table.from_batches([taken])])
         lots = np.append(lots, lot[some])
@@ -112,7 +133,7 @@ def _some(batches: Iterable[pa.RecordBatch], columns: Sequence[str], most: int) 
             table, lots = table.filter(pa.array(lots <= below)), lots[lots <= below]
     if len(lots) > most:
         table = table.filter(pa.array(lots <= np.partition(lots, most - 1)[most - 1]))
-    return rows, table.sort_by("seq").drop_columns("seq")
+    return counts, table.sort_by("seq").drop_columns("seq")
 
 
 def _told(found: Iterable[pa.Table], ids: pa.Array) -> pa.Array:  # texts; null: there is none
@@ -234,16 +255,16 @@ def part_of(
     "What one version answered, read by its schema."
     form, rule = evidence.form, evidence.rule
     rows = window.table.filter(pc.equal(window.table["version"], number))
-    answered = len(rows) if window.rows == len(window.table) else round(window.rows * len(rows) / max(len(window.table), 1))
+    answered = window.arms[number]
     y_pred, proba = _answers(rows["output"], form, rule)
     sound = pd.notna(y_pred) if proba is None else np.isfinite(proba if proba.ndim == 1 else proba.sum(axis=1))
     notes = _unusual(rows, form, int((~sound).sum()))
     rows, y_pred, proba = rows.filter(pa.array(sound)), y_pred[sound], None if proba is None else proba[sound]
     inputs = parsed(rows["inputs"], {f.name: _TYPES[f.kind] for f in form.fields})
     y_true, known = _truths(rows["label"], rule)
-    arms = {arm: n for arm, n in times_of(rows["arm"]).items() if arm}
+    arms = {arm: n for arm, n in answered.items() if arm}
     drawn = drawn_of(rows.select(["subject", "time", "inputs"]).to_pandas(), evidence)
-    return Part(number, answered, measured(inputs, form), y_pred, proba, known, y_true[known], arms, notes, drawn)
+    return Part(number, sum(answered.values()), measured(inputs, form), y_pred, proba, known, y_true[known], arms, notes, drawn)
 
 # %% ../../nbs/monitoring/10_windows.ipynb #f31902c0
 def _answers(outputs: pa.ChunkedArray, form: Schema, rule: Decision) -> tuple[np.ndarray, np.ndarray | None]:

@@ -109,24 +109,29 @@ _SAVED_EVERY = 1.0  # seconds between two states of a notebook that goes on
 
 
 def _save_now_and_then(nb_man: Any, out: Path, mask: Masker) -> None:
-    "Write a notebook that runs, masked; papermill would before and after each cell, and with every message of a long one."
-    complete, saved, ended = nb_man.notebook_complete, -math.inf, False
+    "Write a notebook that runs, masked: when a cell has ended, so that a killed run leaves it, and once a second else."
+    saved = -math.inf
 
     def save(**_):
         nonlocal saved
-        if not ended and time.monotonic() < saved + _SAVED_EVERY:
+        if time.monotonic() < saved + _SAVED_EVERY:
             return
         kept = json.loads(json.dumps(nb_man.nb))  # a copy: what is masked before its end has come can't be masked well
         mask_notebook(kept, mask)
         write_atomic(out, json.dumps(kept, indent=1, ensure_ascii=False).encode())
         saved, nb_man.last_save_time = time.monotonic(), nb_man.now()
 
-    def notebook_complete(**more):
-        nonlocal ended
-        ended = True
-        complete(**more)
+    def at_once(ending: Callable[..., None]) -> Callable[..., None]:
+        def end(*given, **more):
+            nonlocal saved
+            saved = -math.inf
+            ending(*given, **more)
 
-    nb_man.save, nb_man.notebook_complete = save, notebook_complete
+        return end
+
+    nb_man.save = save
+    for name in ("cell_complete", "cell_exception", "notebook_complete"):
+        setattr(nb_man, name, at_once(getattr(nb_man, name)))
 
 # %% ../../nbs/pipeline/50_execute.ipynb #1cb1e65f
 def _cut(text: str, most: int = 20_000) -> str:

@@ -29,7 +29,7 @@ from ..pipeline.stage import Figure, Input, Json, Model, Output, Table, picture_
 from ..model.problem import Problem
 from ..model.tasks.known import task_of
 from ..model.tasks.task import Answers
-from ..model.entities import entities_of
+from ..model.entities import entities_of, entity_codes
 from ..model.folds import folds_in_time, learns_from
 from ..model.optimism import optimism_of
 from ..model.budget import spent_on, within_budget
@@ -62,10 +62,12 @@ def _taking_part(
     left_out: Iterable[str],  # those that sit out
     target: pd.Series,  # of the training rows
     problem: Problem,  # the checked problem
+    things: np.ndarray | None = None,  # n, which rows are one thing; None: each is one
+    in_time: bool = False,  # the folds are
 ) -> list[str]:
     "Who of those asked for takes part: not who is left out, nor who can't learn such a target."
     asked = [n for n in able_candidates(asked, problem.task) if n not in set(left_out)]
-    why = {n: sits_out(MODEL_TYPES[n], target, problem.task, problem.metric) for n in asked}
+    why = {n: sits_out(MODEL_TYPES[n], target, problem.task, problem.metric, things, in_time) for n in asked}
     if asked and all(why.values()):
         reasons = "; ".join(f"{n} sits out: {said}" for n, said in why.items())
         raise MlopsError(f"nobody is left to learn '{target.name}' ({reasons}); add others to train.candidates")

@@ -43,6 +43,23 @@ def test_it_learns_several_classes_only_and_enough_rows_of_each(digits):
     assert "20 rows of each class" in sits_out(entry, pd.Series(["a", "b", "c"] * 19), "multiclass", "log_loss")
 
 
+def test_what_divides_its_rows_by_chance_sits_out_where_things_have_several(digits):
+    """A twin in another fold makes forests look sure; so may a row of the same hour."""
+    import pandas as pd
+
+    y, things = pd.Series(np.repeat(["a", "b", "c"], 80)), np.arange(240) // 4
+    forests, asked = ("calibrated_forest", "calibrated_trees"), ("multiclass", "log_loss")
+    for name in forests:
+        entry = MODEL_TYPES[name]
+        assert sits_out(entry, y, *asked, np.arange(240)) == "" == sits_out(entry, y, *asked, np.r_[np.arange(236), 0, 1, 2, 3])
+        assert "20 rows of each class" in sits_out(entry, y, *asked, np.arange(240) // 8)
+        assert "of one thing belong together" in sits_out(entry, y, *asked, things)
+        assert "are in time" in sits_out(entry, y, *asked, np.arange(240), in_time=True)
+    assert not sits_out(MODEL_TYPES["extra_trees"], y, *asked, things, in_time=True)
+    few = sits_out(MODEL_TYPES["slow_boosting"], y, *asked, np.arange(240) // 8)
+    assert few == "it needs 20 rows of each class"  # 80 rows are of 10 things
+
+
 def test_naive_bayes_far_from_what_it_learnt():
     """Pixels that one class alone has, in a row of another: probabilities sum to one, and the metric over classes is defined."""
     draw, which = np.random.default_rng(0), np.repeat(["one", "seven", "zero"], 200)

@@ -76,3 +76,14 @@ def test_a_stack_learns_from_earlier_blocks_only():
     seen, unseen = (fit_final("stacking", fits, rows, STATED, fold_of, without=1) for rows in (frame, later))
     assert np.array_equal(seen.coef_, unseen.coef_)
     assert fit_final("voting", fits, later, STATED, fold_of, without=1) == fit_final("voting", fits, frame, STATED, fold_of, without=1)
+
+
+@pytest.mark.parametrize(("gap", "blocks"), [(0.2, 2), (0.24, 2), (0.26, 2), (0.3, 2)])
+def test_a_gap_for_which_the_later_half_is_too_short_starts_earlier(gap, blocks):
+    """The share of all time that a model may not learn from before each block; refused once, from 0.25 on."""
+    moments = np.arange(2000.0) / 2000
+    fold_of = folds_in_time(moments, 5, gap)
+    assert fold_of.max() + 1 == blocks
+    for fold in range(blocks):
+        taught, judged = learns_from(fold_of, fold), fold_of == fold
+        assert taught.sum() > 1 and judged.sum() > 1 and moments[judged].min() - moments[taught].max() >= gap - 1e-9

@@ -165,3 +165,14 @@ def test_a_share_is_picked_until_weights_are_settled():
     assert asked.weighed({"false": 0.2, "true": 0.8}).picks is None and decide(asked.weighed({"false": 0.2, "true": 0.8})) == 6
     assert weighed(problem("f1", "binary", costs={"false_negative": 5}), y).picks is None  # costs say where
     assert weighed(problem("roc_auc", "binary"), y).picks is None and asked.model_dump() == problem("f1", "binary").model_dump()
+
+
+@pytest.mark.parametrize(("given", "share", "picked"), [
+    ([0.9, 0.2, 0.2, 0.2, 0.2, 0.2, 0.2, 0.2, 0.2, 0.1], 0.2, 1),  # the tie holds most rows: none of it
+    ([0.9, 0.2, 0.2, 0.2, 0.2, 0.2, 0.2, 0.2, 0.2, 0.1], 0.7, 9),  # all of it
+    ([0.5] * 10, 0.3, 10),  # nothing tells rows apart
+    ([], 0.3, 0),
+])  # fmt: skip
+def test_of_a_tie_the_side_nearest_to_the_share_is_picked(given, share, picked):
+    asked = problem("f1", "binary").weighed(None, picks=share)
+    assert asked.kind.decided(np.array(given), [False, True], asked).y_pred.sum() == picked

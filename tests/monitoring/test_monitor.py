@@ -232,6 +232,36 @@ def test_labels_that_come_late_are_looked_at_with_less_to_spend(place):
     assert monitor_due(place, CHARTER, "shop", NOON + timedelta(hours=1, minutes=15)) == [] and reports(place.home, "shop") == [again]
 
 
+def test_a_window_of_more_rows_than_are_looked_at_is_looked_at_again_when_labels_double(place, monkeypatch):
+    """What has arrived is counted in the log, not in the sample."""
+    monkeypatch.setattr("mlops_nb.monitoring.windows.window_of.__defaults__", (500,))
+    rows, now = people(1600, 3), NOON + timedelta(hours=1)
+    made, feedback = records(rows, NOON), Feedback(place.home)
+    write(place, made)
+    real = np.where(np.random.default_rng(0).random(1600) < chances(rows), "yes", "no")
+    items = [Item(r.id, str(t), at=NOON + timedelta(minutes=59)) for r, t in zip(made, real, strict=True)]
+    feedback.put(items[::4])
+    (report,) = monitor_due(place, CHARTER, "shop", now)
+    assert report.parts[0].looked == 500 and 50 < report.parts[0].quality["labelled"] < 200
+    assert monitor_due(place, CHARTER, "shop", now) == []
+    feedback.put(items)
+    (again,) = monitor_due(place, CHARTER, "shop", now)
+    assert again.parts[0].quality["labelled"] == 500 and again.parts[0].quality["came"] == 1600
+    assert [monitor_due(place, CHARTER, "shop", now) for _ in range(3)] == [[], [], []]
+
+
+def test_of_a_sampled_window_rows_are_counted_and_not_guessed(place):
+    made = [r._replace(arm="b" if i % 2 else "a", version=2 if i % 20 == 0 else 1) for i, r in enumerate(records(people(2000, 3), NOON))]
+    write(place, [made[0]._replace(id="one", version=3), *made])
+    window = window_of(place, "shop", NOON, NOON + timedelta(hours=1), most=500)
+    assert len(window.table) == 500 and window.arms == {1: {"a": 900, "b": 1000}, 2: {"a": 100}, 3: {"a": 1}}
+    report = look(window, {1: REFERENCE, 2: "it is not in the registry"}, RULES)
+    (part,) = report.parts
+    assert part.rows == 1900 and part.arms == {"a": 900, "b": 1000} and part.looked < 500
+    assert any("version 2 answered 100 rows and is not judged: it is not in the registry" in n for n in report.notes)
+    assert any("version 3 answered 1 rows and is not judged: none is in the sample" in n for n in report.notes)
+
+
 def test_clocks_that_disagree(place):
     write(place, records(people(200), NOON) + records(people(3), NOON + timedelta(days=400), tag="ahead"))
     (report,) = monitor_due(place, CHARTER, "shop", NOON + timedelta(hours=1))

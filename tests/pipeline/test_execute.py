@@ -110,6 +110,13 @@ def test_a_long_cell_is_saved_now_and_then(tmp_path, monkeypatch):
     assert writes.count("out.ipynb") < 20 + (time.monotonic() - begun)  # one a second, and those between cells
 
 
+def test_a_cell_that_has_ended_is_on_disk_while_the_next_one_runs(tmp_path):
+    """What a killed run leaves: the next cell reads the file, within the second after the one before it ended."""
+    look = f"import json; done = json.load(open({str(tmp_path / 'out.ipynb')!r}))['cells'][-2]['outputs']"
+    ran = Ran(tmp_path, "1", SHOW.format(1), f"{look}\n[o['data']['text/plain'] for o in done]")
+    assert ran.failure is None and "at 0" in ran.outputs[2][0]["data"]["text/plain"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("kernel", "displays"), [("mlops-nb", 20_000), ("python3", 4000)])
 def test_nothing_is_lost_of_what_a_chatty_cell_shows(tmp_path, kernel, displays):

@@ -9,6 +9,8 @@ __all__ = ['Binary']
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
+
 from ...base.charter import Statement
 from ...base.errors import nearest
 from ..decision import cost_threshold, is_positive, position, prices
@@ -20,7 +22,9 @@ def _usual(given: Any, asked: Statement) -> float:
     "From which probability on it is yes where nobody says it: by the costs, or so that a share of the rows is picked."
     if asked.picks is None:
         return cost_threshold(prices(asked))
-    return float(sorted(given)[-max(round(asked.picks * len(given)), 1)])
+    cuts, rows = np.unique(given, return_counts=True)
+    picked = rows[::-1].cumsum()[::-1]  # from each cut on: all of a tie, or none
+    return float(cuts[np.abs(picked - asked.picks * len(given)).argmin()]) if len(cuts) else 0.5
 
 
 class Binary(Task):
