@@ -325,7 +325,7 @@ def _compared(rows: _Rows, node: ast.Compare) -> Answer:
     return Answer(holds, holds.isna() & reduce(operator.or_, (f.undefined for f in found)))
 
 
-def _pair(rows: _Rows, node: ast.Compare, how: tuple, left: _Value, right: _Value) -> Answer:
+def _pair(rows: _Rows, node: ast.expr, how: tuple, left: _Value, right: _Value) -> Answer:
     "One comparison; a text beside a time is a time."
     import numpy as np
     import pandas as pd
@@ -349,18 +349,18 @@ def _pair(rows: _Rows, node: ast.Compare, how: tuple, left: _Value, right: _Valu
     return Answer(pd.arrays.BooleanArray(np.array(data, bool), missing | hidden), hidden)
 
 
-def _moment(rows: _Rows, node: ast.Compare, value: _Value, beside: str) -> _Value:
+def _moment(rows: _Rows, node: ast.expr, value: _Value, beside: str) -> _Value:
     "A written time beside times, such as '2026-01-31'."
     import pandas as pd
 
     if beside != "time" or value.kind != "text" or not isinstance(value.data, str):
         return value
     try:
-        at = pd.Timestamp(value.data)
+        at = pd.Timestamp(value.data if re.match(r"\s*\d{4}", value.data) else "no time")  # now is another time each run
     except ValueError:
         raise _refuse(rows.text, node, f"'{value.data}' is no time; expected such as '2026-01-31'") from None
     at = at if at.tzinfo is None else at.tz_convert(None)
-    return _Value("time", at.to_datetime64(), pd.isna(at))
+    return _Value("time", at.to_datetime64(), False)
 
 # %% ../../nbs/base/27_formula.ipynb #f54ca6a3
 def _among(rows: _Rows, value: _Value, place: ast.expr, op: ast.cmpop, piece: Any) -> Answer:
@@ -370,6 +370,11 @@ def _among(rows: _Rows, value: _Value, place: ast.expr, op: ast.cmpop, piece: An
 
     kinds = {str: "text", bool: "truth", int: "number", float: "number"}
     wanted = [_constant(p) for p in piece.elts]
+    if value.kind == "time" and all(isinstance(w, str) for w in wanted):
+        texts = [_Value("text", w, False) for w in wanted]
+        found = [_pair(rows, place, _COMPARE[ast.Eq], value, text) for text in texts]
+        one = Answer(reduce(operator.or_, (f.holds for f in found)), found[0].undefined)
+        return one._replace(holds=~one.holds) if isinstance(op, ast.NotIn) else one
     if strange := [w for w in wanted if value.kind not in ("", kinds[type(w)])]:
         raise _refuse(rows.text, place, f"it is a {value.kind} and can't be {strange[0]!r}")
     n, missing = len(rows.frame), np.broadcast_to(value.missing, len(rows.frame))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..base.errors import MlopsError
 from ..base.settings import Settings, load_settings
 from ..base.text import say
 from .lines import aligned, number
@@ -145,9 +146,9 @@ def _columns(form: "Schema | None") -> None:
         say("")
         aligned(
             [
-                ("column", "kind", "may be missing", "values"),
+                ("column", "kind", "unit", "may be missing", "values"),
                 *(
-                    (f.name, f.kind, "yes" if f.nullable else "no", v if len(v) <= 100 else v[:97] + "...")
+                    (f.name, f.kind, f.unit or "", "yes" if f.nullable else "no", v if len(v) <= 100 else v[:97] + "...")
                     for f, v in zip(fields, shown, strict=True)
                 ),
             ]
@@ -210,6 +211,11 @@ def models_diff(
     _, uri = _registry()
     old, new = versions.get(uri, name, before), versions.get(uri, name, after)
     found = promotion.asked_otherwise(uri, new, old)
+    if found is None:
+        raise MlopsError(
+            f"nobody knows whether {name} versions {old.version} and {new.version} ask the same of a row: one of them "
+            "was registered without its schema; expected two versions that this pipeline made"
+        )
     if as_json:
         say(*json.dumps([c._asdict() | {"breaks": c.breaks} for c in found], indent=1).split("\n"))
         return

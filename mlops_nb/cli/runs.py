@@ -23,14 +23,26 @@ from .store import SampleFlag, sample_word
 runs_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Earlier runs: list, show, compare.")
 
 # %% ../../nbs/cli/31_runs.ipynb #00af3677
+def _held(settings: "Settings", summary: dict[str, Any]) -> str:
+    "What validate held back, in a line; nothing where every row passed, or the artifact is gone."
+    from mlops_nb.base.artifacts import Json, Store
+
+    digest = summary["stages"].get("validate", {}).get("outputs", {}).get("quality", "")
+    objects = Store(settings.home)
+    if not digest or not objects.has(digest) or not (quality := Json.load(objects.get(digest)))["quarantined"]:
+        return ""
+    from mlops_nb.model.demands import held_line
+
+    return held_line(quality)
+
+
 def say_report(settings: "Settings", summary: dict[str, Any]) -> None:
     "What was held back, and where the run's page is; for a run in which nothing executed, that of the newest run with the same results."
     def keys(of: dict[str, Any]) -> dict[str, str]:
         return {name: stage["key"] for name, stage in of["stages"].items()}
 
-    for name, stage in summary["stages"].items():
-        if held := stage.get("metrics", {}).get("held"):
-            say(f"held back by {name}: {held}")
+    if held := _held(settings, summary):
+        say(f"held back by validate: {held}")
     same = (s["run"] for s in islice(summaries(settings), 100) if keys(s) == keys(summary))
     pages = (settings.reports / run / "index.html" for run in (summary["run"], *same))
     if page := next((page for page in pages if page.is_file()), None):

@@ -22,7 +22,7 @@ import pandas as pd
 import yaml
 
 from ..base.charter import Charter, Retraining
-from .challenger import challenger_charter
+from .challenger import challenger_charter, source_as_learnt
 from .comparison import Labelled, as_target, compare, hold_out, taught_until
 from ..sources.gather import source_rows
 from ..base.errors import MlopsError
@@ -109,6 +109,7 @@ def learning_rows(
     alone: bool = False,  # what the source says doesn't hold any more
 ) -> pd.DataFrame:  # the source's columns
     "What a challenger learns from: the source and the labelled predictions, or these alone."
+    source = source_as_learnt(source, charter, [*rows.inputs, charter.target])
     knobs = charter.knobs.get("split", {})
     filled: dict[str | None, Any] = {charter.id: rows.key, knobs.get("group"): rows.key, knobs.get("time"): rows.time.dt.tz_localize(None)}
     if charter.weight in source:

@@ -220,6 +220,7 @@ def expected(
     "What a field takes, for a person to read."
     kind = {"boolean": "true or false", "integer": "a whole number", "number": "a number", "category": "a text", "text": f"a text of at most {LONGEST:,} characters", "datetime": "a time such as 2026-01-31T12:00"}[field.kind]
     kind = field.reading.example if field.reading is not None else kind
+    kind += f" in {field.unit}" if field.unit else ""
     if rule.allowed is not None:
         kind = f"one of {', '.join(map(str, rule.allowed[:12]))}{', ...' * (len(rule.allowed) > 12)}"
     bounds = [f"{word} {bound:g}" for bound, word in ((rule.min, "from"), (rule.max, "up to")) if bound is not None and field.kind in ("number", "integer")]

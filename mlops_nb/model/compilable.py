@@ -72,6 +72,4 @@ def why_not_compilable(
         return f"the function {getattr(model.func, '__name__', model.func)} has no compiled form"
     if (back := getattr(model, "inverse_func", None)) is not None and back.__name__ not in _INVERSES:
         return f"the inverse {back.__name__} has no compiled form"
-    if name == "SimpleImputer" and isinstance(model.fill_value, str):
-        return f"SimpleImputer with fill_value={model.fill_value!r} has no compiled form"
     return next((why for part in _parts_of(model) if (why := why_not_compilable(part))), "")

@@ -86,6 +86,8 @@ def learn_schema(
     for k, f in enumerate(fields):
         if f.name in told and _READ_AS[told[f.name].kind] == {"integer": "number", "text": "category"}.get(f.kind, f.kind):
             fields[k] = f.model_copy(update={"reading": told[f.name]})
+    units = problem.validation.units
+    fields = [f.model_copy(update={"unit": units[f.name].to}) if f.name in units else f for f in fields]
     return Schema(fields=fields, target=problem.target, classes=classes)
 
 # %% ../../nbs/model/28_conform.ipynb #ccb12243

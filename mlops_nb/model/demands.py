@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FAULT', 'check_faults', 'key_faults', 'near_faults', 'zone_faults', 'Finding', 'table_findings', 'severity_in',
-           'refuse_stops', 'check_names', 'held_line']
+           'holding', 'refuse_stops', 'check_names', 'held_by', 'held_line']
 
 # %% ../../nbs/model/32_demands.ipynb #ee62f4c4
 from typing import Any, NamedTuple
@@ -14,7 +14,7 @@ import pandas as pd
 
 from ..base.errors import MlopsError, nearest
 from ..base.formula import Formula
-from ..base.validation import Validation
+from ..base.validation import SURE, Validation
 from .problem import Problem
 from ..stats.near import near_copies
 
@@ -38,7 +38,7 @@ def check_faults(
     parts = []
     for one in demands.checks:
         formula = Formula.read(one.check)
-        answer = formula.answer(frame)
+        answer = formula.answer(frame[[n for n in formula.names if n in frame]])
         broken = np.flatnonzero(answer.holds.fillna(True) == False)  # noqa: E712 - a mask
         undefined = np.flatnonzero(answer.undefined)
         shown = [n for n in formula.names[:_SHOWN]]
@@ -68,17 +68,18 @@ def key_faults(
     "Rows whose key an earlier row has; a key that is missing in part is no key."
     if not key:
         return pd.DataFrame(columns=FAULT)
-    known = frame[frame[key].notna().all(axis=1)]
+    known = frame[key]
+    known = known[known.notna().all(axis=1)]
     first = known.groupby(key, sort=False).cumcount()
     later = first.index[first > 0]
-    names = ["; ".join(str(v) for v in row) for row in frame.loc[later, key].itertuples(index=False)]
+    names = ["; ".join(str(v) for v in row) for row in known.loc[later].itertuples(index=False)]
     return _faults(later, ", ".join(key), names, "is the key of an earlier row", "key")
 
 # %% ../../nbs/model/32_demands.ipynb #047bad8c
 def near_faults(frame: pd.DataFrame) -> pd.DataFrame:
     "Rows that are an earlier one but for case, blanks and the last digits."
     return _faults(
-        near_copies(frame),
+        near_copies(frame[list(frame.columns)]),
         "",
         None,
         "nearly a copy of an earlier row: it differs by case, blanks or last digits only",
@@ -212,6 +213,14 @@ def severity_in(
     return own or demands.severity_of(name)
 
 
+def holding(
+    faults: pd.DataFrame,  # row, column, value, fault, check
+    demands: Validation,
+) -> pd.DataFrame:  # those that hold a row back or stop the run; the others warn
+    "The faults whose rows don't pass."
+    return faults[faults["check"].map(lambda check: severity_in(check, demands) != "warn").astype(bool)]
+
+
 def refuse_stops(
     faults: pd.DataFrame,  # row, column, value, fault, check
     findings: list[Finding],
@@ -219,7 +228,8 @@ def refuse_stops(
 ) -> None:
     "Raise where a check that the charter lets stop a run isn't met."
     told = [f.finding for f in findings if f.severity == "stop"]
-    for check in [c for c in faults["check"].unique() if severity_in(c, demands) == "stop"]:
+    stops = [c for c in faults["check"].unique() if severity_in(c, demands) == "stop"]
+    for check in stops:
         some = faults[faults["check"] == check]
         first = some.iloc[0]
         what = f"{first['column']}: {first['fault']}" if first["column"] else first["fault"]
@@ -227,13 +237,23 @@ def refuse_stops(
             f"{some['row'].nunique():,} rows fail the check '{check.partition(':')[0]}' (first: row {first['row']}, {what})"
         )
     if told:
-        names = {f.check for f in findings if f.severity == "stop"} | {
-            c.partition(":")[0] for c in faults["check"].unique() if severity_in(c, demands) == "stop"
-        }
-        way = f"mend the source, or let it pass: validation: {{severity: {{{min(names)}: warn}}}}"
-        raise MlopsError(
-            "\n".join(["the data don't meet what the charter demands; " + way + ":", *(f"- {one}" for one in told)])
-        )
+        way = f"mend the source, or have it otherwise: {_otherwise(stops, findings, demands)}"
+        raise MlopsError("\n".join([f"the data don't meet what the charter demands; {way}:", *(f"- {t}" for t in told)]))
+
+
+def _otherwise(stops: list[str], findings: list[Finding], demands: Validation) -> str:
+    "What a charter says so that none of these stops a run."
+    names, ways = {c for c in stops if ":" not in c}, []
+    for f in (f for f in findings if f.severity == "stop"):
+        if f.check == "missing" and demands.missing[f.column].severity:
+            ways.append(f"missing: {{{f.column}: {{severity: warn}}}}")
+        else:
+            names.add(f.check)
+    if named := ", ".join(f"{n}: {'quarantine' if n in SURE else 'warn'}" for n in sorted(names)):
+        ways.insert(0, f"severity: {{{named}}}")
+    if any(":" in c for c in stops):
+        ways.append("checks: severity warn or quarantine beside the sentence")
+    return f"validation: {{{', '.join(ways)}}}"
 
 
 def check_names(frame: pd.DataFrame, demands: Validation) -> None:
@@ -243,6 +263,14 @@ def check_names(frame: pd.DataFrame, demands: Validation) -> None:
             raise MlopsError(f"validation: no column '{name}'{nearest(name, frame.columns)}")
 
 # %% ../../nbs/model/32_demands.ipynb #017396fe
+def held_by(
+    faults: pd.DataFrame,  # that hold rows back
+) -> dict[str, int]:
+    "How many rows each check held back."
+    check = faults["check"].astype("str").str.partition(":")[0]
+    return faults["row"].groupby(check).nunique().to_dict()
+
+
 def held_line(
     quality: dict[str, Any],  # the artifact
     most: int = 3,  # reasons

@@ -16,14 +16,15 @@ import pandas as pd
 from ..base.errors import MlopsError, nearest
 from ..base.text import in_terminal
 from .decision import is_one_of
+from .demands import FAULT
 from .problem import Problem
 
 # %% ../../nbs/model/32_expectations.ipynb #7189a1ff
 _COPY = "exact copy of an earlier row"
 
 
-def _rule(kind: str, fault: str, severity: str = "quarantine", **kwargs: Any) -> dict[str, Any]:
-    return {"type": kind, "kwargs": kwargs, "meta": {"fault": fault, "severity": severity}}
+def _rule(kind: str, check: str, fault: str, **kwargs: Any) -> dict[str, Any]:
+    return {"type": kind, "kwargs": kwargs, "meta": {"check": check, "fault": fault, "severity": "quarantine"}}
 
 
 def _allowed(values: pd.Series, allowed: list[Any]) -> list[Any]:
@@ -50,24 +51,26 @@ def declared(
         rule, column = problem.rules.get(name), {"column": str(name)}
         if pd.api.types.is_float_dtype(frame[name]):
             most = float.fromhex("0x1.fffffffffffffp+1023")
-            found.append(_rule(between, "is not finite", **column, min_value=-most, max_value=most))
+            found.append(_rule(between, "finite", "is not finite", **column, min_value=-most, max_value=most))
         if rule is not None and rule.min is not None:
-            found.append(_rule(between, f"is below {rule.min:g}", **column, min_value=rule.min))
+            found.append(_rule(between, "range", f"is below {rule.min:g}", **column, min_value=rule.min))
         if rule is not None and rule.max is not None:
-            found.append(_rule(between, f"is above {rule.max:g}", **column, max_value=rule.max))
+            found.append(_rule(between, "range", f"is above {rule.max:g}", **column, max_value=rule.max))
         if rule is not None and rule.allowed is not None:
             fault = f"is not one of {', '.join(map(str, rule.allowed[:8]))}"
             values = _allowed(frame[name], rule.allowed)
-            found.append(_rule("expect_column_values_to_be_in_set", fault, **column, value_set=values))
+            found.append(_rule("expect_column_values_to_be_in_set", "allowed", fault, **column, value_set=values))
         if name == problem.target or (rule is not None and rule.required):
-            found.append(_rule("expect_column_values_to_not_be_null", "is missing", **column))
+            found.append(_rule("expect_column_values_to_not_be_null", "required", "is missing", **column))
     if copies and len(frame.columns) > 1:
         names = [str(name) for name in frame.columns]
-        found.append(_rule("expect_compound_columns_to_be_unique", _COPY, column_list=names, ignore_row_if="never"))
+        unique = {"column_list": names, "ignore_row_if": "never"}
+        found.append(_rule("expect_compound_columns_to_be_unique", "copies", _COPY, **unique))
     return found
 
 # %% ../../nbs/model/32_expectations.ipynb #1e057b68
 _MOST_BYTES, _MOST_RULES = 5_000_000, 2_000
+_SUITE = "expectations: quarantine"  # a check that bears its own severity
 _SEVERITIES = {"critical": "quarantine", "warning": "warn", "info": "warn"} | {
     s: s for s in ("stop", "quarantine", "warn")
 }
@@ -137,7 +140,7 @@ def _read_rule(rule: dict[str, Any], place: str) -> dict[str, Any]:
     return {
         "type": kind,
         "kwargs": kwargs,
-        "meta": {"fault": in_terminal(fault), "severity": _SEVERITIES[asked], "place": place},
+        "meta": {"check": _SUITE, "fault": in_terminal(fault), "severity": _SEVERITIES[asked], "place": place},
     }
 
 # %% ../../nbs/model/32_expectations.ipynb #46428aa9
@@ -228,7 +231,7 @@ class Expectations:
         frame: pd.DataFrame,  # the rows to judge, positions as index
         problem: Problem,  # declares the rules
         copies: bool = True,  # whether exact copies of an earlier row are faults
-    ) -> pd.DataFrame:  # row, column, value, fault
+    ) -> pd.DataFrame:  # row, column, value, fault, check
         "Every fault of every row, as the own engine tells it."
         row = next(name for name in (f"row{'_' * i}" for i in range(1 + len(frame.columns))) if name not in frame)
         table = pd.concat([frame, pd.Series(frame.index, index=frame.index, name=row)], axis=1)
@@ -240,27 +243,27 @@ class Expectations:
             for result in self.result.results
             for fault in self._faults(frame, rules[result.expectation_config.meta["n"]], result, row)
         ]
-        faults = pd.DataFrame(found, columns=["row", "column", "value", "fault"])
-        return faults.drop_duplicates(["row", "column", "fault"]).sort_values(["row", "column"], ignore_index=True)
+        faults = pd.DataFrame(found, columns=FAULT)
+        return faults.drop_duplicates(["row", "column", "fault", "check"]).sort_values(["row", "column"], ignore_index=True)
 
     def _faults(self, frame: pd.DataFrame, rule: dict[str, Any], result: Any, row: str) -> list[tuple[Any, ...]]:
         "What one expectation says of rows; one that isn't met and puts none aside stops or warns."
         if result.success:
             return []
-        column, fault, severity = rule["kwargs"].get("column", ""), rule["meta"]["fault"], rule["meta"]["severity"]
+        column, (check, fault, severity) = rule["kwargs"].get("column", ""), (rule["meta"][k] for k in ("check", "fault", "severity"))
         place = rule["meta"].get("place", "the charter's rules")
         if said := _exception(result):
             raise MlopsError(
                 f"the rules can't be applied: {place}: {column or rule['type']}: {said}; does a rule for numbers stand for a column of text?"
             )
         rows = [int(found[row]) for found in result.result.get("unexpected_index_list") or ()]
-        if rule["meta"]["fault"] == _COPY:
+        if check == "copies":
             rows = [i for i, copy in zip(rows, frame.loc[rows].duplicated(), strict=True) if copy]
         told = f"{len(rows):,} rows" if rows else f"seen {in_terminal(result.result.get('observed_value'))[:200]}"
         if severity == "warn":
             self.findings.append({"column": column, "finding": f"{fault}: {told}"})
-        elif severity == "stop" or (not rows and fault != _COPY):
+        elif severity == "stop" or (not rows and check != "copies"):
             raise MlopsError(
                 f"{place}: {column or 'the table'} {fault}: {told}; mend the data, or give the expectation the severity warn"
             )
-        return [(i, column, _plain(frame, i, column), fault) for i in rows] if severity == "quarantine" else []
+        return [(i, column, _plain(frame, i, column), fault, check) for i in rows] if severity == "quarantine" else []

@@ -55,12 +55,13 @@ class Column(NamedTuple):
     allowed: tuple | None  # the rule's values
     typical: Any
     reading: Reading | None = None  # how its texts are read, where that isn't plain
+    unit: str | None = None  # that it is in, where the charter says one
 
     @property
     def facts(self) -> dict:
         "What is allowed, for a program to read."
         known = {"kind": self.kind, "required": not self.nullable, "min": self.low, "max": self.high, "values": self.allowed}
-        known |= {"characters": LONGEST} if self.kind == "text" else {}
+        known |= {"unit": self.unit} | ({"characters": LONGEST} if self.kind == "text" else {})
         return {k: v for k, v in known.items() if v is not None and v not in (math.inf, -math.inf)}
 
     @property
@@ -68,6 +69,7 @@ class Column(NamedTuple):
         "What is allowed, for a person to read."
         kind = {"boolean": "true or false", "integer": "a whole number", "number": "a number", "category": "a text", "text": f"a text of at most {LONGEST:,} characters", "datetime": "an ISO 8601 time such as 2026-01-31T12:00"}[self.kind]
         kind = self.reading.example if self.reading is not None else kind
+        kind += f" in {self.unit}" if self.unit else ""
         if self.allowed is not None:
             kind = f"one of {', '.join(map(str, self.allowed[:12]))}{', ...' * (len(self.allowed) > 12)}"
         if math.isfinite(self.low) or math.isfinite(self.high):
@@ -87,7 +89,7 @@ def column_of(
     numeric = field.kind in ("number", "integer")
     return Column(
         name=field.name, kind=field.kind, nullable=field.nullable, categories=field.categories, typical=field.typical, reading=field.reading,
-        learnt=None if field.min is None else (field.min, field.max),
+        unit=field.unit, learnt=None if field.min is None else (field.min, field.max),
         low=-math.inf if rule.min is None or not numeric else rule.min, high=math.inf if rule.max is None or not numeric else rule.max,
         allowed=None if rule.allowed is None else _allowed(field.kind, rule.allowed),
     )  # fmt: skip

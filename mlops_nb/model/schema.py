@@ -31,6 +31,8 @@ class Field(BaseModel):
     max: int | float | str | None = None
     categories: list[str] | None = None  # learnt values; None where there are none or too many
     typical: int | float | str | bool | None = None  # median, or the most frequent value
+    #: The unit that it is in, where the charter says one.
+    unit: str | None = pydantic.Field(default=None, exclude_if=lambda unit: unit is None)
     #: How its texts are read, where that isn't plain.
     reading: Reading | None = pydantic.Field(default=None, exclude_if=lambda how: how is None)
 

@@ -84,6 +84,8 @@ def _of_column(old: Column, new: Column) -> Iterator[SchemaChange]:
             (c.reading.example if c.reading else "plain" for c in (old, new)),
             "read otherwise",
         )
+    if old.unit != new.unit:
+        yield _told(old.name, "another unit", (c.unit or "none" for c in (old, new)), "read otherwise")
     yield from _ruled(old, new)
     yield from _learnt(old, new)
 

@@ -48,14 +48,15 @@ def read_fills(
     "The strategies that a charter names, each held against its column."
     kinds, fills = {f.name: f.kind for f in known.fields}, {}
     for word in said:
-        column, equals, how = (part.strip() for part in word.rpartition("="))
-        strategy, _, value = how.partition(" ")
-        if not equals or strategy not in _STRATEGIES:
+        column, strategy, value = _parts(word, kinds)
+        if strategy not in _STRATEGIES:
             raise MlopsError(
                 f"features.impute: '{word}' says no strategy; expected such as age=median, age=constant 0, one of {', '.join(_STRATEGIES)}{nearest(strategy, _STRATEGIES)}"
             )
         if column not in kinds:
             raise MlopsError(f"features.impute: no feature '{column}'{nearest(column, kinds)}")
+        if column in fills:
+            raise MlopsError(f"features.impute: '{column}' is named twice; expected one strategy for a column")
         kind, fill = kinds[column], Fill(strategy)
         if kind in ("datetime", "text"):
             raise MlopsError(f"features.impute: '{column}' is a {kind}, of which nothing is filled; take it out")
@@ -74,6 +75,14 @@ def read_fills(
             raise MlopsError(f"features.impute: '{word}': {strategy} takes no value; expected {column}={strategy}")
         fills[column] = fill
     return fills
+
+
+def _parts(word: str, known: Iterable[str]) -> tuple[str, str, str]:
+    "Column, strategy and value of what is written; a column's name and a value may hold an equals sign."
+    at = [i for i, sign in enumerate(word) if sign == "="]
+    cuts = [(word[:i].strip(), *(part.strip() for part in word[i + 1 :].strip().partition(" ")[::2])) for i in at]
+    right = [cut for cut in cuts if cut[1] in _STRATEGIES] or cuts or [(word, "", "")]
+    return next((cut for cut in right if cut[0] in set(known)), right[0])
 
 
 def filler(

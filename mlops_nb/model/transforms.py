@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from itertools import combinations
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 
@@ -72,16 +73,33 @@ def _scale(program: Program, step: Any, inputs: list[int]) -> list[int]:
 # %% ../../nbs/model/54_transforms.ipynb #c8b27ef3
 def _impute(program: Program, step: Any, inputs: list[int]) -> list[int]:
     "Missing values filled, then the columns that say where."
-    if step.statistics_.dtype == object:
-        raise NotCompilable("SimpleImputer that fills in text has no compiled form")
-    inputs = [number(program, i) for i in inputs]
-    known = np.flatnonzero(~np.isnan(step.statistics_) | step.keep_empty_features)
+    if any(isinstance(value, str) for value in step.statistics_):
+        return _fill_texts(program, step, inputs)
+    inputs, filled = [number(program, i) for i in inputs], step.statistics_.astype(float)
+    known = np.flatnonzero(~np.isnan(filled) | step.keep_empty_features)
     marker = np.full(len(known), float(step.missing_values))
-    out = program.step("fill", [inputs[k] for k in known], len(known), marker, step.statistics_[known])
+    out = program.step("fill", [inputs[k] for k in known], len(known), marker, filled[known])
     if step.indicator_ is None:
         return out
     told = step.indicator_.features_
     return out + program.step("missing", [inputs[k] for k in told], len(told), np.full(len(told), float(step.missing_values)))
+
+
+def _fill_texts(program: Program, step: Any, inputs: list[int]) -> list[int]:
+    "Categories of which a missing one is another: an encoder behind it looks that one up."
+    if step.indicator_ is not None or any(i not in program.domain for i in inputs):
+        raise NotCompilable("SimpleImputer that fills in text has no compiled form but of categories, without indicator")
+    out: list[int] = []
+    for place, text in zip(inputs, step.statistics_, strict=True):
+        field, values = program.domain[place]
+        values = np.array([*values[:-1], text], dtype=object)
+        codes = np.array([*range(len(values) - 1), len(values) + crc32(text.encode())])  # its own for each text
+        (new,) = program.step("lookup", [field], 1, len(values) - 2, codes)
+        if new in program.domain and program.domain[new][1][-1] != text:
+            raise NotCompilable(f"two texts, one of them {text!r}, can't be told apart")
+        program.domain[new] = (field, values)
+        out.append(new)
+    return out
 
 
 def _products(program: Program, step: Any, inputs: list[int]) -> list[int]:

@@ -15,7 +15,9 @@ import numpy as np
 import pandas as pd
 
 from ..base.errors import MlopsError, nearest
+from ..base.rows import changeable
 from ..base.validation import Unit
+from .demands import FAULT
 
 # %% ../../nbs/model/32_units.ipynb #8afbfbed
 _WORD = r"[^\W\d][^\W\d]*(?:(?:\^|\*\*)-?\d)?"
@@ -43,7 +45,7 @@ def unit_of(text: str) -> Any:  # a pint unit; None where nobody knows it
         return None
     try:
         return registry.parse_units(plain)
-    except (pint.PintError, ValueError, TypeError):
+    except (pint.PintError, ValueError, TypeError, ArithmeticError, AssertionError):
         return None
 
 
@@ -60,7 +62,14 @@ def known_unit(
     return unit
 
 # %% ../../nbs/model/32_units.ipynb #a5881ab9
-_FAULT = ["row", "column", "value", "fault", "check"]
+def _converted(number: np.ndarray, own: Any, wanted: Any) -> np.ndarray | None:
+    "Numbers in another unit; None where they measure different things, or pint can't tell, as of dBm/s."
+    import pint
+
+    try:
+        return _registry().Quantity(number, own).to(wanted).magnitude
+    except (pint.PintError, ValueError, TypeError, ArithmeticError, AssertionError):
+        return None
 
 
 def convert_units(
@@ -68,7 +77,7 @@ def convert_units(
     units: Mapping[str, Unit],  # by column
 ) -> tuple[pd.DataFrame, pd.DataFrame]:  # the rows, and what could not be converted: row, column, value, fault, check
     "Columns in the units that the charter wants."
-    out, faults = frame.copy(), []
+    out, faults = changeable(frame), []
     for name, unit in units.items():
         values = frame[name]
         if not pd.api.types.is_numeric_dtype(values) or pd.api.types.is_bool_dtype(values):
@@ -76,17 +85,17 @@ def convert_units(
                 f"units: '{name}' holds no numbers, so it can't be converted to {unit.to}; take it out of 'units', or say its min and max under 'rules'"
             )
         wanted, number = known_unit(unit.to, name), values.to_numpy(dtype=float, na_value=np.nan).copy()
-        said = pd.Series(unit.unit, index=frame.index) if unit.column is None else frame[unit.column]
-        if unit.unit is not None and not known_unit(unit.unit, name).is_compatible_with(wanted):
+        said = pd.Series(unit.unit, index=values.index) if unit.column is None else frame[unit.column]
+        if unit.unit is not None and _converted(np.ones(1), known_unit(unit.unit, name), wanted) is None:
             raise MlopsError(
                 f"units: '{name}' is in {unit.unit}, which can't become {unit.to}; they measure different things"
             )
-        for word, rows in frame.groupby(said.astype("object").where(said.notna(), ""), sort=False).indices.items():
+        for word, rows in values.groupby(said.astype("object").where(said.notna(), ""), sort=False).indices.items():
             own = unit_of(str(word)) if word != "" else None
-            if own is not None and own.is_compatible_with(wanted):
-                number[rows] = _registry().Quantity(number[rows], own).to(wanted).magnitude
+            if own is not None and (made := _converted(number[rows], own, wanted)) is not None:
+                number[rows] = made
                 continue
             why = f"is in '{word}', which can't become {unit.to}" if word != "" else "is in no unit"
             faults += [(i, name, values.iloc[i], why, "units") for i in rows if pd.notna(values.iloc[i])]
         out[name] = number
-    return out, pd.DataFrame(faults, columns=_FAULT)
+    return out, pd.DataFrame(faults, columns=FAULT)

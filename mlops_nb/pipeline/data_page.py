@@ -107,16 +107,16 @@ def _stands_out(told: Described, target: str | None) -> list[list[str]]:
 
 # %% ../../nbs/pipeline/66_data_page.ipynb #af50eecc
 def data_html(
-    frame: pd.DataFrame,
+    frame: Any,  # pandas.DataFrame, or rows that lie in a file
     target: str | None = None,  # a column that the others are held against
     most: int = 300,  # columns that are shown
 ) -> str:  # part of a page
     "A table for people to look at first."
     told = described(frame, target if target in frame else None, most)
-    cells = told.rows * frame.shape[1]
+    cells = told.rows * len(frame.columns)
     kinds = pd.Series([c.kind for c in told.columns], dtype="str").value_counts()
     parts = [
-        f"<p>{told.rows:,} rows, {frame.shape[1]:,} columns ({', '.join(f'{n:,} {kind}' for kind, n in kinds.items()) or 'none'}); "
+        f"<p>{told.rows:,} rows, {len(frame.columns):,} columns ({', '.join(f'{n:,} {kind}' for kind, n in kinds.items()) or 'none'}); "
         f"{_share(told.missing, cells)} of the cells are missing, {told.copies:,} rows are copies.</p>",
         f"<p><strong>{told.left_out:,} columns are left out of this page</strong>: it shows the first {most:,}.</p>"
         if told.left_out

@@ -29,7 +29,7 @@ from ..sources.local import SourceFile, local_files
 from ..base.charter import Charter, load_charter
 from ..base.drawing import alt_of, laid_out
 from ..base.errors import MlopsError, nearest
-from ..base.rows import Rows
+from ..base.rows import Rows, stored
 from .graph import Graph, load_graph
 from .knobs import check_session
 from .processor import tell_after_cells
@@ -297,6 +297,10 @@ class Input:
         if self.kind is Position:
             return Log(*context.log_place, **value)
         return model.model_validate(value) if model else value
+
+    def rows(self) -> Any:  # Rows; a DataFrame where a column isn't plain
+        "A table's rows where they lie; its digest is checked."
+        return stored(_context(), self.digest)
 
 # %% ../../nbs/pipeline/40_stage.ipynb #1fab3084
 def picture_of(

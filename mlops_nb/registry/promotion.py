@@ -45,7 +45,7 @@ def promote(
             raise MlopsError(f"{by} has already asked for version {chosen.version} of '{name}' to go to production; another person must approve it: mlops-nb models promote {name} {chosen.version}")
         if waits and not chosen.requested_by:
             return _change(uri, name, chosen, Change(at=now(), action="request", phase=chosen.phase, by=by, reason=reason))
-        broken = breaking_line(asked_otherwise(uri, chosen)) if to == "production" else ""
+        broken = breaking_line(asked_otherwise(uri, chosen) or []) if to == "production" else ""
         told = [reason, f"callers of the version before are refused or misread: {broken}" if broken else ""]
         return _change(uri, name, chosen, Change(at=now(), action="promote", phase=to, by=by, reason="; ".join(filter(None, told))))
 
@@ -54,14 +54,14 @@ def asked_otherwise(
     uri: str,  # of the registry
     chosen: Version,
     other: Version | None = None,  # that callers know; None: the one in production
-) -> list[SchemaChange]:  # none where either says nothing of its rows
+) -> list[SchemaChange] | None:  # None where either says nothing of its rows, so nobody knows
     "What a version asks of a row otherwise than another."
     before = other or next((v for v in versions(uri, chosen.name) if v.phase == "production" and v.version != chosen.version), None)
     if before is None:
         return []
     said = [read_evidence(uri, v) for v in (before, chosen)]
     if any(e.shape is None for e in said):
-        return []
+        return None
     old, new = (Asks(e.form, e.asked.rules if e.asked else {}) for e in said)
     return schema_changes(old, new)
 

@@ -68,6 +68,8 @@ def openapi_of(
     for place, name in served.row_schema.odd_names.items():
         parts["Row"]["properties"][name] = parts["Row"]["properties"].pop(place)
         parts["Row"]["required"] = [name if one == place else one for one in parts["Row"].get("required", [])]
+    for column in (c for c in served.row_schema.columns if c.unit):
+        parts["Row"]["properties"][column.name]["description"] = f"in {column.unit}"
     refused = {str(code): said for code, said in refusals().items()}
     example = {"rows": [{c.name: "some words" if c.kind == "text" else c.typical for c in served.row_schema.columns}]}
 

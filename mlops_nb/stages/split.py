@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict
 from ..model.decision import as_said
 from ..base.errors import MlopsError, nearest
 from ..model.conform import learn_schema, schema_table, with_types
-from ..model.entities import Entities, entities_of, entity_codes
+from ..model.entities import Entities, entities_of, entity_codes, meeting
 from ..model.leaks import split_leaks
 from ..stats.estimate import blocks
 from ..model.schema import Schema
@@ -145,7 +145,7 @@ def count_twins(
     pieces: Iterable[pd.DataFrame],  # the parts, feature columns only
 ) -> int:  # 0 is the promise of strategies hash and stratified
     "Distinct feature rows that are in more than one part, counted on the values themselves and not on their hashes."
-    distinct = [p.drop_duplicates() for p in pieces]
+    distinct = [p.drop_duplicates() for p in meeting(pieces)]
     together = pd.concat(distinct, ignore_index=True)
     return len(together[together.duplicated()].drop_duplicates())
 

@@ -19,29 +19,25 @@ from annotated_types import Interval
 from ..model.decision import is_one_of
 from ..model.expectations import Expectations
 from ..base.errors import MlopsError
+from ..base.rows import Rows, changeable, kept, taken
 from ..base.validation import Validation
 from ..pipeline.data_docs import docs_html
 from ..pipeline.data_page import data_html
 from ..pipeline.stage import Figure, Html, Input, Json, Output, Table, picture_of, log
 from ..base.text import in_figure
-from ..model.demands import Finding, check_faults, check_names, held_line, key_faults, near_faults
-from ..model.demands import refuse_stops, severity_in, table_findings, zone_faults
+from ..model.demands import FAULT, Finding, check_faults, check_names, held_by, key_faults, near_faults
+from ..model.demands import refuse_stops, holding, severity_in, table_findings, zone_faults
 from ..model.problem import Problem
+from ..model.suspects import to_judge
 from ..model.units import convert_units
 from ..stats.missing import as_lines, missing_pattern
 
 # %% ../../nbs/stages/030_validate.ipynb #ca7cc2af
-_FAULT = ["row", "column", "value", "fault"]  # what a fault says: position in raw, and why
-_COPY = "exact copy of an earlier row"
-#: The check that a fault's words are of; others: range.
-_CHECKS = {_COPY: "copies", "is missing": "required", "is not finite": "finite", "is not one of": "allowed"}
-
-
 class Reading(NamedTuple):
     "A table with its text numbers read, and what was found on the way."
 
     frame: pd.DataFrame
-    faults: pd.DataFrame  # row, column, value, fault
+    faults: pd.DataFrame  # row, column, value, fault, check
     columns: list[str]  # those that were text and are numbers now
 
 
@@ -51,7 +47,7 @@ def read_numbers(
     at_least: float = 0.95,  # share of a column's values that must be numbers, unless a rule says so
 ) -> Reading:
     "Columns of numbers that are stored as text, read as numbers; values that are none become faults."
-    out, faults, changed = frame.copy(), [], []
+    out, faults, changed = changeable(frame), [], []
     for name in frame.columns:
         values = frame[name]
         if pd.api.types.infer_dtype(values, skipna=True) not in ("string", "mixed-integer", "mixed"):
@@ -65,8 +61,9 @@ def read_numbers(
             continue
         out[name] = number
         changed.append(str(name))
-        faults += [(i, name, values.iloc[i], "is not a number") for i in np.flatnonzero(number.isna() & values.notna())]
-    return Reading(out, pd.DataFrame(faults, columns=_FAULT), changed)
+        none = np.flatnonzero(number.isna() & values.notna())
+        faults += [(i, name, values.iloc[i], "is not a number", "type") for i in none]
+    return Reading(out, pd.DataFrame(faults, columns=FAULT), changed)
 
 # %% ../../nbs/stages/030_validate.ipynb #a2582c49
 def _rule_schema(
@@ -74,20 +71,21 @@ def _rule_schema(
     problem: Problem,  # declares the rules
     copies: bool = True,  # whether exact copies of an earlier row are faults
 ) -> Any:  # a pandera DataFrameSchema
-    "The rules as pandera checks, each with the words that say what is wrong."
+    "The rules as pandera checks, each with its name and the words that say what is wrong."
     import pandera.pandas as pandera
 
     columns = {}
     for name in frame.columns:
         rule, checks = problem.rules.get(name), []
         if pd.api.types.is_float_dtype(frame[name]) and np.isinf(frame[name].to_numpy(float, na_value=np.nan)).any():
-            checks.append(pandera.Check(np.isfinite, error="is not finite"))
+            checks.append(pandera.Check(np.isfinite, error="finite: is not finite"))
         if rule is not None and rule.min is not None:
-            checks.append(pandera.Check.ge(rule.min, error=f"is below {rule.min:g}"))
+            checks.append(pandera.Check.ge(rule.min, error=f"range: is below {rule.min:g}"))
         if rule is not None and rule.max is not None:
-            checks.append(pandera.Check.le(rule.max, error=f"is above {rule.max:g}"))
+            checks.append(pandera.Check.le(rule.max, error=f"range: is above {rule.max:g}"))
         if rule is not None and rule.allowed is not None:
-            checks.append(pandera.Check(partial(_among, rule.allowed), error=f"is not one of {', '.join(map(str, rule.allowed[:8]))}"))
+            among = f"allowed: is not one of {', '.join(map(str, rule.allowed[:8]))}"
+            checks.append(pandera.Check(partial(_among, rule.allowed), error=among))
         needed = name == problem.target or (rule is not None and rule.required)
         if checks or needed:  # thousands of columns that nothing is asked of take their time
             columns[name] = pandera.Column(checks=checks, nullable=not needed)
@@ -103,7 +101,7 @@ def rule_faults(
     frame: pd.DataFrame,  # the rows to judge, positions as index
     problem: Problem,  # declares the rules
     copies: bool = True,  # whether exact copies of an earlier row are faults
-) -> pd.DataFrame:  # row, column, value, fault
+) -> pd.DataFrame:  # row, column, value, fault, check
     "Every fault of every row; pandera's lazy validation collects them."
     from pandera.errors import SchemaErrors
 
@@ -114,11 +112,12 @@ def rule_faults(
         if cases["index"].isna().any():
             raise MlopsError(f"the rules can't be applied: {cases.loc[cases['index'].isna(), 'check'].iloc[0]}; does a rule for numbers stand for a column of text?") from error
         copied = cases["check"] == "multiple_fields_uniqueness"
-        words = cases["check"].replace({"multiple_fields_uniqueness": _COPY, "not_nullable": "is missing"})
+        own = {"multiple_fields_uniqueness": "copies: exact copy of an earlier row", "not_nullable": "required: is missing"}
+        words = cases["check"].replace(own).str.partition(": ")
         faults = pd.DataFrame({"row": cases["index"].astype(int), "column": cases["column"].astype("str").where(~copied, ""),
-                               "value": cases["failure_case"].where(~copied, None), "fault": words})  # fmt: skip
+                               "value": cases["failure_case"].where(~copied, None), "fault": words[2], "check": words[0]})  # fmt: skip
         return faults.drop_duplicates(["row", "column", "fault"]).sort_values(["row", "column"], ignore_index=True)
-    return pd.DataFrame(columns=_FAULT)
+    return pd.DataFrame(columns=FAULT)
 
 # %% ../../nbs/stages/030_validate.ipynb #e57e3dbc
 def rule_engine(
@@ -137,7 +136,7 @@ def spelling_faults(
     frame: pd.DataFrame,  # the rows to judge, positions as index
     problem: Problem,  # columns with allowed values are judged by these
     most: int = 1000,  # distinct values; a column with more is free text
-) -> pd.DataFrame:  # row, column, value, fault
+) -> pd.DataFrame:  # row, column, value, fault, check
     "Values that differ from a more frequent one by case, blanks or a closing dot only."
     found = []
     for name in frame.columns:
@@ -152,8 +151,9 @@ def spelling_faults(
         order = pd.DataFrame({"plain": plain, "n": counts, "text": text}).sort_values(["n", "text"], ascending=[False, True])
         usual = order.drop_duplicates("plain").set_index("plain")["text"]
         other = {t: usual[p] for t, p in plain.items() if usual[p] != t}
-        found += [(i, name, v, f"is written '{other[v]}' elsewhere") for i, v in values[values.isin(list(other))].items()]
-    return pd.DataFrame(found, columns=_FAULT)
+        odd = values[values.isin(list(other))]
+        found += [(i, name, v, f"is written '{other[v]}' elsewhere", "spelling") for i, v in odd.items()]
+    return pd.DataFrame(found, columns=FAULT)
 
 # %% ../../nbs/stages/030_validate.ipynb #0c8379a7
 def as_classes(
@@ -171,10 +171,15 @@ class Judged(NamedTuple):
 
     rows: pd.DataFrame
     quarantine: pd.DataFrame  # the raw row with quarantine_reason and quarantine_row
-    faults: pd.DataFrame  # row, column, value, fault
+    faults: pd.DataFrame  # row, column, value, fault, check
     read_as_numbers: list[str]  # columns that were text
     findings: list[Finding] = []  # demands on the whole table that aren't met; nobody changes it
     demands: Validation = Validation()
+
+    @property
+    def holding(self) -> pd.DataFrame:
+        "The faults for which rows were put aside; the others warn."
+        return holding(self.faults, self.demands)
 
 
 def judge_rows(
@@ -189,18 +194,17 @@ def judge_rows(
     for name in ("quarantine_reason", "quarantine_row"):
         if name in frame:
             raise MlopsError(f"the data has a column '{name}', which the quarantine adds; rename it")
-    frame = frame.reset_index(drop=True)
+    frame = frame if isinstance(frame, Rows) else frame.reset_index(drop=True)
     check_names(frame, demands)
     reading = read_numbers(frame, problem)
     frame_now, faults = all_faults(reading, problem, copies, demands, rules)
-    holding = faults[faults["check"].map(lambda c: severity_in(c, demands) != "warn").astype(bool)]
-    bad = frame.index.isin(holding["row"])
-    held = (
-        frame[bad].assign(quarantine_reason=_reasons(holding), quarantine_row=frame.index[bad]).reset_index(drop=True)
-    )
-    rows = frame_now[~bad].reset_index(drop=True)
-    if problem.kind.has_classes:
-        rows[problem.target] = as_classes(rows[problem.target])
+    why = holding(faults, demands)
+    bad = np.isin(np.arange(len(frame)), why["row"].to_numpy(dtype=int))
+    at = np.flatnonzero(bad)
+    held = taken(frame, at).assign(quarantine_reason=_reasons(why), quarantine_row=at).reset_index(drop=True)
+    rows = kept(frame_now, ~bad)
+    if problem.kind.has_classes and (classes := as_classes(was := rows[problem.target])) is not was:
+        rows[problem.target] = classes
     return Judged(rows, held, faults, reading.columns, table_findings(frame_now, problem, demands, clocks), demands)
 
 # %% ../../nbs/stages/030_validate.ipynb #a9253ebc
@@ -213,22 +217,15 @@ def all_faults(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:  # the rows in the units that are wanted; row, column, value, fault, check
     "Every fault of every row, by every check."
     frame, units = convert_units(reading.frame, demands.units) if demands.units else (reading.frame, None)
-    of_rules = rules(frame, problem, copies)
+    whole = rules is not rule_faults  # Great Expectations judges whole columns
     found = [
-        reading.faults.assign(check="type"),
-        of_rules.assign(check=of_rules["fault"].astype("str").map(_check_of)),
-        spelling_faults(frame, problem).assign(check="spelling"),
+        reading.faults, rules(to_judge(frame, problem, copies, whole), problem, copies), spelling_faults(frame, problem),
         units, key_faults(frame, demands.key), check_faults(frame, demands), zone_faults(frame),
         near_faults(frame) if demands.severity_of("near") else None,
     ]  # fmt: skip
     faults = pd.concat([f for f in found if f is not None and len(f)] or found[:1], ignore_index=True)
-    missing = faults["fault"] == "is missing"  # text that is no number is not missing
+    missing = faults["check"] == "required"  # text that is no number is not missing
     return frame, faults[~(faults.duplicated(["row", "column"]) & missing)].reset_index(drop=True)
-
-
-def _check_of(fault: str) -> str:
-    "The check that a rule's words are of."
-    return next((check for words, check in _CHECKS.items() if fault.startswith(words)), "range")
 
 
 # %% ../../nbs/stages/030_validate.ipynb #9096a54a
@@ -251,8 +248,8 @@ def check_left(
     n = len(judged.rows) + len(judged.quarantine)
     refuse_stops(judged.faults, judged.findings, judged.demands)
     if len(judged.quarantine) > most * n or not len(judged.rows):
-        worst = ", ".join(f"{r['rows']:,} rows: {r['reason']}" for r in reason_counts(judged.faults)[:3])
-        copies = (judged.faults["fault"] == _COPY).sum() > len(judged.quarantine) / 2
+        worst = ", ".join(f"{r['rows']:,} rows: {r['reason']}" for r in reason_counts(judged.holding)[:3])
+        copies = (judged.faults["check"] == "copies").sum() > len(judged.quarantine) / 2
         way = "mend the file or the charter's rules, or raise validate.max_quarantine"
         way = "if they are different ones that look alike: validate.duplicates=keep" if copies else way
         many = f"{len(judged.quarantine):,} of {n:,} rows break a rule ({worst})"
@@ -294,7 +291,8 @@ def column_facts(
     "Type, missing values, distinct values and range of each column."
     facts = []
     for name in frame.columns:
-        values, known = frame[name], frame[name].dropna()
+        values = frame[name]
+        known = values.dropna()
         number = pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values) and len(known) > 0
         facts.append({
             "name": name, "type": str(values.dtype), "missing": int(values.isna().sum()),
@@ -350,8 +348,8 @@ def warnings_of(judged: Judged) -> list[dict[str, Any]]:  # demands that are not
     for check, some in judged.faults.groupby("check", sort=False):
         if severity_in(str(check), judged.demands) == "warn":
             first, n = some.iloc[0], some["row"].nunique()
-            what = f"{first['column']}: {first['fault']}" if first["column"] else first["fault"]
-            told.append(
+            what = ": ".join(t for t in (first["column"], first["fault"] if check != "spelling" else "") if t)
+            told.append(  # without what rows hold: warnings leave this machine
                 f"validate: {n:,} {'rows pass' if n > 1 else 'row passes'} though the check '{str(check).partition(':')[0]}' finds a fault (first: {what})"
             )
     return [{"passed": False, "gate": False, "message": one} for one in told]
@@ -368,7 +366,7 @@ def quality_summary(
         "rows_raw": len(judged.rows) + len(judged.quarantine),
         "rows": len(judged.rows),
         "quarantined": len(judged.quarantine),
-        "reasons": reason_counts(judged.faults),
+        "reasons": reason_counts(judged.holding),
         "findings": column_findings(judged, problem, facts),
         "checks": check_counts(judged),
         "rules": warnings_of(judged),

@@ -205,6 +205,23 @@ def associations(
     ]
     return sorted(pairs, key=lambda p: -p.strength)
 
+# %% ../../nbs/stats/12_described.ipynb #04f8a586
+def _column(frame: Any, i: int) -> pd.Series:
+    "A column, by its place: names may be there twice."
+    return frame.iloc[:, i] if isinstance(frame, pd.DataFrame) else frame[frame.columns[i]]
+
+
+def _copies(frame: Any) -> int:
+    "Rows that are equal to an earlier one, by 64 bits of each."
+    if isinstance(frame, pd.DataFrame):
+        parts = iter([frame])
+    else:  # a batch has the types of all rows
+        types = {name: frame[name].dtype for name in frame.columns}
+        parts = (batch.to_pandas(ignore_metadata=True).astype(types) for batch in frame.batches())
+    bits = [pd.util.hash_pandas_object(countable(part), index=False).to_numpy() for part in parts]
+    return int(pd.Series(np.concatenate(bits)).duplicated().sum())
+
+
 # %% ../../nbs/stats/12_described.ipynb #d2b0580d
 class Described(NamedTuple):
     "A table, described."
@@ -221,18 +238,24 @@ class Described(NamedTuple):
 
 
 def described(
-    frame: pd.DataFrame,
+    frame: Any,  # pandas.DataFrame, or rows that lie in a file
     target: str | None = None,  # described first, where there is one
     most: int = 300,  # columns that are described
     sample: int = 20_000,  # rows that shapes and associations are of
     paired: int = 50,  # columns that are held against each other
 ) -> Described:
     "What a person wants to know of a table first, in bounded time and size."
-    order = sorted(range(frame.shape[1]), key=lambda i: str(frame.columns[i]) != target)
-    plain = countable(frame.iloc[:, order[:most]])
-    some = plain.sample(sample, random_state=0) if len(plain) > sample else plain
-    columns = [describe_column(plain.iloc[:, i], some.iloc[:, i]) for i in range(plain.shape[1])]
-    gaps = plain.iloc[:, [i for i, c in enumerate(columns) if c.missing][:50]].isna()
+    names, n = list(frame.columns), len(frame)
+    order = sorted(range(len(names)), key=lambda i: str(names[i]) != target)
+    at = slice(None) if n <= sample else pd.Series(range(n)).sample(sample, random_state=0).to_numpy()
+    columns, looked, gone = [], [], []
+    for i in order[:most]:  # one column at a time is held
+        values = countable(_column(frame, i).to_frame()).iloc[:, 0]
+        looked.append(values.iloc[at])
+        columns.append(describe_column(values, looked[-1]))
+        if columns[-1].missing and len(gone) < 50:
+            gone.append(values.isna())
+    some, gaps = (pd.concat(parts, axis=1) if parts else pd.DataFrame() for parts in (looked, gone))
     counts = gaps[gaps.any(axis=1)].value_counts().head(8) if gaps.shape[1] > 1 else pd.Series(dtype=int)
     patterns = [
         ([str(n) for n, gone in zip(gaps.columns, which, strict=True) if gone], int(n)) for which, n in counts.items()
@@ -243,15 +266,15 @@ def described(
         if c.distinct > 1 and not (c.kind == "text" and c.distinct > 0.9 * (c.rows - c.missing))
     ][:paired]
     pairs = associations(some.iloc[:, told].head(5000)) if len(some) >= 30 else []
-    everything = plain if frame.shape[1] <= most else countable(frame)
-    copies = int(pd.util.hash_pandas_object(everything, index=False).duplicated().sum()) if frame.size else 0
+    copies = _copies(frame) if n and names else 0
+    missing = sum(c.missing for c in columns) + sum(int(_column(frame, i).isna().sum()) for i in order[most:])
     return Described(
-        len(frame),
+        n,
         columns,
-        max(0, frame.shape[1] - most),
-        int(frame.isna().sum().sum()),
+        max(0, len(names) - most),
+        missing,
         copies,
-        len(some),
+        min(n, sample),
         patterns,
         pairs,
         len(told),

@@ -29,7 +29,7 @@ def _simple(values: pd.Series) -> pd.Series:
         return values
     known = values.astype("str")
     plain = {word: " ".join(word.casefold().split()) for word in known.dropna().unique()}
-    return known.map(plain)
+    return known.map(plain).astype("str")  # where all are missing, too
 
 
 def written_twins(
@@ -37,24 +37,25 @@ def written_twins(
     others: pd.DataFrame,  # rows, the same columns
 ) -> int:
     "How many of the others equal a known row but for how it is written; none where chance makes rows equal."
-    plain, other = simplified(known), simplified(others)
-    same = other.index[_keys(other).isin(_keys(plain)) & ~_keys(others).isin(_keys(known))]
-    if not len(same) or equal_pairs(pd.concat([plain, other], ignore_index=True)).by_chance:
+    same = others.index[_keys(others, True).isin(_keys(known, True)) & ~_keys(others).isin(_keys(known))]
+    if not len(same) or equal_pairs(pd.concat([simplified(known), simplified(others)], ignore_index=True)).by_chance:
         return 0
     return len(same)
 
 
-def _keys(frame: pd.DataFrame) -> pd.Series:
-    return pd.util.hash_pandas_object(frame, index=False)
+def _keys(frame: pd.DataFrame, plain: bool = False, at_once: int = 1 << 17) -> pd.Series:
+    "64 bits of each row, as it is or simplified, a few rows at a time: no second table is held."
+    parts = (frame.iloc[k : k + at_once] for k in range(0, max(len(frame), 1), at_once))
+    return pd.concat([pd.util.hash_pandas_object(simplified(p) if plain else p, index=False) for p in parts])
 
 # %% ../../nbs/stats/17_near.ipynb #10adebc9
 def near_copies(
     frame: pd.DataFrame,  # n rows
 ) -> np.ndarray:  # positions
     "Rows that equal an earlier one but for how they are written; none where chance makes rows equal."
-    plain = simplified(frame)
-    later = _keys(plain).duplicated().to_numpy() & ~_keys(frame).duplicated().to_numpy()
-    return np.flatnonzero(later) if later.any() and not equal_pairs(plain).by_chance else np.zeros(0, dtype=int)
+    later = _keys(frame, True).duplicated().to_numpy() & ~_keys(frame).duplicated().to_numpy()
+    telling = later.any() and not equal_pairs(simplified(frame)).by_chance
+    return np.flatnonzero(later) if telling else np.zeros(0, dtype=int)
 
 
 # %% ../../nbs/stats/17_near.ipynb #5b60d1cc
@@ -84,7 +85,7 @@ def noisy_twins(
     measured = _measurements(known)
     if len(measured) < 3:
         return None
-    ours, theirs = (_some(t.dropna(subset=measured), most) for t, most in ((known, 50_000), (others, 2_000)))
+    ours, theirs = (_some(t, measured, most) for t, most in ((known, 50_000), (others, 2_000)))
     ours = ours.drop_duplicates(measured)
     if len(ours) < 200 or len(theirs) < 20:
         return None
@@ -103,8 +104,10 @@ def noisy_twins(
     return Near(found, len(theirs) * 9 * near**dimension, len(theirs))
 
 
-def _some(frame: pd.DataFrame, most: int) -> pd.DataFrame:
-    return frame if len(frame) <= most else frame.sample(most, random_state=0)
+def _some(frame: pd.DataFrame, measured: list[str], most: int) -> pd.DataFrame:
+    "Rows that lack no measurement, drawn at random where they are many."
+    at = pd.Series(np.flatnonzero(frame[measured].notna().all(axis=1)))
+    return frame.iloc[at if len(at) <= most else at.sample(most, random_state=0)]
 
 
 def _measurements(frame: pd.DataFrame, most: int = 8) -> list[str]:

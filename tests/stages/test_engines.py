@@ -12,10 +12,11 @@ from tests.stages import injected
 
 from mlops_nb.base.errors import MlopsError
 from mlops_nb.base.settings import Settings
+from mlops_nb.base.validation import Validation
 from mlops_nb.model.census import census_problem
 from mlops_nb.pipeline.graph import stock_stages
 from mlops_nb.pipeline.keys import ingredients
-from mlops_nb.stages.validate import judge_rows, rule_faults
+from mlops_nb.stages.validate import check_counts, check_left, judge_rows, rule_faults
 
 pytest.importorskip("great_expectations")
 from mlops_nb.model.expectations import Expectations  # noqa: E402
@@ -135,6 +136,17 @@ def test_a_suites_rows_are_put_aside_by_their_own_expectation(tmp_path):
     judged = judge_rows(frame, PROBLEM, rules=suite(tmp_path, rule("expect_column_values_to_match_regex", column="work", regex="^[A-Z]")))
     assert judged.quarantine["quarantine_row"].tolist() == [11]
     assert judged.quarantine["quarantine_reason"][0] == "work: '7 ' fails expect_column_values_to_match_regex (regex ^[A-Z])"
+
+
+def test_a_suite_has_its_own_severities_and_its_own_words(tmp_path):
+    frame = put("work", "7 ", 11)(table())
+    kind = rule("expect_column_values_to_match_regex", column="work", regex="^[A-Z]")
+    kind["meta"]["fault"] = "exact copy of an earlier row"
+    for severity in ({}, {"range": "stop"}, {"copies": "warn"}):
+        judged = judge_rows(frame, PROBLEM, demands=Validation.model_validate({"severity": severity}), rules=suite(tmp_path, kind))
+        assert judged.quarantine["quarantine_row"].tolist() == [11]
+        assert [(c["check"], c["severity"]) for c in check_counts(judged)] == [("expectations", "quarantine")]
+        check_left(judged, PROBLEM, 0.5)
 
 
 def test_mostly_is_met_and_names_nobody(tmp_path):

@@ -5,9 +5,10 @@ import pandas as pd
 import pytest
 
 from mlops_nb.base.errors import MlopsError, why_refused
-from mlops_nb.base.validation import ROWS, TABLES, Validation
+from mlops_nb.base.validation import ROWS, SURE, TABLES, Validation
+from mlops_nb.model.demands import held_line
 from mlops_nb.model.problem import Problem, check_problem
-from mlops_nb.stages.validate import Judged, check_left, held_line, judge_rows, quality_summary, warnings_of
+from mlops_nb.stages.validate import Judged, check_left, judge_rows, quality_summary, warnings_of
 from tests.stages.injected import FAULTS, TARGET, Fault, between, clean, put, rowwise
 
 
@@ -67,7 +68,7 @@ def test_every_check_has_a_fault():
     assert len({f.name for f in FAULTS}) == len(FAULTS) >= 30
 
 
-@pytest.mark.parametrize("check", sorted(set(ROWS) - {"type", "finite", "required", "units"}))
+@pytest.mark.parametrize("check", sorted(set(ROWS) - set(SURE)))
 def test_a_warning_lets_rows_pass_and_says_how_many(check):
     fault = next(f for f in FAULTS if {c for _, _, c in f.found} == {check})
     result = judged(fault, **{check: "warn"})
@@ -80,7 +81,8 @@ def test_a_warning_lets_rows_pass_and_says_how_many(check):
 def test_a_stop_ends_it_with_the_way_out(check):
     fault = next(f for f in FAULTS if {c for _, _, c in f.found} == {check})
     said = why_refused(check_left, judged(fault, **{check: "stop"}), problem_of(fault.rules), 1.0)
-    assert "don't meet what the charter demands" in said and f"{check}: warn" in said
+    assert "don't meet what the charter demands" in said
+    assert f"severity: {{{check}: {'quarantine' if check in SURE else 'warn'}}}" in said
 
 
 def test_a_sentence_may_have_its_own_severity():
@@ -89,6 +91,55 @@ def test_a_sentence_may_have_its_own_severity():
     rows.loc[5, "end"] = pd.Timestamp("2025-01-01")
     result = judge_rows(rows, problem_of(), demands=asked)
     assert result.quarantine["quarantine_row"].tolist() == [3] and "`end >= start` is false" in warnings_of(result)[0]["message"]
+
+
+@pytest.mark.parametrize("check", sorted(SURE))
+def test_what_nothing_can_be_learnt_from_or_requests_are_refused_for_cannot_warn(check):
+    with pytest.raises(ValueError, match="can't let a row pass"):
+        Validation.model_validate({"severity": {check: "warn"}})
+
+
+@pytest.mark.parametrize("name", ["range: age", "missing: age", "checks: stop", "rangee"])
+def test_a_severity_that_would_do_nothing_is_refused(name):
+    with pytest.raises(ValueError, match="no check"):
+        Validation.model_validate({"severity": {name: "stop"}})
+
+
+def stopped(asked: dict, rows: pd.DataFrame) -> str:
+    """What is said where demands stop a run; nothing where they don't."""
+    try:
+        check_left(judge_rows(rows, problem_of(), demands=Validation.model_validate(asked)), problem_of(), 1.0)
+    except MlopsError as error:
+        return str(error)
+    return ""
+
+
+def test_the_ways_out_let_the_run_go_on():
+    rows = put(3, TARGET, None)
+    rows.loc[4, "nights"] = 90
+    rows.loc[5, "age"] = np.nan
+    first = {"checks": [{"check": "nights <= 8", "severity": "stop"}], "missing": {"age": {"max": 0, "severity": "stop"}}, "severity": {"required": "stop"}}
+    said = stopped(first, rows).split(":\n")[0]
+    for way in ("severity: {required: quarantine}", "missing: {age: {severity: warn}}", "checks: severity warn or quarantine beside"):
+        assert way in said
+    then = {"checks": [{"check": "nights <= 8", "severity": "warn"}], "missing": {"age": {"max": 0, "severity": "warn"}}, "severity": {"required": "quarantine"}}
+    assert stopped(then, rows) == ""
+
+
+def test_what_was_held_back_is_told_without_what_warned():
+    rows = put(list(range(20, 40)), "nights", 90)
+    rows.loc[3, "visit"] = "v002"
+    asked = Validation.model_validate({"checks": ["nights <= 8"], "key": "visit", "severity": {"checks": "warn"}})
+    result = judge_rows(rows, problem_of(), demands=asked)
+    assert held_line(quality_summary(result, problem_of())) == "1 of 40 rows, kept with the reason (1 visit: is the key of an earlier row)"
+    assert "1 of 40 rows break a rule (1 rows: visit" in why_refused(check_left, result, problem_of(), 0.0)
+
+
+@pytest.mark.parametrize("word", ["dBm/s", "degC**2", "dB", "stone", "_", "1/"])
+def test_a_unit_that_pint_cannot_convert_is_a_fault(word):
+    rows = clean().assign(unit=["inch"] * 39 + [word])
+    result = judge_rows(rows, problem_of(), demands=Validation.model_validate({"units": {"height": {"column": "unit", "to": "cm"}}}))
+    assert found_in(result) == {(39, "height", "units")}
 
 
 def test_times_of_two_clocks_are_told():
