@@ -74,7 +74,9 @@ class Landing(Part):
 class Data(Part):
     "Where the rows come from."
 
-    source: str  # a path or glob from the project's folder, NAME@3 for a version of a data set, package:FILE for a data set that ships with mlops_nb, made:NAME for one that is made at need, or an address
+    # a path or glob from the project's folder, NAME@3 for a version of a data set, package:FILE for a data set that
+    # ships with mlops_nb, made:NAME for one that is made at need, or an address
+    source: str
     query: str | None = silent(None)  # of a database: what is asked there
     format: str | None = silent(None)  # csv, parquet, jsonl ... where no ending says it
     sheet: str | None = silent(None)  # of an Excel file with several

@@ -370,13 +370,14 @@ def _among(rows: _Rows, value: _Value, place: ast.expr, op: ast.cmpop, piece: An
 
     kinds = {str: "text", bool: "truth", int: "number", float: "number"}
     wanted = [_constant(p) for p in piece.elts]
-    if value.kind == "time" and all(isinstance(w, str) for w in wanted):
+    kind = "text" if value.kind == "time" else value.kind
+    if strange := [w for w in wanted if kind not in ("", kinds[type(w)])]:
+        raise _refuse(rows.text, place, f"it is a {value.kind} and can't be {strange[0]!r}")
+    if value.kind == "time":
         texts = [_Value("text", w, False) for w in wanted]
         found = [_pair(rows, place, _COMPARE[ast.Eq], value, text) for text in texts]
         one = Answer(reduce(operator.or_, (f.holds for f in found)), found[0].undefined)
         return one._replace(holds=~one.holds) if isinstance(op, ast.NotIn) else one
-    if strange := [w for w in wanted if value.kind not in ("", kinds[type(w)])]:
-        raise _refuse(rows.text, place, f"it is a {value.kind} and can't be {strange[0]!r}")
     n, missing = len(rows.frame), np.broadcast_to(value.missing, len(rows.frame))
     data = np.broadcast_to(value.data, n)
     inside = pd.Series(data, dtype=object if value.kind == "text" else None).isin(wanted).to_numpy()

@@ -129,7 +129,8 @@ class Freshness(Part):
         "The same with a time instead of a span, by the full hour, so that runs within one hour ask the same."
         if self.within is None:
             return self
-        since = (now.astimezone(UTC) - span_of(self.within)).replace(minute=0, second=0, microsecond=0, tzinfo=None)  # type: ignore[operator]
+        since = now.astimezone(UTC) - span_of(self.within)  # type: ignore[operator]
+        since = since.replace(minute=0, second=0, microsecond=0, tzinfo=None)
         return Freshness(column=self.column, since=since.isoformat())
 
 # %% ../../nbs/base/29_validation.ipynb #e6f6db64

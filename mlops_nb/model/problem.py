@@ -58,10 +58,12 @@ class Problem(Statement):
         return [c for c in columns if c not in self.not_features]
 
     def without_texts(self) -> "Problem":
-        "What is computed on: no title, goal, policy, reason, licence or attribution, nor what is demanded of the rows but their units."
+        "What is computed on: no title, goal, policy, reason, licence or attribution, nor demands but units."
         accepted = self.leaks.model_copy(update={"accept": dict.fromkeys(self.leaks.accept, "")})
         bare: dict[str, Any] = {"leaks": accepted} | {place: [b.model_copy(update={"reason": ""}) for b in getattr(self, place)] for place in ("success", "fairness")}
-        return self.model_copy(update={**bare, "title": "", "goal": "", "policy": "", "validation": Validation(units=self.validation.units), "data": Data(source=self.data.source), "exclude": dict.fromkeys(self.exclude, "")})
+        bare |= {"title": "", "goal": "", "policy": "", "exclude": dict.fromkeys(self.exclude, "")}
+        bare |= {"validation": Validation(units=self.validation.units), "data": Data(source=self.data.source)}
+        return self.model_copy(update=bare)
 
 # %% ../../nbs/model/27_problem.ipynb #d8b682ab
 def check_problem(

@@ -40,7 +40,7 @@ class Fill(NamedTuple):
     strategy: str
     value: float | str | None = None  # of constant
 
-
+# %% ../../nbs/model/49_steps.ipynb #f1bad746
 def read_fills(
     said: Iterable[str],  # column=strategy, such as age=median or city=constant unknown
     known: Schema,  # what a row looks like
@@ -80,7 +80,8 @@ def read_fills(
 def _parts(word: str, known: Iterable[str]) -> tuple[str, str, str]:
     "Column, strategy and value of what is written; a column's name and a value may hold an equals sign."
     at = [i for i, sign in enumerate(word) if sign == "="]
-    cuts = [(word[:i].strip(), *(part.strip() for part in word[i + 1 :].strip().partition(" ")[::2])) for i in at]
+    parts = [(word[:i], *word[i + 1 :].strip().partition(" ")[::2]) for i in at]
+    cuts = [(column.strip(), strategy.strip(), value.strip()) for column, strategy, value in parts]
     right = [cut for cut in cuts if cut[1] in _STRATEGIES] or cuts or [(word, "", "")]
     return next((cut for cut in right if cut[0] in set(known)), right[0])
 

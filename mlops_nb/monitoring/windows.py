@@ -70,13 +70,14 @@ class Window(NamedTuple):
     rows: int  # that were answered
     table: pa.Table  # those that are looked at: id, time, version, arm, subject, inputs, output, latency, label
     machine: list[dict]  # what the services noted of themselves: requests, errors, cpu, memory, received, sent
-    counts: Mapping[tuple[int, str], int] = {}  # rows by version and arm, of all that were answered; none: all are in the table
+    counts: Mapping[tuple[int, str], int] = {}  # of a sampled table: rows by version and arm, of all that were answered
 
     @property
     def arms(self) -> dict[int, dict[str, int]]:  # by version, in the order of their numbers: rows by arm, "" for none
         "How many rows each version answered."
         found: dict[int, dict[str, int]] = {}
-        for (version, arm), rows in sorted((self.counts or _counted([self.table])).items()):
+        sampled = self.counts if len(self.table) < self.rows else {}
+        for (version, arm), rows in sorted((sampled or _counted([self.table])).items()):
             found.setdefault(version, {})[arm] = rows
         return found
 
@@ -113,12 +114,15 @@ def window_of(
     moments = [start + step * (end - start) / steps for step in range(steps)] + [end]
     label = _told((feedback.labels(*span, model) for span in pairwise(moments)), table["id"].combine_chunks())
     feedback.close()
-    noted = [e.detail for e in Events(place.home, place.log_url).list(start, ("system",), model, limit=100_000) if e.time < end]
+    events = Events(place.home, place.log_url).list(start, ("system",), model, limit=100_000)
+    noted = [e.detail for e in events if e.time < end]
     return Window(model, start, end, rows, table.append_column("label", label), noted, counts)
 
 
-def _some(batches: Iterable[pa.RecordBatch], columns: Sequence[str], most: int) -> tuple[Counter[tuple[int, str]], pa.Table]:
-    "How many rows there are by version and arm, and so many of them by the hash of their number, in the order of writing."
+def _some(
+    batches: Iterable[pa.RecordBatch], columns: Sequence[str], most: int
+) -> tuple[Counter[tuple[int, str]], pa.Table]:
+    "Rows by version and arm, and so many of them by the hash of their number, in the order of writing."
     table = pa.schema([schema().field(c) for c in columns]).empty_table()
     lots, below, counts = np.empty(0, np.uint64), np.uint64(2**64 - 1), _counted([])
     for batch in batches:
@@ -255,7 +259,7 @@ def part_of(
     "What one version answered, read by its schema."
     form, rule = evidence.form, evidence.rule
     rows = window.table.filter(pc.equal(window.table["version"], number))
-    answered = window.arms[number]
+    answered = window.arms.get(number, {})
     y_pred, proba = _answers(rows["output"], form, rule)
     sound = pd.notna(y_pred) if proba is None else np.isfinite(proba if proba.ndim == 1 else proba.sum(axis=1))
     notes = _unusual(rows, form, int((~sound).sum()))
@@ -264,7 +268,8 @@ def part_of(
     y_true, known = _truths(rows["label"], rule)
     arms = {arm: n for arm, n in answered.items() if arm}
     drawn = drawn_of(rows.select(["subject", "time", "inputs"]).to_pandas(), evidence)
-    return Part(number, sum(answered.values()), measured(inputs, form), y_pred, proba, known, y_true[known], arms, notes, drawn)
+    found = measured(inputs, form), y_pred, proba, known, y_true[known]
+    return Part(number, sum(answered.values()), *found, arms, notes, drawn)
 
 # %% ../../nbs/monitoring/10_windows.ipynb #f31902c0
 def _answers(outputs: pa.ChunkedArray, form: Schema, rule: Decision) -> tuple[np.ndarray, np.ndarray | None]:

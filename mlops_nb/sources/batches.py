@@ -41,7 +41,7 @@ class State(BaseModel):
     moved: int = silent(0)  # files that have another name now
     waiting: list[str] = silent([])  # what isn't read yet, and why
 
-
+# %% ../../nbs/sources/13_batches.ipynb #61beaffa
 def anew(
     folder: Path,  # of one landing place
 ) -> str:
@@ -69,7 +69,7 @@ def _state(folder: Path) -> State:
             )
     return state
 
-
+# %% ../../nbs/sources/13_batches.ipynb #b7beda1c
 @contextmanager
 def opened(
     folder: Path,  # of one landing place, in the store's home

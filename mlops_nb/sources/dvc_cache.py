@@ -7,6 +7,7 @@ __all__ = ['alone', 'masked', 'opened', 'check_git', 'begin', 'files_of', 'here'
            'hashes', 'bring', 'mended', 'removed']
 
 # %% ../../nbs/sources/41_dvc_cache.ipynb #c8f2935b
+import atexit
 import contextlib
 import fcntl
 import hashlib
@@ -57,11 +58,14 @@ def _dvc() -> Any:
 
     os.environ["DVC_NO_ANALYTICS"] = "true"
     try:
+        from colorama import initialise
         from dvc.repo import Repo
     except ImportError:
         raise MlopsError("versions of data need DVC; install it: pip install 'mlops-nb[data]'") from None
     for name in ("dvc", "dvc_objects", "dvc_data"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
+    initialise.atexit_done = True  # it would end what a command prints in an escape code
+    atexit.unregister(initialise.reset_all)
     return Repo
 
 
@@ -117,7 +121,7 @@ def opened(root: Path) -> Iterator[Any]:  # dvc.repo.Repo
         finally:
             repo.close()
 
-
+# %% ../../nbs/sources/41_dvc_cache.ipynb #f4cbfbc7
 def check_git(root: Path, place: str) -> None:
     "Refuse what git tracks itself; DVC can't track it too."
     try:

@@ -162,7 +162,7 @@ def _keep(folder: Path, state: State, table: Any, late: bool) -> None:
     name = f"batch {len(state.batches) + 1}{' (late)' * late}"
     state.batches.append(Batch(file=file, name=name, sha256=digest, rows=len(table), late=late))
 
-
+# %% ../../nbs/sources/14_growing.ipynb #e460856c
 def _check_columns(part: Data, folder: Path, state: State, names: list[str]) -> None:
     "Refuse a table that has other columns than when its first rows were read."
     import pyarrow.parquet as pq
@@ -188,7 +188,7 @@ def _unread(part: Data, folder: Path, state: State, counted: list[Any]) -> bool:
     there = table_of(([by, f"rows of {by}"], counted), part).to_pylist() if counted else []
     return any(n > read[value] for value, n in map(dict.values, there))
 
-
+# %% ../../nbs/sources/14_growing.ipynb #e1d21f6b
 def _take_late(part: Data, folder: Path, state: State, counted: list[Any], whole: Any) -> None:
     "Rows below the watermark that were not there when it passed."
     from mlops_nb.sources.sql import table_of

@@ -103,8 +103,8 @@ def _changed(batch: Batch, file: Path, at: os.stat_result, part: Data) -> None:
             return
     raise MlopsError(
         f"data source {part.source}: {batch.renamed or batch.name} was read with {batch.size:,} bytes"
-        f" (sha256 {batch.sha256[:12]}...) and has others now; each file is read once: give new rows a file of their own, and move this one away (what was"
-        " read of it stays)"
+        f" (sha256 {batch.sha256[:12]}...) and has others now; each file is read once: give new"
+        " rows a file of their own, and move this one away (what was read of it stays)"
     )
 
 

@@ -62,8 +62,7 @@ def _taking_part(
     left_out: Iterable[str],  # those that sit out
     target: pd.Series,  # of the training rows
     problem: Problem,  # the checked problem
-    things: np.ndarray | None = None,  # n, which rows are one thing; None: each is one
-    in_time: bool = False,  # the folds are
+    things: np.ndarray | None = None, in_time: bool = False,  # n, which rows are one thing; folds are in time
 ) -> list[str]:
     "Who of those asked for takes part: not who is left out, nor who can't learn such a target."
     asked = [n for n in able_candidates(asked, problem.task) if n not in set(left_out)]
@@ -83,8 +82,7 @@ def make_estimator(
 ) -> Any:
     "The unfitted estimator called `name`, seeded, and told which columns are categories."
     able_candidates([name], task)  # or an error
-    found = MODEL_TYPES[name].estimator(task)
-    estimator, known = clone(found), found.get_params()
+    known = (estimator := clone(MODEL_TYPES[name].estimator(task))).get_params()
     seeds = ["random_state"] if "random_state" in known else [k for k in known if k.endswith("__random_state")]
     estimator.set_params(**dict.fromkeys(seeds, seed))
     for told in (k for k in known if k.split("__")[-1] == "categorical_features"):  # its own, or its parts

@@ -112,7 +112,8 @@ def rule_faults(
         if cases["index"].isna().any():
             raise MlopsError(f"the rules can't be applied: {cases.loc[cases['index'].isna(), 'check'].iloc[0]}; does a rule for numbers stand for a column of text?") from error
         copied = cases["check"] == "multiple_fields_uniqueness"
-        own = {"multiple_fields_uniqueness": "copies: exact copy of an earlier row", "not_nullable": "required: is missing"}
+        copy, none = "copies: exact copy of an earlier row", "required: is missing"
+        own = {"multiple_fields_uniqueness": copy, "not_nullable": none}
         words = cases["check"].replace(own).str.partition(": ")
         faults = pd.DataFrame({"row": cases["index"].astype(int), "column": cases["column"].astype("str").where(~copied, ""),
                                "value": cases["failure_case"].where(~copied, None), "fault": words[2], "check": words[0]})  # fmt: skip
@@ -190,7 +191,7 @@ def judge_rows(
     clocks: dict[str, str] | None = None,  # times of which some name their zone, see Read.clocks
     rules: Callable[..., pd.DataFrame] = rule_faults,  # the engine that holds rows to the declared rules
 ) -> Judged:
-    "Divide the rows by all rules; no row is lost and none is altered but for text that is read as numbers, units, and classes that gaps made floats or objects."
+    "Divide the rows by all rules; no row is lost; altered are numbers that were text, units, and classes that gaps made floats."
     for name in ("quarantine_reason", "quarantine_row"):
         if name in frame:
             raise MlopsError(f"the data has a column '{name}', which the quarantine adds; rename it")
@@ -199,10 +200,9 @@ def judge_rows(
     reading = read_numbers(frame, problem)
     frame_now, faults = all_faults(reading, problem, copies, demands, rules)
     why = holding(faults, demands)
-    bad = np.isin(np.arange(len(frame)), why["row"].to_numpy(dtype=int))
-    at = np.flatnonzero(bad)
+    at = np.unique(why["row"].to_numpy(dtype=int))
     held = taken(frame, at).assign(quarantine_reason=_reasons(why), quarantine_row=at).reset_index(drop=True)
-    rows = kept(frame_now, ~bad)
+    rows = kept(frame_now, ~np.isin(np.arange(len(frame)), at))
     if problem.kind.has_classes and (classes := as_classes(was := rows[problem.target])) is not was:
         rows[problem.target] = classes
     return Judged(rows, held, faults, reading.columns, table_findings(frame_now, problem, demands, clocks), demands)

@@ -93,8 +93,10 @@ def _learnt(
 
     columns = []
     for kind, values in features.values():
-        known = not np.isnan(values[learn]).all()  # else nothing can be learnt of it
-        columns.append(np.zeros(len(values)) if not known else values if kind in NUMERIC else _ranked(values, label, learn))
+        if np.isnan(values[learn]).all():  # nothing can be learnt of it
+            columns.append(np.zeros(len(values)))
+            continue
+        columns.append(values if kind in NUMERIC else _ranked(values, label, learn))
     table = np.column_stack(columns)
     model = HistGradientBoostingClassifier(**_TREES, random_state=seed).fit(table[learn], label[learn])
     unseen, of = table[test], label[test]

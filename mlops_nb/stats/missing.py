@@ -66,7 +66,8 @@ def _by_value(column: pd.Series, gaps: np.ndarray) -> Told:
     codes, names = pd.factorize(text, sort=True)
     each = np.bincount(codes)
     often = np.flatnonzero(each >= 10)
-    there = np.stack([gaps[codes == code].sum(axis=0) for code in often]) if len(often) else np.zeros((0, gaps.shape[1]))
+    counted = [gaps[codes == code].sum(axis=0) for code in often]
+    there = np.stack(counted) if counted else np.zeros((0, gaps.shape[1]))
     told: Told = []
     for m in there.T:
         share = m.sum() / each[often].sum()
@@ -79,7 +80,7 @@ def _by_value(column: pd.Series, gaps: np.ndarray) -> Told:
         told.append((float(chi2.sf(off, len(often) - 1)), where))
     return told or [(1.0, "")] * gaps.shape[1]
 
-
+# %% ../../nbs/stats/12_missing.ipynb #d3c6af83
 def _tests(
     gaps: np.ndarray,  # n x k truths
     values: pd.Series,  # n

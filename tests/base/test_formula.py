@@ -186,3 +186,17 @@ def test_infinite_and_empty_columns():
 def test_large_whole_numbers_are_not_rounded():
     frame = pd.DataFrame({"x": [2**53 + 1, 2**53], "y": [2**53, 2**53]})
     assert Formula.read("x == y").answer(frame).holds.tolist() == [False, True]
+
+
+@pytest.mark.parametrize("word", ["now", "today", "", "NaT", "T", "1", "99999999999999999999"])
+def test_a_written_time_is_the_same_in_every_run(word):
+    times = pd.DataFrame({"s": pd.to_datetime(["2026-01-01"])})
+    assert f"'{word}' is no time" in why_refused(Formula.read(f"s < '{word}'").answer, times)
+    assert f"'{word}' is no time" in why_refused(Formula.read(f"s in ['2026-01-01', '{word}']").answer, times)
+
+
+def test_times_are_found_among_written_ones():
+    times = pd.DataFrame({"s": pd.to_datetime(["2026-01-01", "2026-02-01", None])})
+    for sentence, same in (("s in ['2026-01-01', '2026-03-01']", "s == '2026-01-01'"), ("s not in ['2026-01-01']", "s != '2026-01-01'")):
+        assert Formula.read(sentence).answer(times).holds.tolist() == Formula.read(same).answer(times).holds.tolist()
+    assert "can't be 3" in why_refused(Formula.read("s in ['2026-01-01', 3]").answer, times)

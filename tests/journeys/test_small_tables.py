@@ -49,6 +49,9 @@ class Port:
     def digest(self) -> str:
         return sha256(self.values[self.artifact]).hexdigest()
 
+    def rows(self) -> Any:
+        return self.read()
+
     def read(self, model: Any = None) -> Any:
         if self.kind is Source:
             return source_file(*self.project)

@@ -17,8 +17,8 @@ import skops.io
 from sklearn.base import clone
 from sklearn.compose import make_column_transformer
 from sklearn.ensemble import RandomForestClassifier, StackingClassifier, VotingClassifier
+from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
-from sklearn.impute import SimpleImputer
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 from threadpoolctl import threadpool_limits
@@ -37,6 +37,7 @@ from mlops_nb.model.tasks.known import task_of
 from mlops_nb.stages.register import compiled_line, compile_version
 from mlops_nb.model.conform import conform, learn_schema
 from mlops_nb.model.model_types import MODEL_TYPES
+from mlops_nb.model.steps import read_fills
 from mlops_nb.stages.train import make_model
 
 warnings.filterwarnings("ignore", module="sklearn")
@@ -538,13 +539,10 @@ def test_trees_stay_in_their_place(boosted):
 @pytest.mark.parametrize(
     ("parts", "why"),
     [
-        ((make_pipeline(SimpleImputer(strategy="most_frequent"), OneHotEncoder(handle_unknown="ignore", sparse_output=False)), ["few"]), "SimpleImputer that fills in text"),
-        ((make_pipeline(SimpleImputer(strategy="constant"), OneHotEncoder(handle_unknown="ignore", sparse_output=False)), ["few"]), "SimpleImputer that fills in text"),
-        ((make_pipeline(SimpleImputer(strategy="constant", fill_value="gap"), OneHotEncoder(handle_unknown="ignore", sparse_output=False)), ["few"]), "fill_value='gap'"),
         ((OneHotEncoder(handle_unknown="ignore", sparse_output=False), ["count"]), "OneHotEncoder of count, which is not a category"),
         ((OneHotEncoder(handle_unknown="ignore", sparse_output=False), ["flag"]), "OneHotEncoder of flag, which is not a category"),
     ],
-    ids=["most frequent", "constant", "constant text", "integers", "booleans"],
+    ids=["integers", "booleans"],
 )  # fmt: skip
 def test_own_recipes_that_cannot_be_compiled(parts, why):
     """The model registers all the same, and its page says why the plain model serves."""
@@ -552,6 +550,17 @@ def test_own_recipes_that_cannot_be_compiled(parts, why):
     model = make_pipeline(make_column_transformer(parts), LogisticRegression()).fit(rows, y)
     data, told = compile_version(model, schema, problem(task), 0.5, strange.iloc[:5], rows)
     assert data is None and why in told["why"] and "the plain model serves" in compiled_line(told)
+
+
+@pytest.mark.parametrize("said", ["amount=constant 7", "few=most_frequent", "few=constant gap", "few=constant unseen anywhere"])
+def test_columns_that_are_filled_by_a_strategy_of_their_own_are_compiled(said):
+    task, schema, rows, y, strange = make_scene("binary")
+    groups, fills = feature_groups(schema, problem=problem(task)), read_fills([said], schema)
+    for recipe, model in ((linear_recipe(groups, "binary", fills=fills), LogisticRegression()), (tree_recipe(groups, fills=fills), HistGradientBoostingClassifier(max_iter=5))):
+        fitted = make_pipeline(recipe, model).fit(rows, y)
+        data, told = compile_version(fitted, schema, problem(task), 0.5, strange, rows)
+        assert data is not None, told
+        assert why_not_compilable(fitted) == ""
 
 
 def test_any_error_of_compiling_is_a_reason(boosted, monkeypatch):

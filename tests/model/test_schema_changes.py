@@ -87,3 +87,35 @@ def test_another_question_is_read_otherwise():
     field = Field(name="age", kind="number", nullable=True)
     told = schema_changes(Asks(Schema(fields=[field], target="y", classes=["a", "b"]), {}), Asks(Schema(fields=[field], target="z", classes=["a", "c"]), {}))
     assert [c.effect for c in told] == ["read otherwise"] * 2
+
+
+def test_another_unit_is_read_otherwise_and_said_at_the_door():
+    inch, cm, none = (Schema(fields=[Field(name="height", kind="number", nullable=True, unit=u)], target="y") for u in ("inch", "cm", None))
+    for old, new in ((inch, cm), (none, cm), (cm, none)):
+        (change,) = schema_changes(Asks(old, {}), Asks(new, {}))
+        assert change.breaks and change.change == "another unit" and breaking_line([change]) == "height: another unit"
+    assert schema_changes(Asks(cm, {}), Asks(cm, {})) == []
+    (column,) = RowSchema(cm).columns
+    assert column.expected == "a number in cm, or null" and column.facts["unit"] == "cm" and "unit" not in none.model_dump_json()
+
+
+def test_the_unit_of_a_field_is_the_charters():
+    import pandas as pd
+
+    from mlops_nb.model.census import census_problem
+    from mlops_nb.model.conform import learn_schema
+
+    units = {"units": {"height": {"from": "inch", "to": "cm"}}}
+    problem = census_problem(validation=units, weight=None, exclude={}, sensitive=[], fairness=[], rules={}).without_texts()
+    rows = pd.DataFrame({"height": [170.5, 160.2], "age": [3.5, 4.5], "income": ["<=50K", ">50K"]})
+    assert [f.unit for f in learn_schema(rows, problem).fields] == ["cm", None]
+
+
+def test_nobody_says_the_same_where_a_version_tells_nothing(monkeypatch):
+    from types import SimpleNamespace
+
+    from mlops_nb.registry import promotion
+
+    monkeypatch.setattr(promotion, "read_evidence", lambda uri, version: SimpleNamespace(shape=None))
+    one, other = (SimpleNamespace(name="m", version=v) for v in ("1", "2"))
+    assert promotion.asked_otherwise("x", other, one) is None

@@ -64,3 +64,34 @@ def test_infinite_constant_and_missing_columns_have_no_fence():
     odd = pd.DataFrame({"inf": [np.inf] * 50, "one": [1.0] * 50, "none": [np.nan] * 50, "text": ["x"] * 50})
     found = flag_parts({"train": odd, "test": odd.head(0)})
     assert found.flags.empty and set(learn_fences(odd[["one"]])) == {"one"} and found.fences["one"]["low"] is None
+
+
+def test_many_gaps_are_judged_as_scipy_judges_each():
+    from scipy.stats import chi2_contingency, mannwhitneyu
+
+    from mlops_nb.stats.missing import _tests
+
+    rng = np.random.default_rng(5)
+    rows = table(rng, 400).assign(rounded=lambda t: t["x"].round(1))
+    rows.loc[rng.random(400) < 0.1, "x"] = np.nan
+    gaps = np.column_stack([rng.random(400) < 0.2, rows["x"].rank(pct=True).fillna(0) * rng.random(400) > 0.6])
+    for name in ("x", "rounded", "day", "k", "city"):
+        known = rows[name].notna().to_numpy()
+        column, there = rows.loc[known, name], gaps[known]
+        for (p, _), gap in zip(_tests(gaps, rows[name]), there.T, strict=True):
+            if name in ("k", "city"):
+                expected = chi2_contingency(pd.crosstab(column, gap), correction=False).pvalue
+            else:
+                ranks = column.rank().to_numpy()
+                expected = mannwhitneyu(ranks[gap], ranks[~gap]).pvalue
+            assert np.isclose(p, expected, rtol=1e-9), name
+
+
+def test_a_wide_table_takes_no_more_tests_than_columns_it_is_held_against(monkeypatch):
+    from mlops_nb.stats import missing
+
+    calls, real = [], missing._tests
+    monkeypatch.setattr(missing, "_tests", lambda gaps, values: calls.append(1) or real(gaps, values))
+    wide = pd.DataFrame(np.random.default_rng(0).normal(size=(500, 80))).add_prefix("c")
+    wide = wide.mask(np.random.default_rng(1).random(wide.shape) < 0.2)
+    assert len(missing_pattern(wide)) == 80 and len(calls) <= 25

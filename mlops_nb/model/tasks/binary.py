@@ -9,8 +9,6 @@ __all__ = ['Binary']
 from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
-
 from ...base.charter import Statement
 from ...base.errors import nearest
 from ..decision import cost_threshold, is_positive, position, prices
@@ -22,6 +20,8 @@ def _usual(given: Any, asked: Statement) -> float:
     "From which probability on it is yes where nobody says it: by the costs, or so that a share of the rows is picked."
     if asked.picks is None:
         return cost_threshold(prices(asked))
+    import numpy as np
+
     cuts, rows = np.unique(given, return_counts=True)
     picked = rows[::-1].cumsum()[::-1]  # from each cut on: all of a tie, or none
     return float(cuts[np.abs(picked - asked.picks * len(given)).argmin()]) if len(cuts) else 0.5
