@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from .drawing import drawn
+from .drawing import Picture, drawn
 from .errors import MlopsError
 
 # %% ../../nbs/base/20_artifacts.ipynb #7d3d685d
@@ -308,13 +308,13 @@ def _nodes(tree: Any) -> Iterator[dict]:
 
 # %% ../../nbs/base/20_artifacts.ipynb #80e46a23
 class Figure:
-    "A matplotlib Figure, as PNG bytes; reading gives the bytes."
+    "A picture, or a matplotlib Figure that is drawn, as PNG bytes; reading gives the bytes."
 
     suffix = ".png"
 
     @staticmethod
     def dump(value: Any) -> bytes:
-        return value if isinstance(value, bytes) else drawn(value)
+        return value if isinstance(value, bytes) else value.png if isinstance(value, Picture) else drawn(value)
 
     @staticmethod
     def load(data: bytes) -> bytes:

@@ -27,7 +27,7 @@ from ..sources.addresses import kind_of
 from ..sources.files import source_file
 from ..sources.local import SourceFile, local_files
 from ..base.charter import Charter, load_charter
-from ..base.drawing import alt_of, laid_out
+from ..base.drawing import Picture
 from ..base.errors import MlopsError, nearest
 from ..base.rows import Rows, stored
 from .graph import Graph, load_graph
@@ -253,8 +253,8 @@ def _context() -> Any:
 
 # %% ../../nbs/pipeline/40_stage.ipynb #797c396f
 def _shown(figure: Any) -> tuple[bytes, dict[str, str]]:
-    "A figure as a picture, and its alternative text where Jupyter looks for it."
-    return Figure.dump(figure), {"alt": alt_of(figure)}
+    "A figure as a picture, and its alternative text."
+    return Picture.of(figure)._repr_png_()
 
 
 def _show_figures() -> None:
@@ -306,11 +306,10 @@ class Input:
 def picture_of(
     draw: Callable[..., Any],  # makes a matplotlib Figure
     *given: Any,  # its arguments
-) -> Any:  # the figure, or one that says why there is none
-    "A picture, drawn so far that writing it can't fail."
+) -> Picture:  # of the figure, or one that says why there is none
+    "A picture whatever the rows are: showing and writing it can't fail."
     try:
-        figure = draw(*given)
-        laid_out(figure)
+        return Picture.of(draw(*given))
     except Exception as error:  # whatever few or odd rows do to a drawing
         from matplotlib.figure import Figure as Canvas
 
@@ -318,7 +317,7 @@ def picture_of(
         said = in_figure(f"{type(error).__name__}: {error}", 200)
         lines = (f"No picture: {draw.__name__} can't draw these rows.", said, "The figures beside it stand.")
         figure.text(0.01, 0.5, "\n".join(lines), va="center", fontsize=9)
-    return figure
+        return Picture.of(figure)
 
 # %% ../../nbs/pipeline/40_stage.ipynb #837d9a86
 @dataclass(frozen=True)
