@@ -168,6 +168,15 @@ def once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Pa
 
 
 @pytest.fixture
+def ada(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody whom git knows, whatever this machine's user has set up."""
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")
+    for who in ("AUTHOR", "COMMITTER"):
+        monkeypatch.setenv(f"GIT_{who}_NAME", "Ada")
+        monkeypatch.setenv(f"GIT_{who}_EMAIL", "ada@example.org")
+
+
+@pytest.fixture
 def project(tmp_path: Path) -> Project:
     """A project that has not run yet."""
     return Project(tmp_path)

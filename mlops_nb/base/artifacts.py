@@ -359,7 +359,7 @@ class Store:
     def put(self, data: bytes) -> str:
         "Keep `data`; its digest. A damaged object of that name is replaced."
         digest = digest_of(data)
-        if not self._whole(digest):
+        if not self.whole(digest):
             write_atomic(self.path(digest), data)
         return digest
 
@@ -375,7 +375,8 @@ class Store:
         os.replace(file, self.path(digest))
         return digest
 
-    def _whole(self, digest: str) -> bool:
+    def whole(self, digest: str) -> bool:
+        "Whether the object is there, and what its name says."
         try:
             with open(self.path(digest), "rb") as file:
                 return hashlib.file_digest(file, "sha256").hexdigest() == digest

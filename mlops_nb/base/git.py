@@ -19,18 +19,24 @@ def git(
     *words: str,
     given: str = "",  # what it reads
     env: Mapping[str, str] | None = None,  # further variables, such as who the author is
+    seconds: float = 120,  # it may take, hooks and all
 ) -> str:  # what it said
     "One command of git's; an error in git's own words."
+    what = next((word for word in words if not word.startswith("-")), "")
     try:
         command = ["git", "-C", str(folder), *words]
         done = subprocess.run(  # noqa: S603 - our own words
-            command, input=given, capture_output=True, encoding="utf-8", errors="surrogateescape", timeout=120,
+            command, input=given, capture_output=True, encoding="utf-8", errors="surrogateescape", timeout=seconds,
             env={**os.environ, **(env or {})},
         )  # fmt: skip
     except FileNotFoundError:
         raise MlopsError("this needs git, which is not installed; install it, then again") from None
+    except subprocess.TimeoutExpired:
+        raise MlopsError(
+            f"git {what} in {folder.name} took longer than {seconds:g} s and was ended; call it there by hand to see "
+            "what it waits for"
+        ) from None
     if done.returncode:
         said = " ".join((done.stderr.strip() or done.stdout.strip() or "no reason given").split())
-        what = next((word for word in words if not word.startswith("-")), "")
         raise MlopsError(f"git {what} in {folder.name}: {said[:300]}")
     return done.stdout.strip()

@@ -7,7 +7,6 @@ __all__ = ['data_app', 'data_add', 'data_versions', 'data_diff', 'data_checkout'
            'data_which']
 
 # %% ../../nbs/cli/75_data.ipynb #6ce12e61
-import json
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -18,7 +17,7 @@ import typer
 from ..base.errors import MlopsError
 from ..base.settings import Settings, load_settings
 from ..base.text import say
-from .lines import aligned
+from .lines import JsonFlag, aligned, say_json, spoken
 from .store import SampleFlag
 
 if TYPE_CHECKING:
@@ -29,29 +28,15 @@ data_app = typer.Typer(
     no_args_is_help=True, add_completion=False, rich_markup_mode=None,
     help="Versions of data sets, by DVC and git: add, versions, diff, checkout, push, pull, which; report.",
 )
-_Json = Annotated[bool, typer.Option("--json", help="Everything, as JSON.")]
 _Remote = Annotated[str | None, typer.Option(help="As `dvc remote list` names it; default: DVC's own default.")]
 _Names = Annotated[list[str] | None, typer.Argument(metavar="[NAME[@VERSION]]...", help="Data sets; default: all.")]
-
-
-def _as_json(what: Any) -> None:
-    say(*json.dumps(what, indent=1, default=str, ensure_ascii=False).split("\n"))
-
-
-def _size(n: int) -> str:
-    "Bytes as people read them."
-    for unit in ("B", "kB", "MB"):
-        if n < 1000:
-            return f"{n:.4g} {unit}"
-        n /= 1000  # type: ignore[assignment]
-    return f"{n:.4g} GB"
 
 
 def _extent(version: "Version") -> str:
     "How much it is, in words."
     rows = [f"{version.rows:,} rows", f"{version.columns:,} columns"] if version.rows is not None else []
     files = [f"{version.files:,} files"] if version.files is not None else []
-    return ", ".join([*files, *rows, _size(version.size), f"sha256 {version.sha256[:12]}"])
+    return ", ".join([*files, *rows, spoken(version.size), f"sha256 {version.sha256[:12]}"])
 
 # %% ../../nbs/cli/75_data.ipynb #922a50ff
 @data_app.command("add")
@@ -101,7 +86,7 @@ def _add_model(settings: Settings, word: str, name: str, reason: str) -> Any:
 # %% ../../nbs/cli/75_data.ipynb #f63c0239
 @data_app.command("versions")
 def data_versions(
-    name: Annotated[str, typer.Argument(help="Of a data set; default: all.")] = "", as_json: _Json = False,
+    name: Annotated[str, typer.Argument(help="Of a data set; default: all.")] = "", as_json: JsonFlag = False,
 ) -> None:
     "The versions of a data set, the newest first."
     from mlops_nb.sources import tracked, versions
@@ -114,11 +99,11 @@ def data_versions(
     with tracked.opened(root) as repo:
         here = {v.label: tracked.here(repo, v) for v in found}
     if as_json:
-        _as_json([{**v.model_dump(), "here": here[v.label]} for v in found])
+        say_json([{**v.model_dump(), "here": here[v.label]} for v in found])
         return
     lines = [
         (v.label, v.at, v.author, "-" if v.rows is None else f"{v.rows:,}", "-" if v.columns is None else v.columns,
-         _size(v.size), v.sha256[:12], "here" if here[v.label] else "elsewhere", v.reason)
+         spoken(v.size), v.sha256[:12], "here" if here[v.label] else "elsewhere", v.reason)
         for v in found
     ]  # fmt: skip
     aligned([("version", "UTC", "author", "rows", "columns", "bytes", "sha256", "bytes are", "reason"), *lines])
@@ -130,7 +115,7 @@ def data_diff(
     one: Annotated[str, typer.Argument(metavar="A", help="A version's number.")],
     other: Annotated[str, typer.Argument(metavar="B", help="A later one's.")],
     key: Annotated[list[str] | None, typer.Option(help="Column that names a row; repeatable.")] = None,
-    as_json: _Json = False,
+    as_json: JsonFlag = False,
 ) -> None:
     "In what two versions differ: columns, types, rows added, removed and changed."
     from mlops_nb.sources import changed, tracked
@@ -144,7 +129,7 @@ def data_diff(
             old, new = ([(p, n or Path(v.path).name) for n, p in f.items()] for v, f in ((a, before), (b, after)))
             found |= changed.changes(old, new, key or (), (a.label, b.label))
     found |= {"same_bytes": a.sha256 == b.sha256, "bytes": [a.size, b.size]}
-    _as_json({"from": a.label, "to": b.label, **found}) if as_json else _say_changes(a, b, found)
+    say_json({"from": a.label, "to": b.label, **found}) if as_json else _say_changes(a, b, found)
 
 
 def _files(before: dict[str, Path], after: dict[str, Path]) -> dict[str, Any]:
@@ -256,7 +241,7 @@ def data_which(
     model: Annotated[str, typer.Argument(metavar="MODEL@VERSION", help="A number, a phase, or latest.")],
     restore: Annotated[Path | None, typer.Option(help="Put those bytes there: a file; a folder, of several.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Though something else is there.")] = False,
-    as_json: _Json = False, sample: SampleFlag = False,
+    as_json: JsonFlag = False, sample: SampleFlag = False,
 ) -> None:
     "Which version of the data a model learnt from."
     from mlops_nb.registry import files, versions
@@ -267,7 +252,7 @@ def data_which(
     evidence = files.read_evidence(uri, versions.get(uri, name, which or "released"))
     found = list(_learnt_from(settings.root, evidence.data))
     if as_json:
-        _as_json([{**source, "version": v and v.model_dump(), "why": why} for source, v, why in found])
+        say_json([{**source, "version": v and v.model_dump(), "why": why} for source, v, why in found])
     else:
         for source, v, why in found:
             told = f"{v.label} by {v.author}, {v.at} UTC: {v.reason}" if v else "no version that is known here"
@@ -302,9 +287,9 @@ def _restore(root: Path, found: Iterable[tuple[dict[str, Any], "Version | None",
 
     sources = list(found)
     if lost := [f"{source['name']}: {why}" for source, v, why in sources if v is None]:
-        raise MlopsError(f"not restored: {lost[0]}; put the file with that sha256 into the project and add it")
+        raise MlopsError(f"not restored: {lost[0]}; bring the file with that sha256, and: mlops-nb data add FILE")
     if not sources:
-        raise MlopsError("the evidence of this version doesn't say what it learnt from")
+        raise MlopsError("its evidence doesn't say what it learnt from; take another one: mlops-nb models list")
     versions = [v for _, v, _ in sources if v]
     for v in versions:
         place = tracked.copy_to(root, v, to / Path(v.path).name if len(versions) > 1 else to, force)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['runs_of', 'in_progress', 'to_remove', 'Cited', 'cited_by_versions', 'cited_by_hand', 'cited_by_runs', 'Item',
-           'Collected', 'collect', 'spoken', 'account']
+           'Collected', 'collect', 'account']
 
 # %% ../../nbs/cli/30_gc.ipynb #d77156c2
 import contextlib
@@ -26,6 +26,7 @@ from ..registry.files import has, read_evidence
 from ..registry.versions import versions as registered
 from ..base.errors import MlopsError
 from ..base.settings import Settings
+from .lines import spoken
 
 # %% ../../nbs/cli/30_gc.ipynb #8fe8cc57
 _RUN = re.compile(r"\d{8}-\d{6}-[0-9a-f]{4}")  # a run's id begins with its start in UTC
@@ -245,15 +246,6 @@ def _remove(settings: Settings, items: list[Item]) -> None:
         raise MlopsError(f"{len(failed)} of {len(items)} can't be removed, the first is {failed[0]}; mend the permissions and try again")
 
 # %% ../../nbs/cli/30_gc.ipynb #2373bd3d
-def spoken(size: float) -> str:
-    "A number of bytes as people say it."
-    for unit in ("bytes", "kB", "MB"):
-        if size < 1000:
-            return f"{size:.3g} {unit}"
-        size /= 1000
-    return f"{size:,.1f} GB"
-
-
 def account(done: Collected) -> list[tuple[str, int, str]]:  # kind, how many, how large
     "What went, by kind."
     kinds = dict.fromkeys(i.kind for i in done.items)

@@ -27,7 +27,7 @@ from typer.core import TyperGroup
 
 from ..base.errors import MlopsError, disk_full
 from ..base.text import in_terminal, lines_of, say
-from .lines import number
+from .lines import number, spoken
 from .store import SampleFlag, sample_word
 from .effort import BudgetOption, budget_words, patient
 
@@ -543,7 +543,7 @@ def gc_command(
     done = gc.collect(_settings(), keep, older_than, dry_run)
     for kind, n, size in gc.account(done):
         say(f"{kind:<16} {n:>7,}  {size:>10}")
-    say(f"{'would free' if dry_run else 'freed'} {gc.spoken(done.bytes)}: {len(done.runs)} runs go, {done.stayed} stay")
+    say(f"{'would free' if dry_run else 'freed'} {spoken(done.bytes)}: {len(done.runs)} runs go, {done.stayed} stay")
 
 
 @app.command()

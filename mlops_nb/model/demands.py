@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FAULT', 'check_faults', 'key_faults', 'near_faults', 'zone_faults', 'Finding', 'table_findings', 'severity_in',
-           'holding', 'refuse_stops', 'check_names', 'held_by', 'held_line']
+           'holding', 'refuse_stops', 'check_names', 'held_by']
 
 # %% ../../nbs/model/32_demands.ipynb #ee62f4c4
 from typing import Any, NamedTuple
@@ -91,10 +91,7 @@ _TIME = r"^\s*\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}"
 _ZONE = r"(?i)(?:z|utc|gmt|[+-]\d{2}(?::?\d{2})?)\s*$"
 
 
-def zone_faults(
-    frame: pd.DataFrame,
-    most: int = 1000,  # values of a column that are looked at first
-) -> pd.DataFrame:
+def zone_faults(frame: pd.DataFrame) -> pd.DataFrame:
     "Times that name their zone among those that don't, or the other way round: nobody knows which came first."
     parts = []
     for name in frame.columns:
@@ -102,7 +99,7 @@ def zone_faults(
         if values.dtype.kind not in "OTU" and not pd.api.types.is_string_dtype(values):
             continue
         known = values.dropna()
-        if known.empty or known.head(most).astype("str").str.match(_TIME).mean() < 0.95:
+        if known.empty or known.head(1000).astype("str").str.match(_TIME).mean() < 0.95:
             continue
         text = known.astype("str")
         zoned = text.str.contains(_ZONE, regex=True) & text.str.match(_TIME)
@@ -258,10 +255,10 @@ def _otherwise(stops: list[str], findings: list[Finding], demands: Validation) -
 
 
 def check_names(frame: pd.DataFrame, demands: Validation) -> None:
-    "Refuse demands on columns that aren't there."
+    "Refuse demands on columns that aren't there: before a run only text files have told theirs."
     for name in demands.names:
         if name not in frame:
-            raise MlopsError(f"validation: no column '{name}'{nearest(name, frame.columns)}")
+            raise MlopsError(f"validation: no column '{name}'{nearest(name, frame.columns)}; mend the charter")
 
 # %% ../../nbs/model/32_demands.ipynb #017396fe
 def held_by(
@@ -270,14 +267,3 @@ def held_by(
     "How many rows each check held back."
     check = faults["check"].map(lambda c: c.partition(":")[0])
     return faults["row"].groupby(check).nunique().to_dict()
-
-
-def held_line(
-    quality: dict[str, Any],  # the artifact
-    most: int = 3,  # reasons
-) -> str:  # nothing where every row passed
-    "What was held back, in a line."
-    if not quality["quarantined"]:
-        return ""
-    why = "; ".join(f"{r['rows']:,} {r['reason']}" for r in quality["reasons"][:most])
-    return f"{quality['quarantined']:,} of {quality['rows_raw']:,} rows, kept with the reason ({why}{', ...' * (len(quality['reasons']) > most)})"

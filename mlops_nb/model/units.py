@@ -38,9 +38,9 @@ def _registry() -> Any:
 @lru_cache(1000)
 def unit_of(text: str) -> Any:  # a pint unit; None where nobody knows it
     "The unit that a text names."
-    import pint
-
     registry, plain = _registry(), text.strip()
+    import pint  # which is there by now
+
     if len(plain) > 60 or not _UNIT.fullmatch(plain):
         return None
     try:

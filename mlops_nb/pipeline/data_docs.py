@@ -16,6 +16,7 @@ from ..base.text import in_html
 from .page import clean_html, tables
 
 # %% ../../nbs/pipeline/68_data_docs.ipynb #c3ff9c4a
+_SHOWN = 200  # columns, those with faults first: GX draws a table of each
 _ICON = re.compile(r"<i\b[^>]*\b(text-success|text-danger|text-warning)\b[^>]*></i>")
 _SIGNS = {"text-success": "✓ met", "text-danger": "✗ not met", "text-warning": "? not tried"}
 _FOLDS = re.compile(r"<a\b[^>]*data-toggle[^>]*>.*?</a>", re.DOTALL)
@@ -35,7 +36,6 @@ def _as_text(value: Any) -> Any:
 
 def docs_html(
     result: Any,  # of a validation by Great Expectations
-    most: int = 200,  # columns that are shown, those with faults first
 ) -> str:  # HTML, sanitised
     "GX's Data Docs of a validation: each column's expectations, what was met and what was seen."
     from great_expectations.core.expectation_validation_result import ExpectationSuiteValidationResultSchema
@@ -48,7 +48,7 @@ def docs_html(
     for one in said["results"]:
         columns.setdefault(one["expectation_config"]["kwargs"].get("column", ""), []).append(one)
     worst = sorted(columns.values(), key=lambda found: all(r["success"] for r in found))
-    said["results"] = [one for found in worst[:most] for one in found]
+    said["results"] = [one for found in worst[:_SHOWN] for one in found]
     logging.getLogger("great_expectations").setLevel(logging.ERROR)
     with contextlib.redirect_stdout(io.StringIO()):
         sections = (
@@ -61,6 +61,6 @@ def docs_html(
             for i, s in enumerate(sections[1:], 1)
         ]
     drawn = "".join(_FOLDS.sub("", _ICON.sub(lambda icon: _SIGNS[icon[1]], part)) for part in parts)
-    left = f" {len(columns) - most:,} columns are left out." if len(columns) > most else ""
+    left = f" {len(columns) - _SHOWN:,} columns are left out." if len(columns) > _SHOWN else ""
     head = f"{counts['successful_expectations']:,} of {counts['evaluated_expectations']:,} expectations are met.{left}"
     return f"<h3>Data Docs of Great Expectations</h3><p>{in_html(head)}</p>{tables(clean_html(drawn))}"

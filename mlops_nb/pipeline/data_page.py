@@ -14,7 +14,7 @@ import pandas as pd
 
 from ..base.text import in_html
 from .page import number
-from ..stats.described import Column, Described, described
+from ..stats.described import MOST_COLUMNS, Column, Described, described
 
 # %% ../../nbs/pipeline/66_data_page.ipynb #9edeb10e
 _MOST_LINES = 60  # of a list
@@ -95,16 +95,15 @@ def _stands_out(told: Described, target: str | None) -> list[list[str]]:
 def data_html(
     frame: Any,  # pandas.DataFrame, or rows that lie in a file
     target: str | None = None,  # a column that the others are held against
-    most: int = 300,  # columns that are shown
 ) -> str:  # part of a page
     "A table for people to look at first."
-    told = described(frame, target if target in frame else None, most)
+    told = described(frame, target if target in frame else None)
     cells = told.rows * len(frame.columns)
     kinds = pd.Series([c.kind for c in told.columns], dtype="str").value_counts()
     parts = [
         f"<p>{told.rows:,} rows, {len(frame.columns):,} columns ({', '.join(f'{n:,} {kind}' for kind, n in kinds.items()) or 'none'}); "
         f"{_share(told.missing, cells)} of the cells are missing, {told.copies:,} rows are copies.</p>",
-        f"<p><strong>{told.left_out:,} columns are left out of this page</strong>: it shows the first {most:,}.</p>"
+        f"<p><strong>{told.left_out:,} columns are left out of this page</strong>: it shows the first {MOST_COLUMNS:,}.</p>"
         if told.left_out
         else "",
         f"<p><small>Counts are of all rows; shapes are of a sample of {told.sampled:,}.</small></p>"

@@ -9,9 +9,9 @@ __all__ = ['headline', 'baselines', 'broken', 'nodes_of', 'git_state', 'Records'
 import contextlib
 import json
 import shutil
-import subprocess
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from fastcore.basics import patch
 
 from ..base.artifacts import CorruptObject, Json, Table, write_atomic
 from ..base.errors import MlopsError
+from ..base.git import git
 from .graph import Graph
 
 # %% ../../nbs/pipeline/55_records.ipynb #c5c5b386
@@ -72,13 +73,10 @@ def git_state(
     root: Path,  # the project's folder
 ) -> dict[str, Any] | None:
     "Commit of the project's checkout and whether files differ from it; None outside a checkout."
-
-    def ask(*words: str) -> str:
-        return subprocess.run(["git", "--no-optional-locks", "-C", str(root), *words], capture_output=True, text=True, timeout=20, check=True).stdout.strip()  # noqa: S603, S607 - fixed words
-
+    ask = partial(git, root, env={"GIT_OPTIONAL_LOCKS": "0"}, seconds=20)
     try:
         return {"commit": ask("rev-parse", "HEAD"), "dirty": bool(ask("status", "--porcelain"))}
-    except (OSError, subprocess.SubprocessError):
+    except (MlopsError, OSError):
         return None
 
 # %% ../../nbs/pipeline/55_records.ipynb #cf013ebe

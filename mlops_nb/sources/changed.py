@@ -12,6 +12,7 @@ from typing import Any
 
 from ..base.errors import MlopsError, nearest
 from .forms import SNIFFED, form_of
+from .local import ending_of
 from .tables import read
 
 # %% ../../nbs/sources/44_changed.ipynb #ffef6005
@@ -22,7 +23,7 @@ def _frame(path: Path, name: str) -> Any:  # pandas.DataFrame
     "A file as a table; one that only names its columns has no rows, and one of no bytes has no columns either."
     import pandas as pd
 
-    ending = Path(name).suffix.lstrip(".").lower()
+    ending = ending_of(name)
     if not path.stat().st_size:
         return pd.DataFrame()
     try:

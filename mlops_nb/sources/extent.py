@@ -11,12 +11,10 @@ from pathlib import Path
 
 from ..base.errors import MlopsError
 from .formats import TYPED, arrow_of
-from .forms import SNIFFED, form_of
+from .forms import SNIFFED, TEXTS, form_of
+from .local import ending_of
 
 # %% ../../nbs/sources/38_extent.ipynb #aa2cc6d5
-_TEXTS = ("csv", "tsv", "txt", "data")
-
-
 def _of_text(path: Path, name: str) -> tuple[int, int]:
     "Rows and columns of a text file."
     import pyarrow as pa
@@ -52,11 +50,11 @@ def extent(
 
     found = []
     for path, name in files:
-        ending = Path(name).suffix.lstrip(".").lower()
-        if ending not in (*_TEXTS, *TYPED):
+        ending = ending_of(name)
+        if ending not in (*TEXTS, *TYPED):
             return None, None
         try:
-            found.append(_of_text(path, name) if ending in _TEXTS else _of_typed(path, name, ending))
+            found.append(_of_text(path, name) if ending in TEXTS else _of_typed(path, name, ending))
         except (MlopsError, pa.ArrowException, OSError, ValueError):
             return None, None
     widths = {columns for _, columns in found}

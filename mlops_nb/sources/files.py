@@ -105,12 +105,11 @@ def _brought(part: Data, home: Path) -> SourceFile:
     home.mkdir(parents=True, exist_ok=True)
     try:
         found = bring(part, to)
-        made = hashed(to, found.name, found.format)
-        store.path(made.sha256).parent.mkdir(parents=True, exist_ok=True)
-        os.replace(to, store.path(made.sha256))
+        digest = store.adopt(to)
     finally:
         to.unlink(missing_ok=True)
-    return made.model_copy(update={"path": str(store.path(made.sha256)), "about": found.about})
+    path = str(store.path(digest))
+    return SourceFile(path=path, name=found.name, format=found.format, sha256=digest, about=found.about)
 
 
 def _set_aside(made: SourceFile, part: Data, home: Path) -> str:

@@ -20,7 +20,8 @@ from ..base.charter import Data
 from ..base.errors import MlopsError, nearest
 from ..base.reading import MISSING, Reading, names_zone, value_of
 from .formats import TYPED, arrow_of
-from .forms import SNIFFED, Form, check_names, form_of
+from .forms import SNIFFED, TEXTS, Form, check_names, form_of
+from .local import ending_of
 from .readings import Seen, read_column, seen_in, settled
 
 # %% ../../nbs/sources/10_tables.ipynb #6cad5a2f
@@ -278,7 +279,7 @@ def _plain_type(kind: Any, values: Any) -> Any:
     return pa.float64() if pa.types.is_decimal(kind) else pa.timestamp("us") if pa.types.is_date(kind) else kind
 
 # %% ../../nbs/sources/10_tables.ipynb #e096f47b
-_READERS: dict[str, Any] = dict.fromkeys(("csv", "tsv", "txt", "data"), _read_text)
+_READERS: dict[str, Any] = dict.fromkeys(TEXTS, _read_text)
 _READERS |= {t: partial(_read_typed, ending=t) for t in TYPED}
 
 
@@ -295,7 +296,7 @@ def read(
         raise MlopsError(f"{path.resolve().name} is a folder; expected a file, CSV or Parquet")
     if re.match(r"[a-z0-9]{2,}:/", str(path)):
         raise MlopsError(f"{str(path).partition(':')[0]}:... is an address, and tables are files; download it first")
-    ending, name = format or path.suffix.lstrip(".").lower(), name or path.name
+    ending, name = format or ending_of(path), name or path.name
     if ending not in _READERS:
         raise MlopsError(
             f"{name}: format '{ending}' can't be read{nearest(ending, _READERS)}; save it as CSV or Parquet"
@@ -344,7 +345,7 @@ def header(
     said: Data | None = None,  # what the charter says of it
 ) -> list[str] | None:  # None: the file is no text
     "The columns that a text file names, read without its rows."
-    if _READERS.get(path.suffix.lstrip(".").lower()) is not _read_text:
+    if ending_of(path) not in TEXTS:
         return None
     with open(path, "rb") as data:
         return form_of(data.read(SNIFFED), path.name, said).names

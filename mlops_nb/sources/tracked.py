@@ -10,7 +10,7 @@ import contextlib
 import getpass
 import os
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,10 +18,10 @@ from ..base.artifacts import Store, write_atomic
 from ..base.errors import MlopsError
 from ..base.git import git
 from mlops_nb.sources.dvc_cache import (
-    alone, begin, bring, check_git, digest_of_files, files_of, hashes, here, masked, mended, opened, place_file,
-    reached, removed,
+    alone, begin, bring, check_git, digest_of_files, drop_damaged, files_of, hashes, here, masked, mended, opened,
+    place_file, reached, removed,
 )  # fmt: skip
-from .local import SourceFile, hashed, together
+from .local import SourceFile, hashed, in_sight, together
 from .versions import FOLDER, Version, check_name, find, name_of, pin_of, tag_of, taken, versions
 
 # %% ../../nbs/sources/42_tracked.ipynb #d9ce11c9
@@ -218,6 +218,19 @@ def add(
     return Added(find(root, f"{called}@{number}"), True, said)
 
 # %% ../../nbs/sources/42_tracked.ipynb #c78df025
+def _proven(repo: Any, version: Version, put: Callable[[], dict[str, Path]]) -> dict[str, Path]:
+    "What `put` makes of a version's bytes, held against its digest; the cache's damage is mended, once."
+    bring(repo, [version])
+    for then in (mended, drop_damaged):
+        if digest_of_files(files := put()) == version.sha256:
+            return files
+        then(repo, version)
+    raise MlopsError(
+        f"the bytes here aren't what {version.label} was (sha256 {version.sha256[:12]}...), nor are the remote's; when "
+        f"it has them again: mlops-nb data pull {version.label}"
+    )
+
+
 def _bytes_at(repo: Any, place: Path) -> str | None:
     "DVC's name of what is in a place; it recalls that of a file that hasn't changed. None: nothing is there."
     from dvc_data.hashfile.build import build
@@ -248,20 +261,18 @@ def checkout(
                 f"{version.path} --reason TEXT, or lose them: --force"
             )
         bring(repo, [version])
-        file = root / FOLDER / f"{version.name}.dvc"
+        file, tried = root / FOLDER / f"{version.name}.dvc", False
         write_atomic(file, git(root, "show", f"{version.commit}:./{FOLDER}/{version.name}.dvc").encode() + b"\n")
 
-        def put(anew: bool) -> bool:
-            if anew:
+        def put() -> dict[str, Path]:
+            nonlocal tried
+            removed(place) if tried else None
+            if tried or found != version.md5:
                 repo.checkout([str(file)], force=True)
-            there = {rel: place / rel if rel else place for rel in files_of(repo, version)}
-            return digest_of_files(there) == version.sha256
+            tried = True
+            return {rel: place / rel if rel else place for rel in files_of(repo, version)}
 
-        if not put(anew=found != version.md5):
-            mended(repo, version)
-            removed(place)
-            if not put(anew=True):
-                raise MlopsError(f"{version.path} isn't what {version.label} was (sha256 {version.sha256[:12]}...)")
+        _proven(repo, version, put)
     return place
 
 # %% ../../nbs/sources/42_tracked.ipynb #18d9ad37
@@ -308,18 +319,16 @@ def copy_to(
     part = to.with_name(f".{to.name}.{secrets.token_hex(4)}")
     try:
         with opened(Path(root)) as repo:
-            bring(repo, [version])
-            for _ in range(2):
-                files = files_of(repo, version)
+
+            def put() -> dict[str, Path]:
+                removed(part)
                 part.mkdir(parents=True) if version.folder else None
+                files = files_of(repo, version)
                 for rel, path in files.items():
                     place_file(path, part / rel if rel else part, "reflink", "copy")
-                if proven := digest_of_files({rel: part / rel if rel else part for rel in files}) == version.sha256:
-                    break
-                removed(part)
-                mended(repo, version)
-        if not proven:
-            raise MlopsError(f"the bytes here aren't what {version.label} was (sha256 {version.sha256[:12]}...)")
+                return {rel: part / rel if rel else part for rel in files}
+
+            _proven(repo, version, put)
         removed(to) if version.folder or to.is_dir() else None
         os.replace(part, to)
     finally:
@@ -331,15 +340,7 @@ def copy_to(
 def proven(root: Path, version: Version) -> Iterator[dict[str, Path]]:  # by name in the folder; of a file by ""
     "Where a version's bytes are, to be read; brought where they aren't here, and proven."
     with opened(Path(root)) as repo:
-        bring(repo, [version])
-        for _ in range(2):
-            files = files_of(repo, version)
-            if digest_of_files(files) == version.sha256:
-                break
-            mended(repo, version)
-        else:
-            raise MlopsError(f"the bytes here aren't what {version.label} was (sha256 {version.sha256[:12]}...)")
-        yield files
+        yield _proven(repo, version, lambda: files_of(repo, version))
 
 # %% ../../nbs/sources/42_tracked.ipynb #00d9ed8c
 def pinned(
@@ -354,35 +355,20 @@ def pinned(
     about = {"version": version.label, "author": version.author, "reason": version.reason}
     name = Path(version.path).name
     if not version.folder and store.has(version.sha256):
-        made = hashed(store.path(version.sha256), name, format or _ending(name))
+        made = hashed(store.path(version.sha256), name, format)
         if made.sha256 == version.sha256:
             return made.model_copy(update={"about": about})
-    with opened(root) as repo:
-        bring(repo, [version])
-        if digest_of_files(files_of(repo, version)) != version.sha256:
-            mended(repo, version)
-        files = sorted(files_of(repo, version).items())
-        parts = [_kept(store, path, rel or name, format) for rel, path in files if _visible(rel)]
+    with proven(root, version) as files:
+        parts = [_kept(store, path, rel or name, format) for rel, path in sorted(files.items()) if in_sight(rel)]
     made = parts[0] if not version.folder else together(parts, name, store.folder)
-    if not version.folder and made.sha256 != version.sha256:
-        raise MlopsError(f"data source {source}: the bytes here aren't what it was; mlops-nb data pull {source}")
     return made.model_copy(update={"sha256": version.sha256, "about": about})
-
-
-def _visible(rel: str) -> bool:
-    "Whether a file of a folder is read, as `local_files` has it."
-    return "/" not in rel and rel[:1] not in (".", "_") if rel else True
-
-
-def _ending(name: str) -> str:
-    return Path(name).suffix.lstrip(".").lower()
 
 
 def _kept(store: Store, path: Path, name: str, format: str | None) -> SourceFile:
     "A file of DVC's cache in the store."
-    made = hashed(path, name, format or _ending(name))
+    made = hashed(path, name, format)
     to = store.path(made.sha256)
-    if not to.is_file() or hashed(to).sha256 != made.sha256:
+    if not store.whole(made.sha256):
         part = to.with_name(f".{to.name}.{secrets.token_hex(4)}")
         place_file(path, part, "reflink", "hardlink", "copy")
         os.replace(part, to)

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from .described import cramers_v, crossed
 from .gaps import Gap, gaps, shares
 from .estimate import wilson
 
@@ -98,17 +99,10 @@ def association(
     column: pd.Series,  # (n,) numbers or words
     codes: np.ndarray,  # (n,) of each row's group
 ) -> tuple[float, float]:  # Cramér's V, 0 to 1, and the p-value of independence
-    "How much a column says about the group (Bergsma 2013); 0 where either has one value only."
-    levels = np.unique(_levels(column), return_inverse=True)[1]
-    groups = np.unique(_common(codes), return_inverse=True)[1]
-    r, k, n = int(levels.max()) + 1, int(groups.max()) + 1, len(groups)
-    if r < 2 or k < 2:
-        return 0.0, 1.0
-    table = np.bincount(levels * k + groups, minlength=r * k).reshape(r, k)
-    found = stats.chi2_contingency(table, correction=False)
-    phi = max(0.0, found.statistic / n - (r - 1) * (k - 1) / (n - 1))
-    most = min(r - (r - 1) ** 2 / (n - 1), k - (k - 1) ** 2 / (n - 1)) - 1
-    return (min(1.0, float(np.sqrt(phi / most))) if most > 0 else 0.0), float(found.pvalue)
+    "How much a column says about the group; 0 and 1 where either has one value only."
+    table = crossed(_levels(column), _common(codes))
+    known = min(table.shape) > 1
+    return cramers_v(table), float(stats.chi2_contingency(table, correction=False).pvalue) if known else 1.0
 
 
 class Proxy(NamedTuple):

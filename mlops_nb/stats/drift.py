@@ -112,7 +112,7 @@ def two_shares_p(
     reference: tuple[int, int],  # rows that have it, rows that don't
     window: tuple[int, int],
 ) -> float:
-    "p-value that two shares are equal, as `scipy.stats.fisher_exact` has it; 1 when there is nothing to compare."
+    "p-value of equal shares, as `scipy.stats.fisher_exact` has it, faster; 1 when there is nothing to compare."
     n, m, has = sum(reference), sum(window), reference[0] + window[0]
     usual = has * n / max(n + m, 1)
     reach = 200 + 40 * math.sqrt(usual)  # beyond, chances are below the smallest float

@@ -15,6 +15,7 @@ import pandas as pd
 
 # %% ../../nbs/stats/13_outliers.ipynb #5509caca
 METHODS = ("iqr", "robust_z", "isolation_forest")
+_FEW = 20  # values of a column, below which its quartiles are chance
 
 
 class Fence(NamedTuple):
@@ -40,13 +41,12 @@ def numeric(frame: pd.DataFrame) -> pd.DataFrame:  # float64; infinite values ar
 
 def learn_fences(
     known: pd.DataFrame,  # numbers of the rows that are learnt from
-    few: int = 20,  # values that a column needs
 ) -> dict[str, Fence]:  # by column
     "What is usual in each column, by quartiles and medians."
     found = {}
     for name in known.columns:
         values = known[name].dropna().to_numpy()
-        if len(values) < few:
+        if len(values) < _FEW:
             continue
         first, middle, third = np.quantile(values, (0.25, 0.5, 0.75))
         between = third - first
@@ -56,13 +56,13 @@ def learn_fences(
 
 # %% ../../nbs/stats/13_outliers.ipynb #d4b097b9
 _FLAGS = ["row", "column", "value", "method", "score"]
+_FAR = 3.5  # modified z-score (Iglewicz and Hoaglin, 1993)
 
 
 def column_flags(
     frame: pd.DataFrame,  # numbers of any rows
     fences: Mapping[str, Fence],
     methods: Sequence[str] = METHODS,
-    far: float = 3.5,  # modified z-score
 ) -> pd.DataFrame:  # row (position), column, value, method, score (1 at the fence)
     "Values outside of what is usual in their column."
     parts = []
@@ -73,7 +73,7 @@ def column_flags(
             outside = np.maximum(fence.low - values, values - fence.high) / (1.5 * fence.quartiles)
             scores["iqr"] = 1 + outside
         if "robust_z" in methods and fence.spread > 0:
-            scores["robust_z"] = 0.6745 * np.abs(values - fence.centre) / fence.spread / far
+            scores["robust_z"] = 0.6745 * np.abs(values - fence.centre) / fence.spread / _FAR
         for method, score in scores.items():
             at = np.flatnonzero(score > 1)
             parts.append(
@@ -82,6 +82,10 @@ def column_flags(
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=_FLAGS)
 
 # %% ../../nbs/stats/13_outliers.ipynb #112b497f
+_BEYOND = 0.001  # share of the usual rows beyond the bound: few enough for a person to look at
+_WIDEST = 500  # columns that are read, those with most values: a tree of 256 rows has no use for more
+
+
 class Forest(NamedTuple):
     "What parts rows, fitted."
 
@@ -92,15 +96,13 @@ class Forest(NamedTuple):
 
 def learn_forest(
     known: pd.DataFrame,  # numbers of the rows that are learnt from
-    share: float = 0.001,  # of them that lie beyond the bound
     seed: int = 0,
-    most: int = 500,  # columns, those that vary in most rows
 ) -> Forest | None:  # None: fewer than 2 columns that vary, or 100 rows
     "Which rows are usual."
     from sklearn.ensemble import IsolationForest
 
     varied = known.nunique()
-    names = varied[varied > 1].sort_values(ascending=False, kind="stable").index[:most]
+    names = varied[varied > 1].sort_values(ascending=False, kind="stable").index[:_WIDEST]
     if len(names) < 2 or len(known) < 100:
         return None
     middle = known[names].median()
@@ -109,7 +111,7 @@ def learn_forest(
         filled
     )
     some = np.random.default_rng(seed).permutation(len(known))[:20_000]
-    return Forest(model, middle, float(np.quantile(-model.score_samples(filled[some]), 1 - share)))
+    return Forest(model, middle, float(np.quantile(-model.score_samples(filled[some]), 1 - _BEYOND)))
 
 
 def row_flags(

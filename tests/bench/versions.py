@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from _figures import tell
+from mlops_nb.base.git import git
 
 CODE = "import sys; from mlops_nb.cli.main import main; sys.argv[0] = 'mlops-nb'; main()"
 OURS = [sys.executable, "-c", CODE, "data", "checkout"]
@@ -29,10 +30,6 @@ def seconds(root: Path, *words: str) -> float:
     assert done.returncode == 0, done.stderr
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-
-
-def git(root: Path, *words: str) -> None:
-    subprocess.run(["git", *words], cwd=root, check=True, capture_output=True)
 
 
 def project(root: Path, megabytes: int) -> None:

@@ -10,16 +10,12 @@ from mlops_nb.base.errors import why_refused
 from tests.cli.test_cli import imported
 from tests.conftest import command, project_of
 
-pytest.importorskip("dvc", reason="versions of data need the extra data")
 ROWS = [{"id": n, "age": 20 + n % 50, "buys": "yes" if n % 3 else "no"} for n in range(120)]
 
 
 @pytest.fixture
-def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")
-    for who in ("AUTHOR", "COMMITTER"):
-        monkeypatch.setenv(f"GIT_{who}_NAME", "Ada")
-        monkeypatch.setenv(f"GIT_{who}_EMAIL", "ada@example.org")
+def shop(tmp_path: Path, ada: None) -> Path:
+    pytest.importorskip("dvc", reason="versions of data need the extra data")
     return project_of(tmp_path / "rows.csv", ROWS, "buys")
 
 

@@ -4,34 +4,20 @@ import json
 import os
 import shutil
 import sqlite3
-import subprocess
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from mlops_nb.base.charter import Charter
+from mlops_nb.base.git import git
 from mlops_nb.cli.restore import _bring_data
 from mlops_nb.pipeline.origin import Origin
 from mlops_nb.sources.files import source_file
 from tests.conftest import Project
 
 IGNORED = ".mlops\n/rows.csv\nreports/\n__pycache__/\n"
-
-
-@pytest.fixture(autouse=True)
-def people(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Somebody whom git knows, whatever this machine's user has set up."""
-    monkeypatch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")
-    for who in ("AUTHOR", "COMMITTER"):
-        monkeypatch.setenv(f"GIT_{who}_NAME", "Ada")
-        monkeypatch.setenv(f"GIT_{who}_EMAIL", "ada@example.org")
-
-
-def git(project: Project, *words: str) -> str:
-    done = subprocess.run(["git", *words], cwd=project.root, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout.strip()
+pytestmark = pytest.mark.usefixtures("ada")
 
 
 def shared(project: Project) -> str:
@@ -55,17 +41,17 @@ def test_two_branches_of_a_notebook_merge(project):
     as_executed(project, "stages/20_scale.ipynb", 1)
     said = shared(project)
     assert "a new repository" in said and "first commit" in said
-    assert git(project, "status", "--porcelain") == "" and ".mlops" not in git(project, "ls-files")
+    assert git(project.root, "status", "--porcelain") == "" and ".mlops" not in git(project.root, "ls-files")
     changes = {"ada": ("scale([1], 2) == [3]  # LESSON", "scale([2], 2) == [5]  # LESSON"), "bo": ("log(factor=factor)", "log(times=factor)")}
     for count, (branch, change) in enumerate(changes.items(), 1):
-        git(project, "switch", "--create", branch, "main")
+        git(project.root, "switch", "--create", branch, "main")
         project.edit("stages/20_scale.ipynb", *change)
         as_executed(project, "stages/20_scale.ipynb", 100 * count)
         project.export()
-        git(project, "commit", "--all", "--message", branch)
-    shown = git(project, "diff", "main", "--", "nbs")
+        git(project.root, "commit", "--all", "--message", branch)
+    shown = git(project.root, "diff", "main", "--", "nbs")
     assert "modified cell5" in shown and "{+times+}" in shown and "execution_count" not in shown, "a change is shown as cells"
-    git(project, "merge", "--no-edit", "ada")
+    git(project.root, "merge", "--no-edit", "ada")
     text = (project.root / "nbs" / "stages" / "20_scale.ipynb").read_text()
     assert all(new in text for _, new in changes.values()) and "<<<<<<<" not in text
     checked = project.call("check")
@@ -75,10 +61,10 @@ def test_two_branches_of_a_notebook_merge(project):
 def test_a_clone_and_a_repository_that_is_there(project, tmp_path_factory):
     shared(project)
     clone = tmp_path_factory.mktemp("team") / "clone"
-    subprocess.run(["git", "clone", "--quiet", str(project.root), str(clone)], check=True, timeout=60)
+    git(project.root, "clone", "--quiet", str(project.root), str(clone))
     done = project.call("init", str(clone), "--git")
     assert done.returncode == 0 and "the repository clone" in done.stdout and "commit" not in done.stdout
-    assert "nbdev-merge" in subprocess.check_output(["git", "config", "merge.jupyternotebook.driver"], cwd=clone, text=True)
+    assert "nbdev-merge" in git(clone, "config", "merge.jupyternotebook.driver")
 
 
 def restored(project: Project, run: str, *words: str) -> tuple[Project, str]:
@@ -101,7 +87,7 @@ def test_a_run_comes_back(project):
     first, made = project.summary()["run"], digests(project)
     project.edit("services/deep.ipynb", "return 1", "return 5")
     project.export()
-    git(project, "commit", "--all", "--message", "another offset")
+    git(project.root, "commit", "--all", "--message", "another offset")
     project.run()
     assert digests(project) != made
     back, said = restored(project, first)

@@ -18,6 +18,7 @@ from sklearn.base import clone
 from sklearn.compose import make_column_transformer
 from sklearn.ensemble import RandomForestClassifier, StackingClassifier, VotingClassifier
 from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import OneHotEncoder
@@ -536,20 +537,36 @@ def test_trees_stay_in_their_place(boosted):
             pytest.fail(f"{what} was loaded: {CompiledModel.load(repacked(data, **changes))}")
 
 
+def one_hot(column: str, **filled: object) -> tuple:
+    """A column as its categories, gaps filled as is said."""
+    encoder = OneHotEncoder(handle_unknown="ignore", sparse_output=False)
+    return (make_pipeline(SimpleImputer(**filled), encoder) if filled else encoder), [column]
+
+
 @pytest.mark.parametrize(
     ("parts", "why"),
     [
-        ((OneHotEncoder(handle_unknown="ignore", sparse_output=False), ["count"]), "OneHotEncoder of count, which is not a category"),
-        ((OneHotEncoder(handle_unknown="ignore", sparse_output=False), ["flag"]), "OneHotEncoder of flag, which is not a category"),
+        ([one_hot("count")], "OneHotEncoder of count, which is not a category"),
+        ([one_hot("flag")], "OneHotEncoder of flag, which is not a category"),
+        ([one_hot("few", strategy="most_frequent", add_indicator=True)], "SimpleImputer that fills in text has no compiled form but of categories, without indicator"),
+        ([one_hot("few", strategy="constant", fill_value=f) for f in ("plumless", "buckeroo")], "two texts, one of them 'buckeroo', can't be told apart"),  # of one CRC-32
     ],
-    ids=["integers", "booleans"],
+    ids=["integers", "booleans", "text and where it was missing", "texts of one code"],
 )  # fmt: skip
 def test_own_recipes_that_cannot_be_compiled(parts, why):
     """The model registers all the same, and its page says why the plain model serves."""
     task, schema, rows, y, strange = make_scene("binary")
-    model = make_pipeline(make_column_transformer(parts), LogisticRegression()).fit(rows, y)
+    model = make_pipeline(make_column_transformer(*parts), LogisticRegression()).fit(rows, y)
     data, told = compile_version(model, schema, problem(task), 0.5, strange.iloc[:5], rows)
     assert data is None and why in told["why"] and "the plain model serves" in compiled_line(told)
+
+
+@pytest.mark.parametrize("filled", [{"strategy": "most_frequent"}, {"strategy": "constant"}, {"strategy": "constant", "fill_value": "gap"}])
+def test_own_recipes_that_fill_in_text_are_compiled(filled):
+    task, schema, rows, y, strange = make_scene("binary")
+    model = make_pipeline(make_column_transformer(one_hot("few", **filled)), LogisticRegression()).fit(rows, y)
+    data, told = compile_version(model, schema, problem(task), 0.5, strange, rows)
+    assert data is not None, told
 
 
 @pytest.mark.parametrize("said", ["amount=constant 7", "few=most_frequent", "few=constant gap", "few=constant unseen anywhere"])

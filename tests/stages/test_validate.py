@@ -5,11 +5,10 @@ import pandas as pd
 import pytest
 
 from mlops_nb.base.errors import MlopsError, why_refused
-from mlops_nb.base.validation import ROWS, SURE, TABLES, Validation
-from mlops_nb.model.demands import held_line
+from mlops_nb.base.validation import ROWS, SURE, TABLES, Validation, held_line
 from mlops_nb.model.problem import Problem, check_problem
 from mlops_nb.stages.validate import Judged, check_left, judge_rows, quality_summary, warnings_of
-from tests.stages.injected import FAULTS, TARGET, Fault, between, clean, put, rowwise
+from tests.stages.injected import FAULTS, TARGET, Fault, clean, put
 
 
 def problem_of(rules: dict | None = None) -> Problem:
@@ -188,7 +187,6 @@ def test_ten_thousand_columns():
     assert [m["column"] for m in quality_summary(result, problem_of())["missing"]] == ["x20"]
 
 
-def test_helpers_make_what_they_say():
-    assert between("x", clean(), "end >= start", 3).found == {(3, "", "checks")} and rowwise("x", clean(), "age", "range", [1, 2]).found == {(1, "age", "range"), (2, "age", "range")}
-    with pytest.raises(MlopsError):
+def test_a_column_of_the_quarantines_name_is_refused():
+    with pytest.raises(MlopsError, match="has a column 'quarantine_row', which the quarantine adds; rename it"):
         judge_rows(clean().assign(quarantine_row=1), problem_of())

@@ -1,7 +1,6 @@
 """Rows that are judged where they lie, a column at a time, are judged as the whole table is: the same artifacts, byte by byte."""
 
 import datetime
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +34,7 @@ ASKED = [
 RULES = {"age": {"min": 0, "max": 90, "required": True}, "sex": {"allowed": ["Female", "Male", "other"]}, "code": {"max": 4}, "left": {"required": True}}
 
 
-def outcome(rows, problem: object, copies: bool, asked: Validation) -> list:
+def outcome(rows, problem: object, copies: bool, asked: Validation, folder: Path) -> list:
     """All that the stage writes."""
     page = data_html(rows, "income")
     try:
@@ -44,18 +43,14 @@ def outcome(rows, problem: object, copies: bool, asked: Validation) -> list:
         check_left(judged, problem, 0.95)
     except MlopsError as refused:
         return [page, str(refused)]
-    return [page, told, Table.dump(judged.quarantine), bytes_of(judged.rows), judged.faults.to_csv()]
+    return [page, told, Table.dump(judged.quarantine), bytes_of(judged.rows, folder), judged.faults.to_csv()]
 
 
-def bytes_of(rows) -> bytes:
+def bytes_of(rows, folder: Path) -> bytes:
     if isinstance(rows, pd.DataFrame):
         return Table.dump(rows)
-    place = Path(tempfile.gettempdir()) / f"rows-{id(rows)}"
-    try:
-        Table.stream(rows.batches(), rows.schema, place)
-        return place.read_bytes()
-    finally:
-        place.unlink(missing_ok=True)
+    Table.stream(rows.batches(), rows.schema, folder / "streamed")
+    return (folder / "streamed").read_bytes()
 
 
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
@@ -78,8 +73,9 @@ def test_as_the_whole_table_is_judged(tmp_path_factory, data, n, copies, asked, 
         lying = stored(type("Context", (), {"writes": store, "store": store, "get": store.get}), digest)
         assert isinstance(lying, Rows) or any(c.null_count == n or pa.types.is_null(c.type) for c in columns.values())
         demands = Validation.model_validate(asked)
-        for one, other in zip(outcome(lying, problem, copies, demands), outcome(whole, problem, copies, demands), strict=True):
-            assert one == other
+        one, other = (outcome(rows, problem, copies, demands, folder) for rows in (lying, whole))
+        for mine, theirs in zip(one, other, strict=True):
+            assert mine == theirs
     finally:
         Table.form, rows_module.GROUP = form, size
 
@@ -96,7 +92,8 @@ def test_the_same_of_many_rows(tmp_path: Path):
     digest = store.put(Table.dump(whole))
     lying = Rows(store.path(digest))
     problem = census_problem(rules={"age": {"max": 90}, "sex": {"allowed": ["Female"]}})
-    assert outcome(lying, problem, True, Validation()) == outcome(Table.load(store.get(digest)), problem, True, Validation())
+    one, other = (outcome(rows, problem, True, Validation(), tmp_path) for rows in (lying, Table.load(store.get(digest))))
+    assert one == other
 
 
 def test_some_rows_and_other_columns(tmp_path: Path):
@@ -108,7 +105,7 @@ def test_some_rows_and_other_columns(tmp_path: Path):
     expected = whole[1:].reset_index(drop=True).assign(a=[7, 8, 9])
     for step in (some, kept(some, np.array([True, True, False]))):
         expected = expected.head(len(step))
-        assert bytes_of(step) == Table.dump(expected)
+        assert bytes_of(step, tmp_path) == Table.dump(expected)
         pd.testing.assert_frame_equal(step[["a", "b", "c"]], expected)
     pd.testing.assert_frame_equal(taken(rows, np.array([1, 3])), whole.iloc[[1, 3]])
     assert len(rows) == 4 and rows["a"].equals(whole["a"])  # the file's rows are what they were

@@ -7,12 +7,14 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import stats
 from scipy.spatial.distance import jensenshannon
 
 from mlops_nb.stats import drift, profile
 from mlops_nb.stats.domain import domain, slices
-from mlops_nb.stats.drift import compare, range_p, rank_p
+from mlops_nb.stats.drift import compare, range_p, rank_p, two_shares_p
 from mlops_nb.stats.profile import Profile, Texts
 
 NUMBERS = {
@@ -63,6 +65,16 @@ def test_numbers_as_scipy_has_them(name, sizes):
     a, b = np.maximum(a, 1e-4), np.maximum(b, 1e-4)
     assert np.isclose(found.psi, sum((y - x) * np.log(y / x) for x, y in zip(a, b, strict=True)))
     assert found.below == np.mean(window < reference.min()) and found.above == np.mean(window > reference.max())
+
+
+COUNT = st.one_of(st.integers(0, 30), st.integers(0, 2_000_000))
+
+
+@given(COUNT, COUNT, COUNT, COUNT)
+@settings(max_examples=300, deadline=None)
+def test_two_shares_as_scipy_has_them(a, b, c, d):
+    theirs = stats.fisher_exact([[a, b], [c, d]]).pvalue
+    assert two_shares_p((a, b), (c, d)) == pytest.approx(theirs, rel=1e-6, abs=1e-300)
 
 
 def test_values_out_of_range_are_seen_however_few():

@@ -148,10 +148,10 @@ def main(sizes: Sequence[int], peers: bool, window: int) -> str | None:
         tell("live_monitor_memory_growth", growth, "<=1.25", growth <= 1.25)
     if window:
         with tempfile.TemporaryDirectory(dir=ROOT / ".bench", ignore_cleanup_errors=True) as folder:
-            growth = one_window(window, Path(folder, "log")).peak / costs[min(sizes)]["monitor"].peak
+            growth = one_window(window, Path(folder, "log")).peak / costs[min(sizes)]["monitor"][0].peak
         tell("live_window_memory_growth", growth, "<=1.25", growth <= 1.25)
     if why or COMPARED not in costs:
-        print(f"{COMMIT}: not compared, {why or 'it is where {COMPARED:,} rows are asked for'}")
+        print(f"{COMMIT}: not compared, {why or f'it is where {COMPARED:,} rows are asked for'}")
         return None
     found = costs[COMPARED]
     for name in QUERIES:
