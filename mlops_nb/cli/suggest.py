@@ -29,9 +29,10 @@ def equal_rows(
     frame: Any,  # pandas.DataFrame
 ) -> Suggestion | None:
     "What exact copies of earlier rows are."
+    from mlops_nb.stats.columns import columns_of
     from mlops_nb.stats.equal import equal_pairs
 
-    copies, pairs = int(frame.duplicated().sum()), equal_pairs(frame)
+    copies, pairs = int(frame.duplicated().sum()), equal_pairs(columns_of(frame), len(frame))
     if not copies:
         return None
     many = f"{copies:,} of {len(frame):,} rows"

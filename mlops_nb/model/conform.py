@@ -7,6 +7,7 @@ __all__ = ['learn_schema', 'schema_table', 'conform', 'flags', 'with_types', 'fe
 
 # %% ../../nbs/model/28_conform.ipynb #fbb7578b
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import pandas as pd
 
 from ..base.errors import MlopsError, nearest
 from ..base.reading import Reading
+from ..base.rows import Rows
 from .decision import as_said
 from .problem import Problem
 from .schema import KINDS_OF_FIELD, LONGEST, TEXTS, Field, Schema
@@ -67,9 +69,9 @@ def _field(values: pd.Series, kind: KINDS_OF_FIELD, required: bool) -> Field:
 
 # %% ../../nbs/model/28_conform.ipynb #14ffd1e6
 def learn_schema(
-    learnt_from: pd.DataFrame,  # the training rows
+    learnt_from: Any,  # the training rows: pandas.DataFrame, or what gives its columns one by one
     problem: Problem,  # says target, features and required columns
-    typed_by: pd.DataFrame | None = None,  # rows that types are taken from: the whole file; None for the training rows
+    typed_by: Any = None,  # rows that types are taken from: the whole file; None for the training rows
     readings: Mapping[str, Any] | None = None,  # how columns' texts are read, where that isn't plain
 ) -> Schema:
     "What a row looks like: types as the file has them, ranges, values and classes by the training rows alone."
@@ -100,11 +102,11 @@ def schema_table(
     return table.where(table.notna(), "")
 
 # %% ../../nbs/model/28_conform.ipynb #297ade09
-def _wrong(frame: pd.DataFrame, field: Field, bad: pd.Series, expected: str) -> MlopsError:
+def _wrong(values: pd.Series, field: Field, bad: pd.Series, expected: str) -> MlopsError:
     "The error for the first bad value of a field."
     row = bad.to_numpy().argmax()
     more = f" (and {int(bad.sum()) - 1:,} more rows)" if bad.sum() > 1 else ""
-    return MlopsError(f"row {row}, field '{field.name}': {_plain(frame[field.name].iloc[row])!r}{more}; expected {expected}")
+    return MlopsError(f"row {row}, field '{field.name}': {_plain(values.iloc[row])!r}{more}; expected {expected}")
 
 
 def _hint(field: Field) -> str:
@@ -124,14 +126,16 @@ def _has(values: pd.Series, kinds: Any) -> pd.Series:
 
 def _as_text(values: pd.Series, missing: pd.Series) -> pd.Series:
     "Text; whole numbers without a decimal point."
+    if isinstance(values.dtype, pd.StringDtype):
+        return values.astype("str")
     if values.dtype.kind == "f":
         values = values.map(lambda v: int(v) if v.is_integer() else v, na_action="ignore")
     return values.astype("object").where(missing, values.astype("str")).where(~missing, None).astype("str")
 
 
-def _as_number(frame: pd.DataFrame, field: Field, missing: pd.Series) -> pd.Series:
+def _as_number(given: pd.Series, field: Field, missing: pd.Series) -> pd.Series:
     "Numbers, whether given as numbers or as text; truths for a field of truths only."
-    values = frame[field.name]
+    values = given
     if field.kind == "boolean":
         words = {"true": 1.0, "false": 0.0}
         values = values.map(lambda v: words.get(str(v).strip().lower(), v), na_action="ignore")
@@ -143,30 +147,28 @@ def _as_number(frame: pd.DataFrame, field: Field, missing: pd.Series) -> pd.Seri
     else:
         bad |= _has(values, bool) | ((field.kind == "integer") & ((number != number.round()) | (number.abs() >= 2**63)))
     if (bad & ~missing).any():
-        raise _wrong(frame, field, bad & ~missing, expected + _hint(field))
+        raise _wrong(given, field, bad & ~missing, expected + _hint(field))
     return number if field.nullable else number.astype({"integer": "int64", "boolean": "bool", "number": "float64"}[field.kind])
 
 # %% ../../nbs/model/28_conform.ipynb #b5f53612
-def _conform_one(frame: pd.DataFrame, field: Field) -> pd.Series:
+def _conform_one(values: pd.Series, field: Field) -> pd.Series:
     "One column with its field's type, or an error that names the first value that has not."
-    values = frame[field.name]
     missing = values.isna()
     if (nested := _has(values, (list, dict, tuple, set, np.ndarray))).any():
-        raise _wrong(frame, field, nested, f"one value{_hint(field)}")
+        raise _wrong(values, field, nested, f"one value{_hint(field)}")
     if not field.nullable and missing.any():
-        raise _wrong(frame, field, missing, f"a value, it is required{_hint(field)}")
+        raise _wrong(values, field, missing, f"a value, it is required{_hint(field)}")
     if field.kind in TEXTS:
         texts = _as_text(values, missing)
         if field.kind == "text" and (long := texts.str.len() > LONGEST).any():
-            cut = frame.assign(**{field.name: texts.str.slice(0, 60)})
-            raise _wrong(cut, field, long, f"a text of at most {LONGEST:,} characters")
+            raise _wrong(texts.str.slice(0, 60), field, long, f"a text of at most {LONGEST:,} characters")
         return texts
     if field.kind == "datetime":
         moments = pd.to_datetime(values, errors="coerce", utc=True).dt.tz_localize(None)
         if (moments.isna() & ~missing).any():
-            raise _wrong(frame, field, moments.isna() & ~missing, "a time such as 2026-01-31T12:00")
+            raise _wrong(values, field, moments.isna() & ~missing, "a time such as 2026-01-31T12:00")
         return moments.astype("datetime64[us]")
-    return _as_number(frame, field, missing)
+    return _as_number(values, field, missing)
 
 # %% ../../nbs/model/28_conform.ipynb #076576af
 def conform(
@@ -180,7 +182,7 @@ def conform(
     if absent:
         others = [c for c in frame.columns if c not in shape.names]
         raise MlopsError(f"no field '{absent[0]}' in the rows{nearest(absent[0], others)}; a field that is not known is given as missing, not left out")
-    return pd.DataFrame({f.name: _conform_one(frame, f) for f in shape.fields}).reset_index(drop=True)
+    return pd.DataFrame({f.name: _conform_one(frame[f.name], f) for f in shape.fields}).reset_index(drop=True)
 
 # %% ../../nbs/model/28_conform.ipynb #ac38109a
 def flags(
@@ -205,10 +207,12 @@ def flags(
 
 # %% ../../nbs/model/28_conform.ipynb #f2e538c9
 def with_types(
-    part: pd.DataFrame,  # rows with all their columns
+    part: Any,  # pandas.DataFrame or mlops_nb.base.rows.Rows: rows with all their columns
     shape: Schema,  # names the columns that a model reads
-) -> pd.DataFrame:  # the same rows
+) -> Any:  # the same rows, of the same kind
     "Rows whose feature columns have the types that `conform` gives, so that a model learns from what it will be asked about."
+    if isinstance(part, Rows):
+        return part.read_by({f.name: partial(_conform_one, field=f) for f in shape.fields})
     shaped = conform(part, shape)
     return pd.DataFrame({c: shaped[c] if c in shaped else part[c].reset_index(drop=True) for c in part.columns})
 

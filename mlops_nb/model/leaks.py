@@ -12,8 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from ..base.rows import Stack, kept, only
 from .problem import Problem
 from ..stats.apart import far_from, later_dates, told_apart
+from ..stats.columns import taken
 from ..stats.disguised import marks_class, means_of_groups, told_by_texts
 from ..stats.leaks import Leak, Wanted, coded, strong_columns, wanted_of
 from ..stats.order import ordered_rows
@@ -34,7 +36,7 @@ def disguised(
 
 # %% ../../nbs/model/35_leaks.ipynb #4ae8edd2
 def target_leaks(
-    frame: pd.DataFrame,  # training rows in the file's order
+    frame: Any,  # training rows in the file's order: pandas.DataFrame or mlops_nb.base.rows.Rows
     target: pd.Series,  # what is to be ranked
     features: Sequence[str],  # columns that a model may read
     classes: bool,
@@ -46,15 +48,14 @@ def target_leaks(
     "All that gives the target away within the training rows."
     known = target.notna().to_numpy()
     codes = pd.factorize(np.arange(len(frame)) if things is None else things)[0][known]
-    frame, target = frame.loc[known].reset_index(drop=True), target[known].reset_index(drop=True)
+    frame, target = kept(frame, known), target[known].reset_index(drop=True)
     if (whole := wanted_of(target, classes, codes)) is None:
         return []
     first = ~pd.Series(codes).duplicated().to_numpy()
-    ordered = ordered_rows(frame[[*dict.fromkeys([*features, *named])]], whole, first, in_time)
-    frame = frame[list(features)]
-    limit = min(most, max(1000, 4_000_000 // max(frame.shape[1], 1)))
-    some = frame.sample(min(limit, len(frame)), random_state=0)
-    wanted = wanted_of(target[some.index], classes, codes[some.index])
+    ordered = ordered_rows(only(frame, [*dict.fromkeys([*features, *named])]), whole, first, in_time)
+    limit = min(most, max(1000, 4_000_000 // max(len(features), 1)), len(frame))
+    at = pd.Series(range(len(frame))).sample(limit, random_state=0).to_numpy()
+    some, wanted = taken(only(frame, list(features)), at), wanted_of(target[at], classes, codes[at])
     if wanted is None:
         return ordered
     strong, other = strong_columns(some, wanted), disguised(some, wanted)
@@ -98,7 +99,7 @@ def leak_rules(
 
 # %% ../../nbs/model/35_leaks.ipynb #035c3f7e
 def known_again(
-    parts: tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame],  # train, valid, test
+    parts: tuple[Any, Any, Any],  # train, valid, test: pandas.DataFrame or mlops_nb.base.rows.Rows
     name: str | None,  # the charter's id
 ) -> list[Leak]:
     "Rows that are of an id of the training rows."
@@ -120,7 +121,7 @@ class Looked(NamedTuple):
 
 
 def split_leaks(
-    parts: tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame],  # train, valid, test
+    parts: tuple[Any, Any, Any],  # train, valid, test: pandas.DataFrame or mlops_nb.base.rows.Rows
     problem: Problem,
     things: tuple[np.ndarray, np.ndarray],  # codes of training and test rows; rows of one thing share one
     time: str | None = None,  # column that divides them, if one does
@@ -130,14 +131,14 @@ def split_leaks(
     features, named = problem.feature_names(train.columns), [c for c in train.columns if c == problem.id]
     classes = problem.kind.has_classes
     found = target_leaks(train, train[problem.target], features, classes, things[0], time is not None, named=named)
-    whole = pd.concat([p[[*dict.fromkeys([*features, *named, problem.target])]] for p in parts], ignore_index=True)
-    whole = whole[whole[problem.target].notna()]
-    found += means_of_groups(whole.drop(columns=problem.target), whole[problem.target], classes)
+    known = [kept(p, p[problem.target].notna().to_numpy()) for p in parts]
+    whole = Stack(*(only(p, [c for c in dict.fromkeys([*features, *named]) if c != problem.target]) for p in known))
+    found += means_of_groups(whole, Stack(*known)[problem.target], classes)
     if time is not None:
         found += later_dates(train, train[time], features) + known_again(parts, problem.id)
     else:
         timeless = [c for c in features if not pd.api.types.is_datetime64_any_dtype(train[c])]
-        found += [leak for leak in [told_apart(train[timeless], test[timeless], things)] if leak]
+        found += [leak for leak in [told_apart(only(train, timeless), only(test, timeless), things)] if leak]
     harmless = [leak for leak in found if _is_harmless(leak, features)]
     rules = leak_rules([leak for leak in found if leak not in harmless], problem, "split")
     return Looked(rules, _notes(harmless, problem))

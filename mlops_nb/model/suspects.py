@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..base.rows import taken
 from .decision import is_one_of
 from .entities import row_position
 from .problem import Problem
+from ..stats.columns import taken
 
 
 # %% ../../nbs/model/33_suspects.ipynb #b44459a7

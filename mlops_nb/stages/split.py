@@ -4,12 +4,11 @@
 
 # %% auto #0
 __all__ = ['PARTS', 'MOST_CLASSES', 'NEEDED', 'parts_by_position', 'parts_by_class', 'parts_by_time', 'choose_strategy',
-           'count_twins', 'twin_rules', 'near_rules', 'prove_classes', 'lost_of', 'prove_parts', 'class_gap',
-           'prove_chance', 'Division', 'split_rows', 'summary', 'unusual']
+           'twin_rules', 'near_rules', 'prove_classes', 'lost_of', 'prove_parts', 'class_gap', 'prove_chance',
+           'Division', 'split_rows', 'summary', 'unusual']
 
 # %% ../../nbs/stages/040_split.ipynb #e1a28632
 import math
-from collections.abc import Iterable
 from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
@@ -18,9 +17,10 @@ from annotated_types import Interval
 from pydantic import BaseModel, ConfigDict
 
 from ..model.decision import as_said
+from ..base.rows import Stack, kept, only
 from ..base.errors import MlopsError, nearest
 from ..model.conform import learn_schema, schema_table, with_types
-from ..model.entities import Entities, entities_of, entity_codes, meeting
+from ..model.entities import Entities, count_twins, entities_of, entity_codes
 from ..model.leaks import split_leaks
 from ..stats.estimate import blocks
 from ..model.schema import Schema
@@ -37,11 +37,17 @@ def parts_by_position(
     position: np.ndarray,  # n numbers in [0, 1)
     held_back: float,  # share of test rows
     chosen_on: float,  # share of valid rows
-) -> np.ndarray:  # n, "train", "valid" or "test"
+) -> pd.Categorical:  # n, "train", "valid" or "test"
     "Test below the first threshold, valid below the second, else train: another valid share moves no test row."
     if held_back + chosen_on >= 1:
         raise MlopsError(f"test_size {held_back:g} and valid_size {chosen_on:g} leave no training rows; make their sum less than 1")
-    return np.where(position < held_back, "test", np.where(position < held_back + chosen_on, "valid", "train"))
+    return _parts(position < held_back, position < held_back + chosen_on)
+
+
+def _parts(test: np.ndarray, valid: np.ndarray) -> pd.Categorical:
+    "The name of each row's part, a byte each; a row that is both is a test row."
+    codes = np.where(test, np.int8(2), valid.astype(np.int8))
+    return pd.Categorical.from_codes(codes, PARTS)
 
 # %% ../../nbs/stages/040_split.ipynb #717e1497
 def parts_by_class(
@@ -49,7 +55,7 @@ def parts_by_class(
     labels: pd.Series,  # n, the classes
     held_back: float,  # share of test rows
     chosen_on: float,  # share of valid rows
-) -> np.ndarray:  # n, "train", "valid" or "test"
+) -> pd.Categorical:  # n, "train", "valid" or "test"
     "A quota for each class, one row at least, in the order of position; equal rows of several classes stay where the hash puts them."
     part, codes = parts_by_position(position, held_back, chosen_on), pd.factorize(labels)[0]
     mixed = pd.Series(codes).groupby(position).transform("nunique").to_numpy() > 1
@@ -58,7 +64,7 @@ def parts_by_class(
         wanted = {name: share * of_class.sum() - (of_class & mixed & (part == name)).sum() for name, share in (("test", held_back), ("valid", chosen_on))}
         _, group, size = np.unique(position[alone], return_inverse=True, return_counts=True)
         before = (np.cumsum(size) - size / 2)[group]  # rows that stand before the middle of each row's group
-        part[alone] = np.where(before < wanted["test"], "test", np.where(before < sum(wanted.values()), "valid", "train"))
+        part[alone] = _parts(before < wanted["test"], before < sum(wanted.values()))
         for place, name in enumerate(("test", "valid")):  # a rare class is in every part
             if len(size) >= len(PARTS) and not (part[of_class] == name).any():
                 part[np.flatnonzero(alone)[group == place]] = name
@@ -71,7 +77,7 @@ def parts_by_time(
     chosen_on: float,  # share of valid rows
     first_valid: str | None = None,  # a time, or None to follow the shares
     first_test: str | None = None,  # a time, or None to follow the shares
-) -> np.ndarray:  # n, "train", "valid" or "test"
+) -> pd.Categorical:  # n, "train", "valid" or "test"
     "The latest rows are test, those before them valid; rows of one moment stay together."
     if held_back + chosen_on >= 1:
         raise MlopsError(
@@ -97,7 +103,7 @@ def parts_by_time(
         raise MlopsError(
             f"the valid rows would start at {valid_cut}, not before the test rows at {test_cut}; set valid_from and test_from"
         )
-    return np.where(moments >= test_cut, "test", np.where(moments >= valid_cut, "valid", "train"))
+    return _parts((moments >= test_cut).to_numpy(), (moments >= valid_cut).to_numpy())
 
 
 def _moments(times: pd.Series) -> pd.Series:
@@ -140,15 +146,6 @@ def choose_strategy(
         raise MlopsError(f"strategy {chosen} does not divide by the knob '{unread[0]}' ({named[unread[0]]}); use strategy {unread[0]}, or take the knob out")
     return chosen
 
-# %% ../../nbs/stages/040_split.ipynb #94087260
-def count_twins(
-    pieces: Iterable[pd.DataFrame],  # the parts, feature columns only
-) -> int:  # 0 is the promise of strategies hash and stratified
-    "Distinct feature rows that are in more than one part, counted on the values themselves and not on their hashes."
-    distinct = [p.drop_duplicates() for p in meeting(pieces)]
-    together = pd.concat(distinct, ignore_index=True)
-    return len(together[together.duplicated()].drop_duplicates())
-
 # %% ../../nbs/stages/040_split.ipynb #1c43c07b
 def twin_rules(
     both: int,  # distinct feature rows that are in more than one part
@@ -170,11 +167,11 @@ def twin_rules(
 
 # %% ../../nbs/stages/040_split.ipynb #ad8fab5b
 def near_rules(
-    known: pd.DataFrame,  # training rows, feature columns only
-    *others: pd.DataFrame,  # valid and test rows
+    known: Any,  # training rows, feature columns only: pandas.DataFrame or mlops_nb.base.rows.Rows
+    *others: Any,  # valid and test rows
 ) -> list[dict[str, Any]]:  # demands that are not met and stop nothing
     "What nearly equal rows on two sides mean: warnings, with their number."
-    rest = pd.concat(others, ignore_index=True)
+    rest = Stack(*others)
     written, noisy, found = written_twins(known, rest), noisy_twins(known, rest), []
     if written:
         found.append(
@@ -269,7 +266,7 @@ def class_gap(
     part: np.ndarray,  # n, "train", "valid" or "test"
 ) -> float:  # 0 is exact
     "Largest difference between a class's share of a part and its share of all rows."
-    shares = pd.crosstab(labels.to_numpy(), part, normalize="columns")
+    shares = pd.DataFrame({p: labels[part == p].value_counts(normalize=True) for p in PARTS}).fillna(0)
     return float(shares.sub(labels.value_counts(normalize=True), axis=0).abs().max().max())
 
 # %% ../../nbs/stages/040_split.ipynb #fb5d0b06
@@ -300,9 +297,9 @@ def prove_chance(
 class Division(NamedTuple):
     "The three parts, and how they came about."
 
-    train: pd.DataFrame
-    valid: pd.DataFrame
-    test: pd.DataFrame
+    train: Any  # pandas.DataFrame, or mlops_nb.base.rows.Rows
+    valid: Any
+    test: Any
     strategy: str  # hash, stratified, group or time
     gap: float  # largest difference between a class's share of a part and its share of all rows; 0 is exact
     twins: int  # distinct feature rows that are in more than one part
@@ -312,7 +309,7 @@ class Division(NamedTuple):
 
 # %% ../../nbs/stages/040_split.ipynb #d0034f3b
 def split_rows(
-    frame: pd.DataFrame,  # validated rows
+    frame: Any,  # validated rows: pandas.DataFrame or mlops_nb.base.rows.Rows
     problem: Problem,  # says target, id and features
     *,
     strategy: str = "auto",  # see choose_strategy
@@ -340,12 +337,12 @@ def split_rows(
         part = parts_by_time(frame[time], test_size, valid_size, valid_from, test_from)
     else:
         chosen, part = _by_rank(chosen, strategy, things.position, labels, test_size, valid_size)
-    pieces = {name: frame[part == name].reset_index(drop=True) for name in PARTS}
-    both = count_twins([p[read] for p in pieces.values()])
+    pieces = {name: kept(frame, part == name) for name in PARTS}
+    both = count_twins(only(frame, read), part)
     prove_parts(part, labels, chosen)
     chance = None if labels is None or chosen == "time" else prove_chance(labels, part, things.position, test_size, valid_size)
     gap = 0.0 if labels is None else class_gap(labels, part)
-    rules = twin_rules(both, things, chosen, twins) + near_rules(*(p[read] for p in pieces.values()))
+    rules = twin_rules(both, things, chosen, twins) + near_rules(*(only(p, read) for p in pieces.values()))
     shares = pd.concat([pd.DataFrame({"part": p, "entity": things.codes[part == p]}) for p in PARTS], ignore_index=True)
     in_time = [_moments(p[time]) for p in pieces.values()] if chosen == "time" else []
     shares["unit"] = np.concatenate([blocks(m.to_numpy()) for m in in_time]) if in_time else shares["entity"]
@@ -387,7 +384,7 @@ def summary(
 
 # %% ../../nbs/stages/040_split.ipynb #83fdc171
 def unusual(
-    typed: dict[str, pd.DataFrame],  # train, valid, test
+    typed: dict[str, Any],  # train, valid, test: pandas.DataFrame or mlops_nb.base.rows.Rows
     problem: Problem,  # says what is read, and the target
     methods: list[str],
     seed: int = 0,
@@ -395,5 +392,5 @@ def unusual(
     "Values and rows far from those of the training rows, among what a model reads, and numbers to be learnt."
     names = problem.feature_names(typed["train"].columns)
     names += [] if problem.kind.has_classes else [problem.target]
-    return flag_parts({name: typed[name][names] for name in PARTS} if methods else {"train": pd.DataFrame()}, methods, seed)
+    return flag_parts({name: only(typed[name], names) for name in PARTS} if methods else {"train": pd.DataFrame()}, methods, seed)
 

@@ -19,7 +19,7 @@ from annotated_types import Interval
 from ..model.decision import is_one_of
 from ..model.expectations import Expectations
 from ..base.errors import MlopsError
-from ..base.rows import Rows, changeable, kept, taken
+from ..base.rows import Rows, changeable, kept
 from ..base.validation import Validation
 from ..pipeline.data_docs import docs_html
 from ..pipeline.data_page import data_html
@@ -30,6 +30,7 @@ from ..model.demands import refuse_stops, holding, severity_in, table_findings, 
 from ..model.problem import Problem
 from ..model.suspects import to_judge
 from ..model.units import convert_units
+from ..stats.columns import often, taken
 from ..stats.missing import as_lines, missing_pattern
 
 # %% ../../nbs/stages/030_validate.ipynb #ca7cc2af
@@ -50,13 +51,17 @@ def read_numbers(
     out, faults, changed = changeable(frame), [], []
     for name in frame.columns:
         values = frame[name]
-        if pd.api.types.infer_dtype(values, skipna=True) not in ("string", "mixed-integer", "mixed"):
+        kind = pd.api.types.infer_dtype(values, skipna=True)
+        if kind not in ("string", "mixed-integer", "mixed"):
             continue
-        number = pd.to_numeric(values, errors="coerce").astype("Float64").astype(float)
+        codes, distinct = pd.factorize(values) if kind == "string" else (np.arange(len(values)), values)
+        texts = pd.Series(distinct)  # each is read once
+        number = pd.to_numeric(texts, errors="coerce").astype("Float64").astype(float)
+        number = pd.Series(np.append(number, np.nan)[codes], index=values.index)
         rule = problem.rules.get(name)
         declared = rule is not None and (rule.min is not None or rule.max is not None)
         enough = number.notna().sum() >= at_least * max(1, values.notna().sum())
-        coded = values.astype("str").str.fullmatch(r"0\d+").any()
+        coded = texts.astype("str").str.fullmatch(r"0\d+").any()
         if not declared and (coded or not enough or (name == problem.target and problem.kind.has_classes)):
             continue
         out[name] = number
@@ -269,9 +274,7 @@ def check_left(
         )
     empty = [c for c in problem.feature_names(judged.rows.columns) if judged.rows[c].isna().all()]
     if empty:
-        raise MlopsError(
-            f"column '{empty[0]}' has no value in any of {len(judged.rows):,} rows; mend the source, or name it under the charter's 'exclude' with the reason"
-        )
+        raise MlopsError(f"column '{empty[0]}' has no value in any of {len(judged.rows):,} rows; mend the source, or name it under the charter's 'exclude' with the reason")
 
 # %% ../../nbs/stages/030_validate.ipynb #b631e35f
 def reason_counts(
@@ -293,12 +296,13 @@ def column_facts(
     for name in frame.columns:
         values = frame[name]
         known = values.dropna()
+        distinct, most = often(known)
         number = pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values) and len(known) > 0
         facts.append({
             "name": name, "type": str(values.dtype), "missing": int(values.isna().sum()),
-            "missing_share": round(float(values.isna().mean()), 6) if len(values) else 0.0, "distinct": int(known.nunique()),
+            "missing_share": round(float(values.isna().mean()), 6) if len(values) else 0.0, "distinct": distinct,
             "min": float(known.min()) if number else None, "max": float(known.max()) if number else None,
-            "most_frequent": str(known.mode().iloc[0]) if len(known) else None,
+            "most_frequent": str(most.index[0] if number else known.mode().iloc[0]) if len(known) else None,
         })  # fmt: skip
     return facts
 

@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from .columns import taken
 from .leaks import Leak, filled
 
 # %% ../../nbs/stats/21_apart.ipynb #52d564e7
 def told_apart(
-    known: pd.DataFrame,  # training rows, columns of no time
-    others: pd.DataFrame,  # test rows, the same columns
+    known: Any,  # training rows, columns of no time: a DataFrame, or what gives its columns one by one
+    others: Any,  # test rows, the same columns
     things: tuple[np.ndarray, np.ndarray] | None = None,  # codes of both; rows of one thing share one
     most: int = 5000,  # rows of each; with many columns fewer
     alarm: float = 0.001,
@@ -27,12 +28,12 @@ def told_apart(
     from scipy.stats import mannwhitneyu
     from sklearn.ensemble import HistGradientBoostingClassifier
 
-    sides, most = [], min(most, max(500, 2_000_000 // max(known.shape[1], 1)))
+    sides, most = [], min(most, max(500, 2_000_000 // max(len(known.columns), 1)))
     for k, table in enumerate((known, others)):
         code = np.arange(len(table)) if things is None else things[k]
-        once = table.assign(**{"": code}).drop_duplicates("").drop(columns="")
-        sides.append(once.sample(min(most, len(once)), random_state=0))
-    if min(map(len, sides)) < 40 or not known.shape[1]:
+        once = pd.Series(np.flatnonzero(~pd.Series(code).duplicated()))
+        sides.append(taken(table, once.sample(min(most, len(once)), random_state=0).to_numpy()))
+    if min(map(len, sides)) < 40 or not len(known.columns):
         return None
     both = pd.concat(sides, ignore_index=True)
     seen = np.stack([filled(both[c]) for c in both.columns], axis=1)
@@ -55,7 +56,7 @@ def told_apart(
 
 # %% ../../nbs/stats/21_apart.ipynb #46eb704c
 def later_dates(
-    frame: pd.DataFrame,  # rows
+    frame: Any,  # rows, by columns
     time: pd.Series,  # n moments, when each row is said to be known
     features: Iterable[str],
     share: float = 0.05,  # of rows whose date is later

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from .columns import columns_of, often, row_keys
+
 # %% ../../nbs/stats/12_described.ipynb #9e072973
 _LONGEST = 200  # characters of a value that is no number, time or text
 
@@ -87,8 +89,8 @@ def describe_column(
 ) -> Column:
     "Counts of all values, the shape of a sample, and what stands out."
     known, kind = values.dropna(), kind_of_values(values)
-    counts = known.astype("str" if kind in ("text", "boolean") else known.dtype).value_counts()
-    top = [(str(value), int(n)) for value, n in counts.head(8).items()]
+    distinct, most = often(known.astype("str") if kind in ("text", "boolean") else known)
+    top = [(str(value), int(n)) for value, n in most.items()]
     facts: dict[str, Any] = {}
     if kind in ("number", "time") and len(known):
         real = known if kind == "time" else known[np.isfinite(known.astype(float))]
@@ -100,8 +102,10 @@ def describe_column(
         }
     elif len(known):
         facts = {"bars": [n for _, n in top]}
-    examples, missing = known.drop_duplicates().head(5).tolist(), int(values.isna().sum())
-    said = (str(values.name), str(values.dtype), kind, len(values), missing, len(counts), examples)
+    few = known.head(1000).drop_duplicates()
+    examples = (few if len(few) >= 5 else known.drop_duplicates()).head(5).tolist()
+    missing = int(values.isna().sum())
+    said = (str(values.name), str(values.dtype), kind, len(values), missing, distinct, examples)
     column = Column(*said, top=top, **facts)
     return column._replace(findings=_findings(column, known))
 
@@ -225,13 +229,9 @@ def _column(frame: Any, i: int) -> pd.Series:
 
 def _copies(frame: Any) -> int:
     "Rows that are equal to an earlier one, by 64 bits of each."
-    if isinstance(frame, pd.DataFrame):
-        parts = iter([frame])
-    else:  # a batch has the types of all rows
-        types = {name: frame[name].dtype for name in frame.columns}
-        parts = (batch.to_pandas(ignore_metadata=True).astype(types) for batch in frame.batches())
-    bits = [pd.util.hash_pandas_object(countable(part), index=False).to_numpy() for part in parts]
-    return int(pd.Series(np.concatenate(bits)).duplicated().sum())
+    keys = row_keys((countable(values.to_frame()).iloc[:, 0] for values in columns_of(frame)), len(frame))
+    keys.sort()
+    return int((keys[1:] == keys[:-1]).sum())
 
 
 # %% ../../nbs/stats/12_described.ipynb #d2b0580d

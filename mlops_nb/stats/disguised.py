@@ -8,6 +8,7 @@ __all__ = ['marks_class', 'told_by_texts', 'means_of_groups']
 # %% ../../nbs/stats/22_disguised.ipynb #8b1cb533
 from collections import Counter
 import re
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -61,28 +62,46 @@ def told_by_texts(
 
 # %% ../../nbs/stats/22_disguised.ipynb #56e4ad85
 def means_of_groups(
-    frame: pd.DataFrame,  # features, and what else may name a group; all rows of the table
+    frame: Any,  # features, and what else may name a group; all rows of the table, by columns
     target: pd.Series,  # n
     classes: bool,
     least: int = 8,  # groups
+    most: int = 20_000,  # rows by which it is seen that a column varies within groups
 ) -> list[Leak]:
     "Columns that are the mean of the target by another column, over all rows."
-    parts = [target == c for c in target.value_counts().index[:20]] if classes else [target]
-    answers = [p.to_numpy(float) for p in parts]
-    known = ((c, numbers_of(frame[c])) for c in frame.columns if not frame[c].isna().any())
-    numbers = {c: v for c, v in known if v is not None and np.isfinite(v).all() and len(np.unique(v)) >= least}
+    some = _drawn(len(frame), most)
+    numbers = {}
+    for name in frame.columns:
+        values = numbers_of(frame[name])
+        if values is not None and np.isfinite(values).all() and len(np.unique(values)) >= least:
+            numbers[name] = values[some], 1e-6 * max(np.ptp(values), 1e-12)
     found: dict[str, Leak] = {}
     for group in frame.columns:
         codes, distinct = pd.factorize(frame[group])
         if not least <= len(distinct) <= len(frame) / 1.5 or (codes < 0).any():
             continue
         rows = np.bincount(codes)
-        for name, values in numbers.items():
-            own = np.bincount(codes, values) / rows
-            if name == group or name in found or np.abs(values - own[codes]).max() > 1e-6 * max(np.ptp(values), 1e-12):
+        for name, (few, near) in numbers.items():
+            if name == group or name in found or _widest(few, codes[some]) > 2 * near:
                 continue
-            means = [np.bincount(codes, y) / rows for y in answers]
+            values = numbers_of(frame[name])
+            own = np.bincount(codes, values) / rows
+            if np.abs(values - own[codes]).max() > near:
+                continue
+            answers = (target == c for c in target.value_counts().index[:20]) if classes else [target]
+            means = [np.bincount(codes, y.to_numpy(float)) / rows for y in answers]
             if any(np.ptp(m) > 0 and abs(np.corrcoef(own, m)[0, 1]) > 0.9999 for m in means):
                 told = f"'{name}' is the mean of '{target.name}' by '{group}' over all rows"
                 found[name] = Leak("mean", (name,), f"{told}, so it holds each row's own answer")
     return list(found.values())
+
+
+def _drawn(n: int, most: int) -> Any:
+    "Some of n rows; all, where they are few."
+    return slice(None) if n <= most else np.random.default_rng(0).choice(n, most, replace=False)
+
+
+def _widest(values: np.ndarray, codes: np.ndarray) -> float:
+    "How far values of one group are apart at most."
+    groups = pd.Series(values).groupby(codes)
+    return float((groups.max() - groups.min()).max())

@@ -6,10 +6,14 @@
 __all__ = ['Pairs', 'equal_pairs']
 
 # %% ../../nbs/stats/15_equal.ipynb #6aa130e7
+import math
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+
+from .columns import row_keys
 
 # %% ../../nbs/stats/15_equal.ipynb #2dbca40e
 class Pairs(NamedTuple):
@@ -25,14 +29,20 @@ class Pairs(NamedTuple):
 
 
 def equal_pairs(
-    frame: pd.DataFrame,  # n rows; missing equals missing
+    columns: Iterable[pd.Series],  # n values each; missing equals missing
+    n: int,  # rows
 ) -> Pairs:
     "Equal pairs, by the birthday problem with unequal chances (von Mises, 1939; Feller, Probability Theory, 1968, II.3)."
-    together = pd.util.hash_pandas_object(frame, index=False).value_counts()
-    everything, agree = _pairs(np.array([len(frame)])), 1.0
-    for place in range(frame.shape[1]):
-        agree *= _pairs(frame.iloc[:, place].value_counts(dropna=False).to_numpy()) / max(everything, 1.0)
-    return Pairs(round(_pairs(together.to_numpy())), everything * agree)
+    everything, agree = _pairs(np.array([n])), []
+
+    def noted(values: pd.Series) -> pd.Series:
+        agree.append(_pairs(values.value_counts(dropna=False).to_numpy()) / max(everything, 1.0))
+        return values
+
+    keys = row_keys(map(noted, columns), n)
+    keys.sort()
+    edges = np.flatnonzero(np.append(keys[1:] != keys[:-1], True))
+    return Pairs(round(_pairs(np.diff(edges, prepend=-1))), everything * math.prod(agree))
 
 
 def _pairs(counts: np.ndarray) -> float:

@@ -33,7 +33,7 @@ class Wanted(NamedTuple):
     "What is to be ranked."
 
     name: str
-    parts: np.ndarray  # n x classes, 1 where the row is of the class; n x 1 ranks in 0..1 of a number
+    parts: np.ndarray  # n x classes bytes, 1 where the row is of the class; n x 1 ranks in 0..1 of a number
     fold: np.ndarray  # n, 0..FOLDS-1
     figure: str  # AUC or R²
 
@@ -54,7 +54,7 @@ def wanted_of(
     frequent = [c for c, n in counts.items() if n >= 10][:20]
     if len(target) < 30 or len(frequent) < 2:
         return None
-    return Wanted(str(target.name), np.stack([(target == c).to_numpy(float) for c in frequent], axis=1), fold, "AUC")
+    return Wanted(str(target.name), np.stack([(target == c).to_numpy(np.int8) for c in frequent], axis=1), fold, "AUC")
 
 
 def _auc(score: np.ndarray, hit: np.ndarray) -> float:
@@ -191,7 +191,7 @@ def _pair_says(pair: pd.DataFrame, wanted: Wanted) -> float:
     one, two = (filled(pair[c]) for c in pair.columns)
     same = _equal(*(pair[c] for c in pair.columns)).astype(float)
     made = np.stack([one, two, one - two, one + two, (one - one.mean()) * (two - two.mean()), same], axis=1)
-    said, classes = np.zeros_like(wanted.parts), wanted.figure == "AUC"
+    said, classes = np.zeros(wanted.parts.shape), wanted.figure == "AUC"
     label = wanted.parts.argmax(axis=1) if classes else wanted.parts[:, 0]
     for fold in range(FOLDS):
         rest, here = wanted.fold != fold, wanted.fold == fold

@@ -7,54 +7,59 @@ __all__ = ['simplified', 'written_twins', 'near_copies', 'Near', 'noisy_twins']
 
 # %% ../../nbs/stats/17_near.ipynb #2d2b67d6
 import math
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from .columns import columns_of, row_keys, taken
 from .equal import equal_pairs
 
 # %% ../../nbs/stats/17_near.ipynb #0aa0010f
 def simplified(
-    frame: pd.DataFrame,  # n rows
-) -> pd.DataFrame:
+    values: pd.Series,  # one column
+) -> pd.Series:
     "Texts without case and with single blanks, decimals in 32 bits."
-    return pd.DataFrame({name: _simple(frame[name]) for name in frame.columns}, index=frame.index)
-
-
-def _simple(values: pd.Series) -> pd.Series:
     if pd.api.types.is_float_dtype(values):
         return values.astype("float32")
     if pd.api.types.is_numeric_dtype(values) or pd.api.types.is_datetime64_any_dtype(values):
         return values
-    known = values.astype("str")
-    plain = {word: " ".join(word.casefold().split()) for word in known.dropna().unique()}
-    return known.map(plain).astype("str")  # where all are missing, too
+    codes, words = pd.factorize(values.astype("str"))
+    plain = pd.array([" ".join(word.casefold().split()) for word in words], dtype="str")
+    return pd.Series(plain.take(codes, allow_fill=True), index=values.index, name=values.name)
 
 
 def written_twins(
-    known: pd.DataFrame,  # rows
-    others: pd.DataFrame,  # rows, the same columns
+    known: Any,  # pandas.DataFrame, or what gives its columns one by one
+    others: Any,  # the same columns
 ) -> int:
     "How many of the others equal a known row but for how it is written; none where chance makes rows equal."
-    same = others.index[_keys(others, True).isin(_keys(known, True)) & ~_keys(others).isin(_keys(known))]
-    if not len(same) or equal_pairs(pd.concat([simplified(known), simplified(others)], ignore_index=True)).by_chance:
+    again, exactly = (np.isin(_keys(others, plain), _keys(known, plain)) for plain in (True, False))
+    same = int((again & ~exactly).sum())
+    if not same or equal_pairs(_simple(known, others), len(known) + len(others)).by_chance:
         return 0
-    return len(same)
+    return same
 
 
-def _keys(frame: pd.DataFrame, plain: bool = False, at_once: int = 1 << 17) -> pd.Series:
-    "64 bits of each row, as it is or simplified, a few rows at a time: no second table is held."
-    parts = (frame.iloc[k : k + at_once] for k in range(0, max(len(frame), 1), at_once))
-    return pd.concat([pd.util.hash_pandas_object(simplified(p) if plain else p, index=False) for p in parts])
+def _simple(*tables: Any) -> Iterator[pd.Series]:
+    "Columns of tables one below the other, simplified."
+    for columns in zip(*map(columns_of, tables), strict=True):
+        yield pd.concat([simplified(values) for values in columns], ignore_index=True)
+
+
+def _keys(table: Any, plain: bool = False) -> np.ndarray:
+    "64 bits of each row, as it is or simplified."
+    return row_keys(_simple(table) if plain else columns_of(table), len(table))
 
 # %% ../../nbs/stats/17_near.ipynb #10adebc9
 def near_copies(
-    frame: pd.DataFrame,  # n rows
+    table: Any,  # n rows: pandas.DataFrame, or what gives its columns one by one
 ) -> np.ndarray:  # positions
     "Rows that equal an earlier one but for how they are written; none where chance makes rows equal."
-    later = _keys(frame, True).duplicated().to_numpy() & ~_keys(frame).duplicated().to_numpy()
-    telling = later.any() and not equal_pairs(simplified(frame)).by_chance
+    again, exactly = (pd.Series(_keys(table, plain)).duplicated().to_numpy() for plain in (True, False))
+    later = again & ~exactly
+    telling = later.any() and not equal_pairs(_simple(table), len(table)).by_chance
     return np.flatnonzero(later) if telling else np.zeros(0, dtype=int)
 
 
@@ -75,8 +80,8 @@ class Near(NamedTuple):
 
 
 def noisy_twins(
-    known: pd.DataFrame,  # rows
-    others: pd.DataFrame,  # rows, the same columns
+    known: Any,  # pandas.DataFrame, or what gives its columns one by one
+    others: Any,  # the same columns
     near: float = 0.01,  # of the distance to the tenth neighbour
 ) -> Near | None:  # None: fewer than 3 columns of measurements, or too few rows to tell
     "Rows whose nearest known one is far nearer than their tenth, and equal in all that is no measurement."
@@ -93,9 +98,7 @@ def noisy_twins(
     at, there = (((t[measured] - middle) / spread).to_numpy(float) for t in (ours, theirs))
     distance, place = KDTree(at).query(there, k=10)
     rest = [c for c in known.columns if c not in measured]
-    alike = (_keys(simplified(ours[rest])).to_numpy()[place[:, 0]] == _keys(simplified(theirs[rest])).to_numpy()) | (
-        not rest
-    )
+    alike = _keys(ours[rest], True)[place[:, 0]] == _keys(theirs[rest], True)
     first, fifth, tenth = distance[:, 0], distance[:, 4], distance[:, 9]
     shown = tenth > 0
     median = float(np.clip(np.median(fifth[shown] / tenth[shown]), 1e-3, 0.999)) if shown.any() else 0.999
@@ -104,15 +107,18 @@ def noisy_twins(
     return Near(found, len(theirs) * 9 * near**dimension, len(theirs))
 
 
-def _some(frame: pd.DataFrame, measured: list[str], most: int) -> pd.DataFrame:
+def _some(table: Any, measured: list[str], most: int) -> pd.DataFrame:
     "Rows that lack no measurement, drawn at random where they are many."
-    at = pd.Series(np.flatnonzero(frame[measured].notna().all(axis=1)))
-    return frame.iloc[at if len(at) <= most else at.sample(most, random_state=0)]
+    known = np.ones(len(table), dtype=bool)
+    for name in measured:
+        known &= table[name].notna().to_numpy()
+    at = pd.Series(np.flatnonzero(known))
+    return taken(table, (at if len(at) <= most else at.sample(most, random_state=0)).to_numpy())
 
 
-def _measurements(frame: pd.DataFrame, most: int = 8) -> list[str]:
+def _measurements(table: Any, most: int = 8) -> list[str]:
     "Columns of decimals that take many values; those that repeat least."
-    numbers = [c for c in frame.columns if pd.api.types.is_float_dtype(frame[c])]
-    distinct = {c: frame[c].nunique() for c in numbers if frame[c].quantile(0.75) > frame[c].quantile(0.25)}
+    numbers = (values for values in columns_of(table) if pd.api.types.is_float_dtype(values))
+    distinct = {v.name: v.nunique() for v in numbers if v.quantile(0.75) > v.quantile(0.25)}
     return sorted((c for c, n in distinct.items() if n >= 20), key=lambda c: -distinct[c])[:most]
 

@@ -7,10 +7,12 @@ __all__ = ['like_id', 'chance_of_order', 'ordered_rows']
 
 # %% ../../nbs/stats/19_order.ipynb #f4a11b92
 import re
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from .columns import columns_of
 from .leaks import Leak, Wanted, alone, numbers_of
 
 # %% ../../nbs/stats/19_order.ipynb #95789054
@@ -88,7 +90,7 @@ def chance_of_order(
 
 # %% ../../nbs/stats/19_order.ipynb #f40ea04c
 def ordered_rows(
-    frame: pd.DataFrame,  # columns that may be ids, in the file's order
+    frame: Any,  # columns that may be ids, in the file's order: a DataFrame, or what gives them one by one
     wanted: Wanted,
     first: np.ndarray,  # n, whether a row is the first of its thing
     in_time: bool = False,  # rows follow a time, so that their order may well say something
@@ -97,9 +99,10 @@ def ordered_rows(
     "Ids, and an order of rows, that rank the target."
     found, ids = [], [c for c in frame.columns if like_id(frame[c])]
     for name in ids:
-        one = first & ~frame[name].duplicated().to_numpy()
-        of_one = wanted._replace(parts=wanted.parts[one], fold=wanted.fold[one])
-        orders = _orders(frame.loc[one, name])
+        values = frame[name]
+        at = _some(first & ~values.duplicated().to_numpy())
+        of_one = wanted._replace(parts=wanted.parts[at], fold=wanted.fold[at])
+        orders = _orders(values.iloc[at])
         p = min((chance_of_order(order, of_one) for order in orders), default=1.0) * max(len(orders), 1)
         if p < alarm / (len(ids) + 1):
             found.append(
@@ -111,7 +114,8 @@ def ordered_rows(
             )
     if in_time or _timely(frame):
         return found
-    of_one, place = wanted._replace(parts=wanted.parts[first], fold=wanted.fold[first]), np.arange(float(first.sum()))
+    at = _some(first)
+    of_one, place = wanted._replace(parts=wanted.parts[at], fold=wanted.fold[at]), np.cumsum(first)[at] - 1.0
     p = chance_of_order(place, of_one)
     if p < alarm / (len(ids) + 1) and (value := _order_says(place, of_one)) > (
         0.65 if wanted.figure == "AUC" else 0.1
@@ -125,8 +129,14 @@ def _order_says(place: np.ndarray, wanted: Wanted) -> float:
     return max(alone(pd.Series(one), wanted) for one in (place, place % 2, place % 10))
 
 
-def _timely(frame: pd.DataFrame) -> bool:
+def _some(rows: np.ndarray, most: int = 200_000) -> np.ndarray:
+    "Positions of rows, some of them where they are many: what an order says of so many is no chance."
+    at = np.flatnonzero(rows)
+    return at if len(at) <= most else np.sort(np.random.default_rng(0).choice(at, most, replace=False))
+
+
+def _timely(frame: Any) -> bool:
     "Whether a column of dates follows the order of rows."
-    dates = [frame[c] for c in frame.columns if pd.api.types.is_datetime64_any_dtype(frame[c])]
-    place = pd.Series(np.arange(len(frame)), index=frame.index)
-    return any(abs(d.rank().corr(place)) > 0.9 for d in dates if d.nunique() > 1)
+    dates = (d for d in columns_of(frame) if pd.api.types.is_datetime64_any_dtype(d))
+    place = np.arange(len(frame))
+    return any(abs(d.rank().corr(pd.Series(place, index=d.index))) > 0.9 for d in dates if d.nunique() > 1)

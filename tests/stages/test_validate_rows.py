@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from mlops_nb.base import rows as rows_module
 from mlops_nb.base.artifacts import Store, Table
 from mlops_nb.base.errors import MlopsError
-from mlops_nb.base.rows import Rows, kept, stored, taken
+from mlops_nb.base.rows import Rows, kept, stored
 from mlops_nb.base.validation import Validation
 from mlops_nb.model.census import census_problem, census_rows
 from mlops_nb.pipeline.data_page import data_html
 from mlops_nb.stages.validate import check_left, judge_rows, quality_summary
+from mlops_nb.stats.columns import taken
 
 DAY = datetime.datetime(2026, 1, 1)
 VALUES = {
