@@ -125,6 +125,18 @@ def _rolled(self: History) -> Any:
 
     return ds.dataset([str(file.path) for file in rolled_files(self.home)], schema=schema(), format="parquet")
 
+# %% ../../nbs/log/30_history.ipynb #68144ad9
+def _of(batch: Any, given: list[tuple[str, str, Any]]) -> Any:
+    "Those rows of a batch that are asked for, without the threads of Arrow's own filter; of all rows no copy."
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    how = {">=": pc.greater_equal, "<": pc.less, "=": pc.equal}
+    for name, sign, value in given:
+        some = how[sign](batch[name], pa.scalar(value, batch[name].type))
+        batch = batch if some.true_count == len(batch) else batch.filter(some)
+    return batch
+
 # %% ../../nbs/log/30_history.ipynb #4fac4cf4
 @patch
 def read(
@@ -164,7 +176,7 @@ def batches(
         for file in self._rolled().get_fragments():
             groups = [group.id for group in file.subset(wanted).row_groups]  # a scanner would read ahead
             for batch in pq.ParquetFile(file.path).iter_batches(BATCH, groups, form.names, use_threads=False) if groups else ():
-                yield batch.select(form.names).cast(form).filter(wanted).select(names)
+                yield _of(batch.select(form.names).cast(form), given).select(names)
         yield from self._live(connection, given, names=names)()
 
 

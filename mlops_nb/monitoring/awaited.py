@@ -154,7 +154,8 @@ def _outcomes(evidence: Evidence, label: np.ndarray) -> tuple[list[str], np.ndar
     rule = evidence.rule
     if rule.classes:
         place = {text: k for k, c in enumerate(rule.classes) for text in spellings(c)}
-        return [str(n) for n in rule.names], np.array([place.get(text, -1) for text in label], int)
+        at = pd.Index(list(place), dtype=object).get_indexer(label)
+        return [str(n) for n in rule.names], np.array([*place.values(), -1])[at]
     number = pd.to_numeric(pd.Series(label), errors="coerce").to_numpy(float)
     known = np.isfinite(number)
     cuts = np.unique(np.quantile(number[known], [0.2, 0.4, 0.6, 0.8])) if known.any() else np.empty(0)

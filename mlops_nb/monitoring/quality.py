@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from ..base.charter import Monitoring
 from ..log.drawn import Drawn
@@ -135,25 +136,28 @@ def groups_of(
                 rates[group] = rates.get(group, {}) | {problem.metric: known.plain()}
             gaps = {name: gap.plain() for name, gap in found.gaps.items()}
             made[feature.name] = {"labelled": enough, "rates": rates, "shrunk": plain(found.shrunk), "gaps": gaps, "small": found.small}
-            made[feature.name] |= {"drawn": _draws(label[some], units), "picked": _picked(part, label)}
+            codes, names = pd.factorize(label, sort=True)
+            drawn = zip(names, _draws(codes[some], units, len(names)).tolist(), strict=True)
+            made[feature.name] |= {"drawn": {g: k for g, k in drawn if k}, "picked": _picked(part, names, codes)}
     return made
 
 
-def _draws(label: np.ndarray, units: np.ndarray | None) -> dict[str, int]:
-    "How many rows a group has, or people where several rows are one's."
-    own = np.arange(len(label)) if units is None else units
-    return {str(g): len(np.unique(own[label == g])) for g in np.unique(label)}
+def _draws(codes: np.ndarray, units: np.ndarray | None, groups: int) -> np.ndarray:  # (groups,)
+    "How many rows each group has, or people where several rows are one's."
+    if units is None:
+        return np.bincount(codes, minlength=groups)
+    people = int(units.max(initial=0)) + 1
+    return np.bincount(np.unique(codes * people + units) // people, minlength=groups)
 
 
-def _picked(part: Part, label: np.ndarray) -> dict[str, dict]:
+def _picked(part: Part, names: np.ndarray, codes: np.ndarray) -> dict[str, dict]:
     "The share of each group that is picked, of all rows, labelled or not."
-    names, codes = np.unique(label.astype(str), return_inverse=True)
     units = part.drawn.codes
     n = np.bincount(codes)
     size = n if units is None else worth(part.y_pred * 1.0, codes, units, len(names))
     found = zip(names, shares(np.bincount(codes, part.y_pred), n, size).x, size, strict=True)
-    draws = _draws(label, units)
-    return {str(g): plain({"value": x, "error": math.sqrt(x * (1 - x) / k), "n": draws[str(g)]}) for g, x, k in found}
+    draws = zip(found, _draws(codes, units, len(names)).tolist(), strict=True)
+    return {g: plain({"value": x, "error": math.sqrt(x * (1 - x) / k), "n": n}) for (g, x, k), n in draws}
 
 
 def _by_label(part: Part, problem: Problem, label: np.ndarray, units: np.ndarray | None) -> dict[str, Estimate]:

@@ -137,7 +137,8 @@ def _some(
             table, lots = table.filter(pa.array(lots <= below)), lots[lots <= below]
     if len(lots) > most:
         table = table.filter(pa.array(lots <= np.partition(lots, most - 1)[most - 1]))
-    return counts, table.sort_by("seq").drop_columns("seq")
+    rising = bool((np.diff(table["seq"].to_numpy()) > 0).all())  # sorting copies all texts
+    return counts, (table if rising else table.sort_by("seq")).drop_columns("seq")
 
 
 def _told(found: Iterable[pa.Table], ids: pa.Array) -> pa.Array:  # texts; null: there is none
@@ -258,18 +259,23 @@ def part_of(
 ) -> Part:
     "What one version answered, read by its schema."
     form, rule = evidence.form, evidence.rule
-    rows = window.table.filter(pc.equal(window.table["version"], number))
+    rows = _where(window.table, window.table["version"].to_numpy() == number)
     answered = window.arms.get(number, {})
     y_pred, proba = _answers(rows["output"], form, rule)
     sound = pd.notna(y_pred) if proba is None else np.isfinite(proba if proba.ndim == 1 else proba.sum(axis=1))
     notes = _unusual(rows, form, int((~sound).sum()))
-    rows, y_pred, proba = rows.filter(pa.array(sound)), y_pred[sound], None if proba is None else proba[sound]
-    inputs = parsed(rows["inputs"], {f.name: _TYPES[f.kind] for f in form.fields})
+    rows, y_pred, proba = _where(rows, sound), y_pred[sound], None if proba is None else proba[sound]
+    inputs = parsed(rows["inputs"], {f.name: _TYPES[f.kind] for f in form.fields}).combine_chunks()
     y_true, known = _truths(rows["label"], rule)
     arms = {arm: n for arm, n in answered.items() if arm}
     drawn = drawn_of(rows.select(["subject", "time", "inputs"]).to_pandas(), evidence)
     found = measured(inputs, form), y_pred, proba, known, y_true[known]
     return Part(number, sum(answered.values()), *found, arms, notes, drawn)
+
+
+def _where(rows: pa.Table, some: np.ndarray) -> pa.Table:  # some: (n,) bools
+    "Some of the rows; all of them are not copied."
+    return rows if some.all() else rows.filter(pa.array(some))
 
 # %% ../../nbs/monitoring/10_windows.ipynb #f31902c0
 def _answers(outputs: pa.ChunkedArray, form: Schema, rule: Decision) -> tuple[np.ndarray, np.ndarray | None]:

@@ -158,22 +158,22 @@ def _drawn(rate: Rate, draws: int, seed: int) -> tuple[np.ndarray, np.ndarray, n
     return np.concatenate(tops), np.concatenate(bottoms), size
 
 
-def _told_apart(rate: Rate, drawn: tuple[np.ndarray, ...], levels: Sequence[float]) -> list[float]:
+def _told_apart(rate: Rate, top: np.ndarray, bottom: np.ndarray, size: np.ndarray, levels: Sequence[float]) -> list[float]:
     "At how many standard errors no pair of these shares of the draws is told apart any more, rounded up to 0.002."
-    top, bottom, size = drawn
-    return _searched(rate, top, bottom, size, [math.ceil(level * (len(top) - 1)) for level in levels])
+    ends, apart = np.concatenate([1 - top, bottom], axis=1), np.maximum(top[..., None] - bottom[:, None], 0) ** 2
+    return _searched(rate.share, ends, apart, np.tile(size, 2), [math.ceil(level * (len(top) - 1)) for level in levels])
 
 
-def _searched(rate: Rate, top: Any, bottom: Any, size: Any, ranks: list[int], low=0.0, high=8.0) -> list[float]:
+def _searched(share: bool, ends: Any, apart: Any, size: Any, ranks: list[int], low=0.0, high=8.0) -> list[float]:
     "Bisected for the draws of these ranks only, which ascend: others are left behind at once."
     if high - low < 0.002 or not ranks:
         return [high] * len(ranks)
-    z, k = (low + high) / 2, ((low + high) / 2) ** 2 / size  # arm: the square of an interval's reach up, as `Rate.arms`
-    arm = lambda x: ((k * (0.5 - x) + np.sqrt(k * (x * (1 - x) + k / 4))) / (1 + k)) ** 2 if rate.share else k + 0 * x  # noqa: E731
-    far = (top[..., None] - bottom[:, None] > np.sqrt(arm(1 - top)[..., None] + arm(bottom)[:, None])).any(axis=(1, 2))
+    z, k, half = (low + high) / 2, ((low + high) / 2) ** 2 / size, len(size) // 2  # arm: a reach's square, as `Rate.arms`
+    arm = ((k * (0.5 - ends) + np.sqrt(k * (ends * (1 - ends) + k / 4))) / (1 + k)) ** 2 if share else k + 0 * ends
+    far = (apart > arm[:, :half, None] + arm[:, None, half:]).any(axis=(1, 2))
     n = int((~far).sum())
-    below = _searched(rate, top[~far], bottom[~far], size, [k for k in ranks if k < n], low, z)
-    return below + _searched(rate, top[far], bottom[far], size, [k - n for k in ranks if k >= n], z, high)
+    below = _searched(share, ends[~far], apart[~far], size, [k for k in ranks if k < n], low, z)
+    return below + _searched(share, ends[far], apart[far], size, [k - n for k in ranks if k >= n], z, high)
 
 # %% ../../nbs/stats/35_gaps.ipynb #c1410414
 def _ends(rate: Rate, z: float = 2.0) -> tuple[np.ndarray, np.ndarray]:  # (groups,) bool each
@@ -255,7 +255,7 @@ class _Found(NamedTuple):
 def _of_rate(rate: Rate, level: float, near: float, draws: int, seed: int) -> _Found:
     "Gaps of one rate; `near` is the level of the end towards equality."
     top, bottom, size = _drawn(rate, draws, seed)
-    half, z = _told_apart(rate, (top, bottom, size), [0.5, near])
+    half, z = _told_apart(rate, top, bottom, size, [0.5, near])
     if _difference(rate, z) > 0:  # not all equal: who can be extreme? 1.5% of the 4%, the far end has 2.5%
         high, low = (_behind(rate, side, way) for side, way in zip(_ends(rate), (1, -1), strict=True))
         z, half = (min(q, max(two, 0.0)) for q, two in zip((z, half), _of_two(high, low, ((5 + 3 * near) / 8, 0.5)), strict=True))

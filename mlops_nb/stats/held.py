@@ -10,7 +10,7 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtr
 
 from .alarm import MIN_PAST
 from .estimate import FEW
@@ -77,7 +77,7 @@ def _against(
 
 def _tail(now: float, usual: float, error: float, freedom: float, margin: float, apart: bool) -> float:
     "p-value of `no higher`; apart: of `no further from 0`."
-    at = lambda more: float(stats.t.sf(more / error, freedom) if error > 0 else more <= 0)  # noqa: E731
+    at = lambda more: float(stdtr(freedom, -more / error) if error > 0 else more <= 0)  # noqa: E731
     if not apart:
         return at(now - usual - margin)
     return min(1.0, 2 * min(at(now - abs(usual) - margin), at(-now - abs(usual) - margin)))

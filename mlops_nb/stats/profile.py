@@ -143,9 +143,12 @@ def summarise_numbers(
 
 # %% ../../nbs/stats/10_profile.ipynb #a141bd2a
 def count_texts(
-    given: pa.Array,  # n texts; missing ones are null
+    given: pa.Array,  # n texts, or a dictionary of texts; missing ones are null
 ) -> tuple[pa.Array, np.ndarray]:  # k distinct texts, int64 counts
     "Distinct texts and how often each is there."
+    if pt.is_dictionary(given.type):
+        counts = np.bincount(given.indices.drop_null().to_numpy(), minlength=len(given.dictionary))
+        return given.dictionary.filter(pa.array(counts > 0)), counts[counts > 0]
     found = pc.value_counts(given.drop_null())
     return found.field("values"), found.field("counts").to_numpy()
 

@@ -6,6 +6,7 @@ would tell it (schema, evaluation, training rows) is handed to it, for its stage
 
 import argparse
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+WINDOWS = 31  # that are looked at
 HERE = Path(__file__).resolve().parent
 sys.path.append(str(HERE.parent))
 from _figures import tell  # noqa: E402
@@ -28,7 +30,30 @@ QUERIES = {
     "newest": "SELECT count(*) AS n, max(latency) AS most FROM predictions WHERE time >= (date_trunc('day', now()) - INTERVAL 3 DAY)",
     "fields": "SELECT inputs->>'sex' AS sex, round(avg((output->>'probability')::DOUBLE), 6) AS p FROM predictions GROUP BY sex ORDER BY sex",
 }
-OURS = "import sys; from mlops_nb.cli.main import main; main()"
+TIMED = """
+import sys, time
+spent = [0.0]
+def timed(module, name):
+    work = getattr(module, name)
+    def one(*given, **more):
+        began = time.process_time()
+        try:
+            return work(*given, **more)
+        finally:
+            spent[0] += time.process_time() - began
+    setattr(module, name, one)
+"""
+OURS = """
+import sys
+if sys.argv[1] == "monitor":
+    from mlops_nb.monitoring import due, judge
+    timed(due, "window_of"), timed(judge, "part_of")
+from mlops_nb.cli.main import main
+try:
+    main()
+finally:
+    print(f"reading {spent[0]:.3f}")
+"""
 THEIRS = """
 import json, sys
 from pathlib import Path
@@ -45,7 +70,11 @@ def reference_of(place, model, number):
     (evidence["problem"].get("costs") or {}).pop("matrix", None)  # it knew none
     return monitor.make_reference(number, evidence, pd.read_parquet(folder / "train.parquet"))
 monitor.reference_of = reference_of
-command(None, 1, False) if sys.argv[1] == "monitor" else main()
+timed(monitor, "window_of"), timed(monitor, "part_of")
+try:
+    command(None, 1, False) if sys.argv[1] == "monitor" else main()
+finally:
+    print(f"reading {spent[0]:.3f}")
 """
 
 
@@ -55,6 +84,7 @@ class Cost(NamedTuple):
     seconds: float  # of the processor
     peak: float  # MB
     said: str
+    reading: float = 0.0  # seconds of it that went into windows of the log, as columns
 
 
 def run(code: str, words: Sequence[str], home: Path, source: Path) -> Cost:
@@ -62,14 +92,15 @@ def run(code: str, words: Sequence[str], home: Path, source: Path) -> Cost:
     env = {**os.environ, "PYTHONPATH": str(source), "MLOPS_NB_HOME": str(home), "MLOPS_NB_TRACKING": "disabled"}
     env |= {"OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled", "MLOPS_NB_REGISTRY_URI": "", "MLOPS_NB_LOG_URL": ""}
     with tempfile.TemporaryFile("w+") as told:
-        child = subprocess.Popen([sys.executable, "-c", code, *words], env=env, cwd=source, stdout=told)
+        child = subprocess.Popen([sys.executable, "-c", TIMED + code, *words], env=env, cwd=source, stdout=told)
         _, status, used = os.wait4(child.pid, 0)
         child.returncode = os.waitstatus_to_exitcode(status)
         told.seek(0)
         text = told.read()
     if child.returncode:
         raise SystemExit(f"{' '.join(words)} of {source} ended with {child.returncode}:\n{text[-2000:]}")
-    return Cost(used.ru_utime + used.ru_stime, used.ru_maxrss / 1024, text)
+    reading = re.search(r"^reading ([\d.]+)$", text, re.MULTILINE)  # of monitor; the older query ends its process at once
+    return Cost(used.ru_utime + used.ru_stime, used.ru_maxrss / 1024, text, float(reading[1]) if reading else 0.0)
 
 
 def both(words: Sequence[str], homes: Sequence[Path]) -> list[Cost]:
@@ -91,14 +122,14 @@ def measure(rows: int, folder: Path, peer: bool) -> dict[str, list[Cost]]:
     for home in homes[1:]:
         home.mkdir()
         shutil.copyfile(homes[0] / "predictions.db", home / "predictions.db")
-    print(f"{rows:,} live rows in 52 windows, of which 31 are looked at:", flush=True)
+    print(f"{rows:,} live rows in 52 windows, of which {WINDOWS} are looked at:", flush=True)
     found = {name: both(["log", "query", "--json", sql], homes) for name, sql in QUERIES.items()}
     found["monitor"] = both(["monitor"], homes)
     for name, costs in found.items():
         told = [sorted(line for line in c.said.split("\n") if line.startswith("{")) for c in costs]
         if name != "monitor" and (not told[0] or told[0] != told[-1]):
             raise SystemExit(f"query '{name}' is answered otherwise:\n{costs[0].said[:500]}\n{costs[-1].said[:500]}")
-        if name == "monitor" and any(c.said.count("features drifted") != 31 for c in costs):
+        if name == "monitor" and any(c.said.count("features drifted") != WINDOWS for c in costs):
             raise SystemExit(f"not every window was judged:\n{costs[0].said[:1000]}\n{costs[-1].said[:1000]}")
     shutil.rmtree(folder)
     return found
@@ -160,6 +191,12 @@ def main(sizes: Sequence[int], peers: bool, window: int) -> str | None:
     tell("live_query_ratio", theirs / ours, ">=10", theirs / ours >= 10)
     ratio = found["monitor"][1].seconds / found["monitor"][0].seconds
     tell("live_monitor_ratio", ratio, ">=10", ratio >= 10)
+    ours, theirs = found["monitor"]
+    reading = theirs.reading / ours.reading
+    tell("live_reading_ratio", reading, ">=10", reading >= 10)
+    for who, cost in (("ours", ours), (COMMIT, theirs)):
+        rest = (cost.seconds - cost.reading) / WINDOWS
+        print(f"  {who}: reading {1000 * cost.reading / WINDOWS:.0f} ms a window, judging it and all else {1000 * rest:.0f} ms")
     for what in ("count", "monitor"):
         print(f"  peak memory of {what}: {found[what][1].peak / found[what][0].peak:.1f} times less")
     return None
