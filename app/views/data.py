@@ -29,5 +29,5 @@ if not page:
     st.write(f"No run of **{in_markdown(name)}** has looked at its rows yet. This does, and stops there:")
     st.code(command("run validate"), language="bash")
     st.stop()
-st.caption("The rows as they were read, those that validation puts aside included. Raw values are shown: who sees this page sees the data.")
+st.caption("The rows as they were read, those that validation puts aside included.")
 st.html(clean_html(page))

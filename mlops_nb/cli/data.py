@@ -254,19 +254,23 @@ def data_which(
     if as_json:
         say_json([{**source, "version": v and v.model_dump(), "why": why} for source, v, why in found])
     else:
+        if evidence.data.get("derived_from"):
+            made = evidence.data
+            say(f"{made['name']}, sha256 {made['sha256'][:12]}, was made of labelled predictions and of")
         for source, v, why in found:
             told = f"{v.label} by {v.author}, {v.at} UTC: {v.reason}" if v else "no version that is known here"
             say(f"{source['name']}, sha256 {source['sha256'][:12]}: {told}{f' ({why})' if why else ''}")
     if restore:
         _restore(settings.root, found, restore, force)
 
-
+# %% ../../nbs/cli/75_data.ipynb #15281d47
 def _learnt_from(root: Path, data: dict[str, Any]) -> Iterator[tuple[dict[str, Any], "Version | None", str]]:
     "Each source, its version, and how that is known or why not."
     from mlops_nb.sources.versions import find, versions
 
     known = {v.sha256: v for v in versions(root)}
-    for source in data.get("sources", ()) if data.get("joins") else [data] if data.get("sha256") else ():
+    several = data.get("derived_from") or (data.get("sources", ()) if data.get("joins") else None)
+    for source in several or ([data] if data.get("sha256") else ()):
         said = {"name": source["name"], "sha256": source["sha256"], "pinned": source.get("version")}
         if not said["pinned"]:
             v = known.get(said["sha256"])

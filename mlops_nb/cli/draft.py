@@ -7,11 +7,13 @@ __all__ = ['charter_text']
 
 # %% ../../nbs/cli/17_draft.ipynb #a2ff8158
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from .guess import Column, Guess, TargetTask, nameless_note
+from .joined import LOST
 from .suggest import Suggestion
 from ..model.tasks.known import TASKS
 from ..pipeline.graph import Graph
@@ -44,6 +46,7 @@ def charter_text(
     source: str,  # the data file, from the project's folder
     guess: Guess,
     graph: Graph,  # for the list of knobs
+    more: Sequence[str] = (),  # the further data files, likewise
 ) -> str:  # YAML
     "A charter in which everything guessed is said, with its reason."
     task, target = guess.task, guess.target
@@ -60,7 +63,7 @@ def charter_text(
     ]  # fmt: skip
     if TASKS[task.name].has_positive:
         lines += [f"# GUESS: {task.positive_why}. The class that is looked for.", f"positive: {_text(task.positive)}"]
-    lines += ["", "data:", f"  source: {_text(source)}", '  licence: ""', '  attribution: ""', *_readings(guess), ""]
+    lines += ["", "data:", *_data([source, *more], guess), ""]
     lines += ["# What models are compared by, and what is reported beside it."]
     lines += [f"metric: {metrics[0]}", f"secondary: {_text(metrics[1:])}", _LATENCY, ""]
     lines += ["# Gates: a model that misses one is registered as rejected and can't go to production.", "success:"]
@@ -94,6 +97,25 @@ def _costs_and_fairness(task: TargetTask, sensitive: list[dict[str, Any]]) -> li
                   "#    reason: The four-fifths rule."]  # fmt: skip
     return lines
 
+# %% ../../nbs/cli/17_draft.ipynb #804a8bda
+def _data(sources: list[str], guess: Guess) -> list[str]:
+    "The source, or the list of them: that of the rows, and what is joined to it."
+    terms = ['  licence: ""', '  attribution: ""']
+    if not guess.joined:
+        return [f"  source: {_text(sources[0])}", *terms, *_readings(guess)]
+    added = {c: k for k, part in enumerate(guess.joined) for c in part.take if c not in part.key}
+    own = [[c for c in guess.columns if added.get(c.name, -1) == k] for k in range(-1, len(guess.joined))]
+    lines = [f"  source: {_text(sources[0])}", *terms, *_readings(replace(guess, columns=own[0]))]
+    parts = [["- " + lines[0].strip(), *lines[1:]]]
+    for part, place, columns in zip(guess.joined, sources[1:], own[1:], strict=True):
+        why = _text(", ".join(part.key))[1:-1]
+        said = [f"# GUESS: both have {why}, and no value comes twice there.", f"- source: {_text(place)}"]
+        said += [f"  key: {_text(part.key)}", f"  take: {_text(part.take)}"]
+        lost = f"  lost: {part.lost:g}  # GUESS: that share of the rows finds nothing there"
+        said += [lost] if part.lost != LOST else []
+        parts.append([*said, *terms, *_columns(columns)])
+    return [f"  {line}" for part in parts for line in part]
+
 # %% ../../nbs/cli/17_draft.ipynb #1b6cc8b9
 def _readings(guess: Guess) -> list[str]:
     "What the file was taken for, and how columns are read that aren't plain."
@@ -102,7 +124,12 @@ def _readings(guess: Guess) -> list[str]:
         lines += [f"  encoding: {form.encoding}  # GUESS"]
     if form is not None and not form.has_header:
         lines += ["  header: false  # GUESS"]
-    odd = [c for c in guess.columns if c.ways]
+    return lines + _columns(guess.columns)
+
+
+def _columns(columns: Iterable[Column]) -> list[str]:
+    "How columns are read whose texts aren't plain."
+    odd, lines = [c for c in columns if c.ways], list[str]()
     about = "  # How columns are read whose texts aren't plain; all others are read as a program writes them."
     lines += [about, "  columns:"] if odd else []
     for c in odd:
@@ -114,7 +141,7 @@ def _readings(guess: Guess) -> list[str]:
         ]  # fmt: skip
     return lines
 
-
+# %% ../../nbs/cli/17_draft.ipynb #e3c7bee7
 _BY_WORDS = "; GUESS: read by its words; words of five rows or more (fewer in small tables) will stand in the model's file"
 
 

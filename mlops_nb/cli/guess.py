@@ -8,11 +8,14 @@ __all__ = ['INDEX', 'Column', 'look_at', 'guess_target', 'TargetTask', 'guess_ta
 
 # %% ../../nbs/cli/15_guess.ipynb #9053cc9f
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..base.data import Joined
 from ..base.errors import MlopsError, nearest
+from .joined import joined_tables
 from ..base.reading import Reading
 from ..model.words import why_no_text
 from .suggest import Suggestion, named_as_id, suggestions, tokens
@@ -328,6 +331,7 @@ class Guess:
     left_out: dict[str, str]  # column: why; without row_id
     seen: Read | None = None  # what the file was taken for
     suggested: tuple[Suggestion, ...] = ()  # knobs that the rows ask for
+    joined: tuple[Joined, ...] = ()  # further sources
 
     @property
     def warnings(self) -> list[str]:
@@ -341,9 +345,13 @@ class Guess:
 def guess_from(
     data: Path,  # CSV or Parquet
     target: str | None = None,  # column; None guesses
+    more: Sequence[Path] = (),  # further files, joined to the rows by what they share
 ) -> Guess:
     "Look at a table: what is to be learnt, from which columns, and who could be treated unequally."
-    made = _rows_of(data)
+    made, joined = _rows_of(data), tuple[Joined, ...]()
+    if more:
+        frames = [made.frame, *(_rows_of(file).frame for file in more)]
+        made, joined = joined_tables([data, *more], frames, target)
     frame, asked = made.frame, made.asked
     columns, why = look_at(frame, made.columns), ""
     if target is None:
@@ -363,4 +371,4 @@ def guess_from(
         way = "bring columns that tell rows apart, or name another target: --target COLUMN"
         raise MlopsError(f"{data.name}: no column is left to learn '{target}' from: {whys}; {way}")
     sensitive = [s for s in sensitive_columns(columns, frame, target) if s["column"] not in left_out]
-    return Guess(len(frame), columns, target, why, task, sensitive, row_id, left_out, made, suggested)
+    return Guess(len(frame), columns, target, why, task, sensitive, row_id, left_out, made, suggested, joined)

@@ -478,7 +478,7 @@ def loaded(
 @app.command("init")
 def init_command(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the project goes; its name is the project's.")],
-    data: Annotated[Path | None, typer.Option(help="CSV or Parquet file; without one the example project is made.")] = None,
+    data: Annotated[list[Path] | None, typer.Option(help="CSV or Parquet; several are joined; none: the example.")] = None,
     target: Annotated[str | None, typer.Option(help="Column to be learnt; default: a guess, which is said.")] = None,
     example: Annotated[str, typer.Option(help="Without a file: income, or flights, whose table is made from the extra flights.")] = "income",
     git: Annotated[bool, typer.Option("--git", help="Git, and notebooks that merge; in a project that is there, only that.")] = False,
@@ -486,10 +486,10 @@ def init_command(
     "Make a project: charter, settings, CI script; the stages ship with mlops_nb."
     from mlops_nb.cli import project, team
 
-    if git and data is None and (folder / "settings.ini").is_file():
+    if git and not data and (folder / "settings.ini").is_file():
         say(*team.share(folder))
         return
-    if data is None:
+    if not data:
         if target:
             raise MlopsError("--target needs --data FILE, the table that it is a column of")
         where = project.init_example(folder, example)

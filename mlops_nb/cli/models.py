@@ -90,6 +90,9 @@ def _facts(version: "Version", evidence: "Evidence") -> Iterator[tuple[str, str]
     for one in data.get("sources", ()):
         terms = [f"{what} {said}" for what in ("version", "licence", "contract", "contact") if (said := one.get(what))]
         yield "source", ", ".join([one["name"], f"sha256 {one['sha256'][:12]}", *terms])
+    for one in data.get("derived_from", ()):
+        told = [one.get("version"), f"by {one['author']}" if one.get("author") else "", one.get("reason")]
+        yield "made from", ", ".join(filter(None, [one["name"], f"sha256 {one['sha256'][:12]}", *told]))
     for how in data.get("joins", ()):
         lost = f"{number(how['lost'])} of {number(how['rows'])} rows find nothing"
         yield "joined", f"{how['name']} by {', '.join(how['key'])}: {lost}, {number(how['doubled'])} are added"
@@ -204,6 +207,7 @@ def models_diff(
     as_json: JsonFlag = False,
 ) -> None:
     "What another version asks of a row, and what of it breaks those who send rows today."
+    from mlops_nb.model.schema_changes import change_lines
     from mlops_nb.registry import promotion, versions
 
     _, uri = _registry()
@@ -220,8 +224,7 @@ def models_diff(
     if not found:
         say(f"{name} versions {old.version} and {new.version} ask the same of a row")
         return
-    lines = ((c.column, c.change, c.before or "-", c.after or "-", c.effect or "nothing") for c in found)
-    aligned([("column", "change", f"version {old.version}", f"version {new.version}", "rows as sent today"), *lines])
+    aligned(change_lines(found, old.version, new.version))
     say(
         "",
         f"{sum(c.breaks for c in found)} of {len(found)} changes break those who send rows to version {old.version}",

@@ -12,6 +12,7 @@ import re
 import shlex
 import shutil
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -147,18 +148,21 @@ class Made:
 
 def init(
     folder: Path,  # made when it isn't there
-    data: Path,  # CSV or Parquet
+    data: Path | Sequence[Path],  # CSV or Parquet; of several the rows of the first
     target: str | None = None,  # column; None guesses
 ) -> Made:
-    "Make a project for a table: everything is looked at before anything is written."
-    folder, data = Path(folder), Path(data)
+    "Make a project for a table, or for several that are joined: all is looked at before anything is written."
+    folder, files = Path(folder), [Path(data)] if isinstance(data, str | Path) else [Path(f) for f in data]
+    if twice := {f.name for k, f in enumerate(files) if f.name in {other.name for other in files[:k]}}:
+        raise MlopsError(f"two files are called {min(twice)}; give one of them another name")
     if (folder / "settings.ini").exists() and find_root(folder) == folder.resolve():
         raise MlopsError(f"{folder} is a project already; choose another folder, or edit its charter")
-    guess, name = guess_from(data, target), project_name(folder)
-    inside = folder.resolve() in data.resolve().parents
-    source = data.resolve().relative_to(folder.resolve()) if inside else Path("data", data.name)
-    charter = charter_text(name, source.as_posix(), guess, build_graph(stock_stages().values()))
-    return Made(folder, name, guess, _write(folder, name, charter, None if inside else data))
+    guess, name = guess_from(files[0], target, files[1:]), project_name(folder)
+    inside = {f: folder.resolve() in f.resolve().parents for f in files}
+    sources = [f.resolve().relative_to(folder.resolve()) if inside[f] else Path("data", f.name) for f in files]
+    first, *more = (source.as_posix() for source in sources)
+    charter = charter_text(name, first, guess, build_graph(stock_stages().values()), more)
+    return Made(folder, name, guess, _write(folder, name, charter, [f for f in files if not inside[f]]))
 
 # %% ../../nbs/cli/20_project.ipynb #143f2e66
 _SHOWN = 40  # columns that the report lists at most, when nothing is to be said about the others
@@ -180,6 +184,7 @@ def report(made: Made) -> str:
     lines += [_column_line(c, roles.get(c.name, "")) for c in listed]
     lines += [f"... and {len(g.columns) - len(listed):,} more, all features"] if len(listed) < len(g.columns) else []
     lines += ["", *(f"note: {one}" for one in g.warnings)] if g.warnings else []
+    lines += [f"joined (a guess): {Path(how.source).name} by {', '.join(how.key)}" for how in g.joined]
     for n, question in (g.seen.asked if g.seen else {}).items():
         lines += ["", f"TO BE DECIDED by you, before the first run (in the charter, under data: columns:): column {n}:", f"  {question}"]
     positive = f", looking for {g.task.positive!r} ({g.task.positive_why})" if g.task.positive is not None else ""
@@ -206,17 +211,17 @@ def init_example(
     if example not in known:
         raise MlopsError(f"no example '{example}'{nearest(example, known)}")
     charter = (stock("charters") / f"{example}.yaml").read_text(encoding="utf-8")
-    _write(Path(folder), project_name(Path(folder)), charter, None)
+    _write(Path(folder), project_name(Path(folder)), charter, [])
     return Path(folder)
 
 
-def _write(folder: Path, name: str, charter: str, data: Path | None) -> list[str]:
+def _write(folder: Path, name: str, charter: str, data: list[Path]) -> list[str]:
     "All files of a new project, or none; the names of those that were there and stay."
     if folder.exists() and not folder.is_dir():
         raise MlopsError(f"{folder} is a file; name a folder for the project")
     facts = {"name": name, "dist": name.replace("_", "-"), "version": __version__}
     files = {path.format(**facts): text.format(**facts) for path, text in _FILES.items()} | {f"nbs/charters/{name}.yaml": charter}
-    there = [path for path in [*files, *([f"data/{data.name}"] if data else [])] if (folder / path).exists()]
+    there = [path for path in [*files, *(f"data/{one.name}" for one in data)] if (folder / path).exists()]
     if lost := [path for path in there if path not in _KEPT]:
         raise MlopsError(f"{folder} has {', '.join(lost)} already, and init overwrites nothing; choose another folder, or move them")
     done: list[Path] = []
@@ -227,10 +232,10 @@ def _write(folder: Path, name: str, charter: str, data: Path | None) -> list[str
                 done.append(folder / path)
                 done[-1].write_text(text, encoding="utf-8")
         (folder / ".ci" / "run").chmod(0o755)
-        if data:
+        for one in data:
             (folder / "data").mkdir(exist_ok=True)
-            done.append(folder / "data" / data.name)
-            shutil.copyfile(data, done[-1])
+            done.append(folder / "data" / one.name)
+            shutil.copyfile(one, done[-1])
         load_charter(folder / f"nbs/charters/{name}.yaml")
     except (OSError, MlopsError) as error:
         for file in done:

@@ -22,9 +22,8 @@ import pandas as pd
 import yaml
 
 from ..base.charter import Charter, Retraining
-from .challenger import challenger_charter, source_as_learnt
+from .challenger import challenger_charter, own_rows, source_as_learnt
 from .comparison import Labelled, as_target, compare, hold_out, taught_until
-from ..sources.gather import source_rows
 from ..base.errors import MlopsError
 from ..pipeline.plan import prepare, sample_settings
 from ..registry.loading import Loaded, load
@@ -32,7 +31,6 @@ from ..registry.promotion import promote
 from ..registry.versions import Version, get, versions
 from ..base.scalars import read_as
 from ..base.settings import Settings
-from ..sources.tables import Read
 from ..stages.ingest import draw
 from ..model.tasks.known import task_of
 from ..model.conform import conform
@@ -179,11 +177,6 @@ def learn(
         raise MlopsError(f"run {summary['run']} {summary['status']}: {'; '.join(said) or 'see its report'}")
     return get(plan.settings.registry_uri, summary["model"]["name"], summary["model"]["version"])
 
-# %% ../../nbs/loop/30_retraining.ipynb #6d60f65d
-def _source(charter: Charter, settings: Settings) -> Read:
-    "The charter's own rows, and how they are read."
-    return source_rows(charter, settings.root, settings.home)
-
 # %% ../../nbs/loop/30_retraining.ipynb #871890b3
 class Division(NamedTuple):
     "What a retraining works with."
@@ -299,10 +292,10 @@ class Retrainer:
         "The challenger's rows and charter as files; those of the newest three retrainings are kept."
         (folder := self.settings.home / "retraining" / self.name / key).mkdir(parents=True)
         most = self.sample or read_as(self.charter.knobs.get("ingest", {}).get("max_rows"), int)  # of the source there are fewer then, and of the new rows none is lost
-        seen = _source(self.charter, self.settings)
+        seen, made_of = own_rows(self.charter, self.settings)
         source = draw(seen.frame, most and max(1, most - len(rows.learnt.label)))
         learning_rows(source, rows.learnt, self.charter, rows.alone).to_parquet(folder / "rows.parquet", index=False)
-        about = challenger_charter(self.charter, folder / "rows.parquet", self.settings.root, [*rows.learnt.inputs, self.charter.target], seen.readings)
+        about = challenger_charter(self.charter, folder / "rows.parquet", self.settings.root, [*rows.learnt.inputs, self.charter.target], seen.readings, () if rows.alone else made_of)
         (folder / f"{self.name}.yaml").write_text(yaml.safe_dump(about, sort_keys=False), encoding="utf-8")
         for old in sorted(folder.parent.iterdir())[:-3]:
             shutil.rmtree(old)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FAULT', 'check_faults', 'key_faults', 'near_faults', 'zone_faults', 'Finding', 'table_findings', 'severity_in',
-           'holding', 'refuse_stops', 'check_names', 'held_by']
+           'by_column', 'each_check', 'holding', 'refuse_stops', 'check_names', 'held_by']
 
 # %% ../../nbs/model/32_demands.ipynb #ee62f4c4
 from typing import Any, NamedTuple
@@ -129,6 +129,7 @@ def table_findings(
     problem: Problem,  # says the target
     demands: Validation,
     clocks: dict[str, str] | None = None,  # times of which some name their zone: {column: some}
+    in_source: int | None = None,  # rows of the source, where only some were drawn
 ) -> list[Finding]:
     "Every demand on the whole table that isn't met."
     found: list[Finding] = []
@@ -143,7 +144,8 @@ def table_findings(
                     share.severity or demands.severity_of("missing"),
                 )
             )
-    told = [("classes", problem.target, _rare(frame, problem, demands)), ("volume", "", _volume(len(frame), demands))]
+    many = len(frame) if in_source is None else in_source
+    told = [("classes", problem.target, _rare(frame, problem, demands)), ("volume", "", _volume(many, demands))]
     if demands.freshness:
         told.append(("freshness", demands.freshness.column, _age(frame, demands)))
     mixed = [c for c, said in (clocks or {}).items() if said == "some"]
@@ -152,7 +154,7 @@ def table_findings(
         ("clocks", c, f"some times of '{c}' name their time zone and others none, which are taken for UTC; {way % c}")
         for c in mixed
     ]
-    return found + [Finding(check, column, said, demands.severity_of(check)) for check, column, said in told if said]
+    return found + [Finding(check, at, said, demands.severity_of(check, at)) for check, at, said in told if said]
 
 
 def _rare(frame: pd.DataFrame, problem: Problem, demands: Validation) -> str:
@@ -169,13 +171,21 @@ def _rare(frame: pd.DataFrame, problem: Problem, demands: Validation) -> str:
 
 # %% ../../nbs/model/32_demands.ipynb #8dc3d2b1
 def _volume(rows: int, demands: Validation) -> str:
-    "What a table that is too small or too large is told by."
-    if demands.volume is None:
+    "What a source that is too small or too large, or has become so, is told by."
+    asked = demands.volume
+    if asked is None:
         return ""
-    low, high = demands.volume.min, demands.volume.max
-    if low is not None and rows < low:
-        return f"{rows:,} rows were read, at least {low:,} are demanded"
-    return f"{rows:,} rows were read, at most {high:,} are expected" if high is not None and rows > high else ""
+    if asked.min is not None and rows < asked.min:
+        return f"the source has {rows:,} rows, at least {asked.min:,} are demanded"
+    if asked.max is not None and rows > asked.max:
+        return f"the source has {rows:,} rows, at most {asked.max:,} are expected"
+    if not asked.before:
+        return ""
+    change, less, more = rows / asked.before - 1, asked.max_decrease, asked.max_increase
+    beside = f"the source has {rows:,} rows, the newest earlier run read {asked.before:,}: {change:+.1%}"
+    if less is not None and change < -less:
+        return f"{beside}, at most {less:.1%} fewer are expected"
+    return f"{beside}, at most {more:.1%} more are expected" if more is not None and change > more else ""
 
 
 def _age(frame: pd.DataFrame, demands: Validation) -> str:
@@ -211,6 +221,28 @@ def severity_in(
     return own or demands.severity_of(name)
 
 
+def by_column(
+    faults: pd.DataFrame,  # row, column, value, fault, check
+    demands: Validation,
+) -> pd.DataFrame:
+    "The same; faults of a column that has a severity of its own bear it in their check's name."
+    for check, said in demands.severity.items():
+        if isinstance(said, dict):
+            own = faults["column"].map(said).where(faults["check"] == check)
+            faults = faults.assign(check=faults["check"].where(own.isna(), check + ": " + own.astype("str")))
+    return faults
+
+
+def each_check(
+    faults: pd.DataFrame,  # from by_column
+    demands: Validation,
+) -> list[tuple[str, str, pd.DataFrame]]:  # check as a fault has it, the column if it has its own severity, faults
+    "The faults of each check, and of each column with a severity of its own; what most rows have first."
+    own = faults["check"].map(lambda c: ":" in c and isinstance(demands.severity.get(c.partition(":")[0]), dict))
+    parts = faults.groupby(["check", faults["column"].where(own.astype(bool), "")])
+    return sorted(((c, str(at), some) for (c, at), some in parts), key=lambda part: -part[2]["row"].nunique())
+
+
 def holding(
     faults: pd.DataFrame,  # row, column, value, fault, check
     demands: Validation,
@@ -218,7 +250,7 @@ def holding(
     "The faults whose rows don't pass."
     return faults[faults["check"].map(lambda check: severity_in(check, demands) != "warn").astype(bool)]
 
-
+# %% ../../nbs/model/32_demands.ipynb #5835f122
 def refuse_stops(
     faults: pd.DataFrame,  # row, column, value, fault, check
     findings: list[Finding],
@@ -226,32 +258,43 @@ def refuse_stops(
 ) -> None:
     "Raise where a check that the charter lets stop a run isn't met."
     told = [f.finding for f in findings if f.severity == "stop"]
-    stops = [c for c in faults["check"].unique() if severity_in(c, demands) == "stop"]
-    for check in stops:
-        some = faults[faults["check"] == check]
+    stopped = [part for part in each_check(faults, demands) if severity_in(part[0], demands) == "stop"]
+    for check, _, some in stopped:
         first = some.iloc[0]
         what = f"{first['column']}: {first['fault']}" if first["column"] else first["fault"]
         told.append(
             f"{some['row'].nunique():,} rows fail the check '{check.partition(':')[0]}' (first: row {first['row']}, {what})"
         )
     if told:
-        way = f"mend the source, or have it otherwise: {_otherwise(stops, findings, demands)}"
+        ways = _otherwise([(check, at) for check, at, _ in stopped], findings, demands)
+        way = f"mend the source, or have it otherwise: {ways}"
         raise MlopsError("\n".join([f"the data don't meet what the charter demands; {way}:", *(f"- {t}" for t in told)]))
 
-
-def _otherwise(stops: list[str], findings: list[Finding], demands: Validation) -> str:
+# %% ../../nbs/model/32_demands.ipynb #eddfe673
+def _otherwise(stops: list[tuple[str, str]], findings: list[Finding], demands: Validation) -> str:
     "What a charter says so that none of these stops a run."
-    names, ways = {c for c in stops if ":" not in c}, []
+    names: dict[str, list[str]] = {c.partition(":")[0]: [] for c, at in stops if at or ":" not in c}
+    ways = []
     for f in (f for f in findings if f.severity == "stop"):
         if f.check == "missing" and f.column in demands.missing and demands.missing[f.column].severity:
             ways.append(f"missing: {{{f.column}: {{severity: warn}}}}")
         else:
-            names.add(f.check)
-    if named := ", ".join(f"{n}: {'quarantine' if n in SURE else 'warn'}" for n in sorted(names)):
+            names.setdefault(f.check, [])
+            stops = stops + [(f.check, f.column)] * isinstance(demands.severity.get(f.check), dict)
+    for check, at in stops:
+        if at:
+            names[check.partition(":")[0]].append(at)
+    if named := ", ".join(_way(check, names[check]) for check in sorted(names)):
         ways.insert(0, f"severity: {{{named}}}")
-    if any(":" in c for c in stops):
+    if any(":" in c and not at for c, at in stops):
         ways.append("checks: severity warn or quarantine beside the sentence")
     return f"validation: {{{', '.join(ways)}}}"
+
+
+def _way(check: str, columns: list[str]) -> str:
+    "A check's severity that doesn't stop, of some columns where it is theirs."
+    way = "quarantine" if check in SURE else "warn"
+    return f"{check}: {{{', '.join(f'{c}: {way}' for c in columns)}}}" if columns else f"{check}: {way}"
 
 
 def check_names(frame: pd.DataFrame, demands: Validation) -> None:

@@ -103,6 +103,7 @@ def data_html(
     parts = [
         f"<p>{told.rows:,} rows, {len(frame.columns):,} columns ({', '.join(f'{n:,} {kind}' for kind, n in kinds.items()) or 'none'}); "
         f"{_share(told.missing, cells)} of the cells are missing, {told.copies:,} rows are copies.</p>",
+        "<p><strong>Raw values are shown: who sees this page sees the data.</strong></p>",
         f"<p><strong>{told.left_out:,} columns are left out of this page</strong>: it shows the first {MOST_COLUMNS:,}.</p>"
         if told.left_out
         else "",

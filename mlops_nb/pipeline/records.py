@@ -20,6 +20,7 @@ from fastcore.basics import patch
 from ..base.artifacts import CorruptObject, Json, Table, write_atomic
 from ..base.errors import MlopsError
 from ..base.git import git
+from .asked import charter_file
 from .graph import Graph
 
 # %% ../../nbs/pipeline/55_records.ipynb #c5c5b386
@@ -135,7 +136,7 @@ def summary(self: Records, status: str, warnings: list[str]) -> dict[str, Any]:
         if r.cut:
             stages[name]["cut"] = r.cut
     return {
-        "format": 1, "run": run.id, "charter": run.plan.charter.name,
+        "format": 1, "run": run.id, "charter": run.plan.charter.name, "charter_file": charter_file(run.plan.settings),
         **self._masked(**{part: getattr(run.plan.charter, part) for part in ("title", "goal", "policy")}), "status": status, "seconds": run.seconds,
         "cpu_seconds": run.cpu_seconds, "started": run.started, "git": run.git, "stages": stages, "model": self._model(), "warnings": run.mask(warnings),
     }

@@ -18,7 +18,6 @@ import time
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,6 +29,7 @@ from ..base.charter import Charter, load_charter
 from ..base.drawing import Picture
 from ..base.errors import MlopsError, nearest
 from ..base.rows import Rows, stored
+from .asked import asked_now
 from .graph import Graph, load_graph
 from .knobs import check_session
 from .processor import tell_after_cells
@@ -104,10 +104,10 @@ def roots(
 ) -> dict[str, str]:
     "Digests of the root artifacts of the active charter, put into the store."
     charter = load_charter(settings.charter)
-    charter = charter.model_copy(update={"validation": charter.validation.at(datetime.now(UTC))})
-    source = source_of(charter, settings, fresh).content()
+    source = source_of(charter, settings, fresh)
+    charter = charter.model_copy(update={"validation": asked_now(charter, settings, source.sha256)})
     position = log_state(settings.home, settings.log_url)
-    values = {"charter": charter.statement(), "source": source, "log_position": position}
+    values = {"charter": charter.statement(), "source": source.content(), "log_position": position}
     return {name: store.put(Json.dump(value)) for name, value in values.items()}
 
 # %% ../../nbs/pipeline/40_stage.ipynb #3121fb64

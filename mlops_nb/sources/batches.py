@@ -39,6 +39,7 @@ class State(BaseModel):
     watermark: list[str] | None = None  # of a table: kind and text of the last value that was read
     gone: int = silent(0)  # rows that were read and aren't there any more
     moved: int = silent(0)  # files that have another name now
+    altered: int = silent(0)  # rows of a table that have other values now than when they were read
     waiting: list[str] = silent([])  # what isn't read yet, and why
 
 # %% ../../nbs/sources/13_batches.ipynb #61beaffa

@@ -188,9 +188,10 @@ def source_rows(
     charter: Charter,
     root: Path,  # relative paths start here
     home: Path | None = None,  # of the store
+    file: SourceFile | None = None,  # as it was found; None: it is found now
 ) -> Read:
-    "The charter's own rows, found and read anew."
-    made = gather(source_file(charter, root, home), charter.data, charter.unread)
+    "The charter's own rows, read anew."
+    made = gather(file or source_file(charter, root, home), charter.data, charter.unread)
     check_decided(made, plain(charter.data.source), charter.unread)
     return made
 
@@ -233,5 +234,7 @@ def check_sources(
         known.append(there)
     if any(columns is None for columns in known):
         return None
-    own = {c for how in data.joined for c in [*how.key, how.known_at]}
-    return [*(known[0] or []), *(c for columns in known[1:] for c in columns or [] if c not in own)]
+    made = [*(known[0] or [])]
+    for columns, how in zip(known[1:], data.joined, strict=True):  # what one brings may be the next one's key
+        made += [c for c in columns or [] if c not in (*how.key, how.known_at)]
+    return made

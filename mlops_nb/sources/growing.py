@@ -122,14 +122,14 @@ def take_rows(
                 f" names{nearest(landing.by or '', names)}"
             )
         _check_columns(part, folder, state, names)
-        low = _value(*state.watermark) if state.watermark else None
+        low, told = _value(*state.watermark) if state.watermark else None, list[str]()
         if low is not None:
             below = grown <= _bound(low)
             counted = sa.select(grown, sa.func.count()).select_from(there).where(below).group_by(grown)
-            _take_late(part, folder, state, ask(counted)[1], lambda: ask(every.where(below)))
+            told = _take_late(part, folder, state, ask(counted)[1], lambda: ask(every.where(below)))
         newer = [] if low is None else [grown > _bound(low)]
         bare, last = first(sa.func.count(), grown.is_(None)), first(sa.func.max(grown), *newer)
-        state.waiting = [f"{bare:,} rows without a value of '{landing.by}'"] * bool(bare)
+        state.waiting = [*told, *[f"{bare:,} rows without a value of '{landing.by}'"] * bool(bare)]
         if last is None:
             return
         how = part.columns.get(landing.by or "")
@@ -189,29 +189,57 @@ def _unread(part: Data, folder: Path, state: State, counted: list[Any]) -> bool:
     return any(n > read[value] for value, n in map(dict.values, there))
 
 # %% ../../nbs/sources/14_growing.ipynb #e1d21f6b
-def _take_late(part: Data, folder: Path, state: State, counted: list[Any], whole: Any) -> None:
-    "Rows below the watermark that were not there when it passed."
+_LOOKED = 100_000  # rows below the watermark that are compared each time; of more, when their counts differ
+
+
+def _take_late(part: Data, folder: Path, state: State, counted: list[Any], whole: Any) -> list[str]:
+    "Rows below the watermark that were not there when it passed; what else differs there, in words."
+    import pyarrow.parquet as pq
+
     from mlops_nb.sources.sql import table_of
 
     read, there = sum(batch.rows for batch in state.batches), sum(n for _, n in counted)
-    if there > read - state.gone or _unread(part, folder, state, counted):
-        import pyarrow.parquet as pq
+    if there > _LOOKED and there <= read - state.gone and not _unread(part, folder, state, counted):
+        state.gone = max(0, read - there)
+        return []
+    table, by = table_of(whole(), part), (part.landing or Landing()).by or ""
+    known: Counter[Any] = Counter()
+    for batch in state.batches:
+        known.update(_plain(pq.read_table(folder / batch.file)))
+    fresh = {}
+    for place, row in enumerate(_plain(table)):
+        if known[row]:
+            known[row] -= 1
+        else:
+            fresh[place] = row
+    altered = _altered(known, fresh, len(table.column_names) + sorted(table.column_names).index(by) if fresh else 0)
+    if late := [place for place in fresh if place not in altered]:
+        _keep(folder, state, table.take(late), late=True)
+    state.gone, state.altered = max(0, read + len(late) - len(table)), len(altered)
+    if not altered:
+        return []
+    first = f"{by} = {next(iter(altered.values()))}"
+    return [
+        f"{len(altered):,} rows have other values than when they were read (first: {first}), and stay as they were read; a table"
+        f" whose rows change is no landing place: read it whole by leaving landing out, or, {anew(folder)}"
+    ]
 
-        table = table_of(whole(), part)
-        known: Counter[Any] = Counter()
-        for batch in state.batches:
-            known.update(_plain(pq.read_table(folder / batch.file)))
-        fresh = []
-        for place, row in enumerate(_plain(table)):
-            if known[row]:
-                known[row] -= 1
-            else:
-                fresh.append(place)
-        there = len(table)
-        if fresh:
-            _keep(folder, state, table.take(fresh), late=True)
-            read += len(fresh)
-    state.gone = max(0, read - there)
+
+def _altered(
+    known: Counter[Any],  # rows that were read, and how many of each are there no more
+    fresh: dict[int, Any],  # rows that were not read, by their place
+    at: int,  # of the growing column in a row
+) -> dict[int, Any]:  # place: value of the growing column
+    "Rows that took the place of one with the same value of the growing column: of several, those most like it."
+    values, lost = {row[at] for row in fresh.values()}, Counter[Any]()
+    lost.update({row: n for row, n in known.items() if n and row[at] in values})
+    found: dict[int, Any] = {}
+    for was in lost.elements():
+        same = [place for place, row in fresh.items() if row[at] == was[at] and place not in found]
+        if same:
+            like = max(same, key=lambda place: sum(x == y for x, y in zip(was, fresh[place], strict=True)))
+            found[like] = was[at]
+    return found
 
 
 def _plain(table: Any) -> Iterable[tuple[Any, ...]]:

@@ -218,6 +218,7 @@ def _as_source(part: Data, folder: Path, state: State) -> SourceFile:
     ]
     counts = {
         "batches": len(files), "rows": sum(b.rows for b in state.batches), "gone": state.gone, "moved": state.moved,
+        "altered": state.altered,
         "late": sum(b.rows for b in state.batches if b.late),
     }  # fmt: skip
     made = together(files, plain(part.source.partition("#")[0]).replace("//***@", "//"), folder)

@@ -140,6 +140,8 @@ def _sources(file: SourceFile, problem: Problem, seen: Read | None) -> dict[str,
             for k, one in enumerate(file.parts[:_LISTED])
         ]
     made |= {"landed": file.landed} if file.landed else {}
+    if of := problem.data.derived_from:
+        made["derived_from"] = [one.model_dump(exclude_defaults=True) for one in of]
     return made | ({"joins": seen.joins} if seen and seen.joins else {})
 
 

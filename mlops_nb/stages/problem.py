@@ -9,7 +9,7 @@ __all__ = ['statement', 'demanded', 'as_markdown']
 from typing import Any
 
 from ..base.charter import Sensitive
-from ..base.validation import Validation
+from ..base.validation import Validation, Volume
 from ..model.groups import band_labels
 from ..model.tasks.known import task_of
 from ..model.problem import Problem, check_problem
@@ -74,11 +74,20 @@ def demanded(
         told.append(
             f"the newest {new.column} is since {new.since or f'{new.within} before the run'}: {asked.severity_of('freshness')}"
         )
-    if n := asked.volume:
-        told.append(
-            f"rows: {'' if n.min is None else f'at least {n.min:,} '}{'' if n.max is None else f'at most {n.max:,}'}: {asked.severity_of('volume')}"
-        )
-    return told
+    told += [f"rows: {_rows(asked.volume)}: {asked.severity_of('volume')}"] if asked.volume else []
+    each = [(check, said) for check, said in asked.severity.items() if isinstance(said, dict)]
+    return told + [f"{check} of {column}: {severity}" for check, said in each for column, severity in said.items()]
+
+
+def _rows(asked: Volume) -> str:
+    beside = "" if asked.before is None else f" ({asked.before:,})"
+    bounds = [
+        ("at least {:,}", asked.min),
+        ("at most {:,}", asked.max),
+        ("at most {:.1%} fewer than before", asked.max_decrease),
+        ("at most {:.1%} more than before", asked.max_increase),
+    ]
+    return ", ".join(words.format(bound) for words, bound in bounds if bound is not None) + beside
 
 
 def _bound(rule: Any) -> str:

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['WORSE', 'phase_of', 'relearn', 'compare_twins', 'release', 'sample_rows', 'compile_version', 'compiled_line',
-           'libraries', 'evidence_of', 'prove_version', 'headline', 'outcome']
+           'libraries', 'evidence_of', 'prove_version', 'headline', 'outcome', 'changes_asked']
 
 # %% ../../nbs/stages/120_register.ipynb #4e56f3ce
 import platform
@@ -26,6 +26,7 @@ from ..model.compile import compile_model
 from ..model.compiled_model import CompiledModel
 from ..pipeline.records import git_state
 from ..registry.judged import judged_by, judged_line
+from ..registry.promotion import asked_otherwise, version_before
 from ..registry.registration import register
 from ..registry.sample import plain_rows, sample_frame, sample_of
 from ..registry.evidence import FORMAT, Evidence, Learnt, PlainRows, as_evidence, gate_list
@@ -40,6 +41,7 @@ from ..model.entities import in_blocks, units_of
 from ..model.problem import Problem
 from ..model.conform import conform, feature_rows
 from ..model.schema import TEXTS, Schema
+from ..model.schema_changes import SchemaChange, change_lines
 
 # %% ../../nbs/stages/120_register.ipynb #8889c17c
 def phase_of(
@@ -283,3 +285,25 @@ def outcome(
 ) -> dict:
     "The `version` artifact: no times, for those are the registry's."
     return {"name": done.name, "version": done.version, "phase": done.phase, "gates": gates, "learnt": learnt.said}
+
+# %% ../../nbs/stages/120_register.ipynb #d904af20
+def changes_asked(
+    uri: str,  # of the registry
+    done: Version,  # what was registered
+) -> tuple[str, pd.DataFrame]:  # a sentence; one line a change, those that break first
+    "What the version asks of a row otherwise than the one that callers know."
+    before = version_before(uri, done)
+    if before is None:
+        return "no earlier version is known to those who send rows", pd.DataFrame()
+    found: list[SchemaChange] | None = None
+    try:
+        found, why = asked_otherwise(uri, done, before), "one of them was registered without its schema"
+    except MlopsError as error:  # an earlier version that is damaged holds up none
+        why = str(error)
+    known = f"version {before.version} ({before.phase})"
+    if found is None:
+        return f"nobody knows whether it asks the same of a row as {known}: {why}", pd.DataFrame()
+    lines = change_lines(found, before.version, done.version)
+    broken = f"{sum(c.breaks for c in found)} of {len(found)} changes break those who send rows today"
+    told = f"it asks {f'otherwise of a row than {known}: {broken}' if found else f'the same of a row as {known}'}"
+    return told, pd.DataFrame(lines[1:], columns=lines[0])

@@ -25,8 +25,8 @@ from ..pipeline.data_docs import docs_html
 from ..pipeline.data_page import data_html
 from ..pipeline.stage import Figure, Html, Input, Json, Output, Table, picture_of, log
 from ..base.text import in_figure
-from ..model.demands import FAULT, Finding, check_faults, check_names, held_by, key_faults, near_faults
-from ..model.demands import refuse_stops, holding, severity_in, table_findings, zone_faults
+from ..model.demands import FAULT, Finding, by_column, check_faults, check_names, each_check, held_by, key_faults
+from ..model.demands import holding, near_faults, refuse_stops, severity_in, table_findings, zone_faults
 from ..model.problem import Problem
 from ..model.suspects import to_judge
 from ..model.units import convert_units
@@ -195,6 +195,7 @@ def judge_rows(
     demands: Validation = Validation(),  # noqa: B008 - nobody can change it
     clocks: dict[str, str] | None = None,  # times of which some name their zone, see Read.clocks
     rules: Callable[..., pd.DataFrame] = rule_faults,  # the engine that holds rows to the declared rules
+    in_source: int | None = None,  # rows of the source, where only some were drawn
 ) -> Judged:
     "Divide the rows by all rules; no row is lost; altered are numbers that were text, units, and classes that gaps made floats."
     for name in ("quarantine_reason", "quarantine_row"):
@@ -210,7 +211,8 @@ def judge_rows(
     rows = kept(frame_now, ~np.isin(np.arange(len(frame)), at))
     if problem.kind.has_classes and (classes := as_classes(was := rows[problem.target])) is not was:
         rows[problem.target] = classes
-    return Judged(rows, held, faults, reading.columns, table_findings(frame_now, problem, demands, clocks), demands)
+    findings = table_findings(frame_now, problem, demands, clocks, in_source)
+    return Judged(rows, held, faults, reading.columns, findings, demands)
 
 # %% ../../nbs/stages/030_validate.ipynb #a9253ebc
 def all_faults(
@@ -230,7 +232,7 @@ def all_faults(
     ]  # fmt: skip
     faults = pd.concat([f for f in found if f is not None and len(f)] or found[:1], ignore_index=True)
     missing = faults["check"] == "required"  # text that is no number is not missing
-    return frame, faults[~(faults.duplicated(["row", "column"]) & missing)].reset_index(drop=True)
+    return frame, by_column(faults[~(faults.duplicated(["row", "column"]) & missing)].reset_index(drop=True), demands)
 
 
 # %% ../../nbs/stages/030_validate.ipynb #9096a54a
@@ -336,10 +338,11 @@ def check_counts(
     judged: Judged,
 ) -> list[dict[str, Any]]:  # check, severity and rows, the most frequent first; of the whole table: what was found
     "What each check found, and what was done about it."
-    rows = judged.faults.groupby("check")["row"].nunique().sort_values(ascending=False, kind="stable")
     lines = [
-        {"check": c.partition(":")[0], "severity": severity_in(c, judged.demands), "rows": int(n)}
-        for c, n in rows.items()
+        {"check": c.partition(":")[0], "severity": severity_in(c, judged.demands)}
+        | ({"column": at} if at else {})
+        | {"rows": some["row"].nunique()}
+        for c, at, some in each_check(judged.faults, judged.demands)
     ]
     return lines + [
         {"check": f.check, "severity": f.severity, "column": f.column, "finding": f.finding} for f in judged.findings
@@ -349,13 +352,12 @@ def check_counts(
 def warnings_of(judged: Judged) -> list[dict[str, Any]]:  # demands that are not met and stop nothing
     "What passes though a check found it."
     told = [f"validate: {f.finding}" for f in judged.findings if f.severity == "warn"]
-    for check, some in judged.faults.groupby("check", sort=False):
-        if severity_in(str(check), judged.demands) == "warn":
-            first, n = some.iloc[0], some["row"].nunique()
+    for said, _, some in each_check(judged.faults, judged.demands):
+        if severity_in(said, judged.demands) == "warn":
+            first, n, check = some.iloc[0], some["row"].nunique(), said.partition(":")[0]
             what = ": ".join(t for t in (first["column"], first["fault"] if check != "spelling" else "") if t)
-            told.append(  # without what rows hold: warnings leave this machine
-                f"validate: {n:,} {'rows pass' if n > 1 else 'row passes'} though the check '{str(check).partition(':')[0]}' finds a fault (first: {what})"
-            )
+            passed = f"{n:,} {'rows pass' if n > 1 else 'row passes'}"  # warnings leave this machine: no values
+            told.append(f"validate: {passed} though the check '{check}' finds a fault (first: {what})")
     return [{"passed": False, "gate": False, "message": one} for one in told]
 
 

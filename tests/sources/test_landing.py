@@ -359,6 +359,48 @@ def test_one_row_deleted_and_one_late_at_once(tmp_path):
         assert landed(data, tmp_path, home).landed == {"batches": 3, "rows": 5, "gone": 2, "late": 2}
 
 
+@pytest.mark.parametrize("looked", [100_000, 0])
+def test_a_row_that_is_updated_is_said_and_neither_lost_nor_doubled(tmp_path, monkeypatch, looked):
+    """Its first values stay; where rows are many it is seen when one more comes."""
+    monkeypatch.setattr("mlops_nb.sources.growing._LOOKED", looked)
+    data, home = Data(source="sqlite:///shop.db#visits", landing={"by": "id"}), tmp_path / ".mlops"
+    with closing(sqlite3.connect(tmp_path / "shop.db")) as db:
+        db.execute("create table visits (id integer, v text, w real)")
+        db.executemany("insert into visits values (?, ?, ?)", [(k, f"v{k}", k / 4) for k in range(1, 10)])
+        db.commit()
+        first = landed(data, tmp_path, home)
+        assert landed(data, tmp_path, home).content() == first.content() and not first.waits
+        db.execute("update visits set v = 'new' where id in (3, 7)")
+        db.commit()
+        seen = landed(data, tmp_path, home)
+        assert seen.landed == ({"batches": 1, "rows": 9, "altered": 2} if looked else {"batches": 1, "rows": 9})
+        db.executemany("insert into visits values (?, ?, ?)", [(0, "late", 0), (12, "next", 3)])
+        db.execute("update visits set w = null where id = 5")
+        db.execute("delete from visits where id = 1")
+        db.commit()
+        made = landed(data, tmp_path, home)
+    assert made.landed == {"batches": 3, "rows": 11, "late": 1, "gone": 1, "altered": 3}
+    (said,) = made.waits
+    assert said.startswith("3 rows have other values than when they were read (first: id = 3), and stay as they were read")
+    assert "leaving landing out" in said and f"remove landing/{next((home / 'landing').iterdir()).name} in the store" in said
+    rows = rows_in(tmp_path, data).set_index("id").sort_index()
+    assert rows.index.tolist() == [*range(10), 12] and rows.loc[[3, 7], "v"].tolist() == ["v3", "v7"] and rows.loc[5, "w"] == 1.25
+
+
+def test_an_updated_row_of_a_time_that_several_have(tmp_path):
+    data, home = Data(source="sqlite:///shop.db#visits", landing={"by": "at"}), tmp_path / ".mlops"
+    with closing(sqlite3.connect(tmp_path / "shop.db")) as db:
+        db.execute("create table visits (at text, who text, n integer)")
+        db.executemany("insert into visits values ('2026-01-01 10:00:00', ?, ?)", [("ada", 1), ("bo", 2)])
+        db.commit()
+        landed(data, tmp_path, home)
+        db.execute("update visits set n = 5 where who = 'bo'")
+        db.execute("insert into visits values ('2026-01-01 10:00:00', 'cy', 3)")
+        db.commit()
+        assert landed(data, tmp_path, home).landed == {"batches": 2, "rows": 3, "late": 1, "altered": 1}
+    assert sorted(rows_in(tmp_path, data)[["who", "n"]].itertuples(index=False, name=None)) == [("ada", 1), ("bo", 2), ("cy", 3)]
+
+
 def test_a_column_that_comes_later(tmp_path):
     data, home = Data(source="sqlite:///shop.db#visits", landing={"by": "id"}), tmp_path / ".mlops"
     with closing(sqlite3.connect(tmp_path / "shop.db")) as db:

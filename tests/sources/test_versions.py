@@ -19,11 +19,16 @@ from mlops_nb.base.artifacts import Store
 from mlops_nb.base.charter import Charter
 from mlops_nb.base.errors import MlopsError, why_refused
 from mlops_nb.base.git import git
+from mlops_nb.base.settings import load_settings
+from mlops_nb.cli.data import data_which
+from mlops_nb.loop.challenger import challenger_charter, own_rows
 from mlops_nb.model.problem import Problem
+from mlops_nb.registry.evidence import as_evidence
 from mlops_nb.sources import dvc_cache, tracked
 from mlops_nb.sources.changed import changes
 from mlops_nb.sources.files import source_file
 from mlops_nb.sources.gather import check_sources, gather, source_rows
+from mlops_nb.sources.local import hashed
 from mlops_nb.sources.versions import find, versions
 from mlops_nb.stages.ingest import describe_origin
 
@@ -484,6 +489,38 @@ def test_a_pinned_source_is_pulled_and_mended(shop, tmp_path):
     os.chmod(place, 0o644)
     place.write_text("damaged")  # and the cache's object, which is the same file
     assert Path(source_file(charter, shop).path).read_text() == ROWS + "4,31,no\n"
+
+
+def test_a_challengers_evidence_names_the_pinned_version(shop, tmp_path, monkeypatch, capsys):
+    """Its rows are a file of the retraining's own; what that was made from stays known, and can be brought back."""
+    two(shop)
+    charter = pinned({"source": "rows@1"})
+    (shop / "settings.ini").write_text("[mlops_nb]\ncharter = shop.yaml\n")
+    monkeypatch.chdir(shop)
+    settings = load_settings()
+    seen, made_of = own_rows(charter, settings)
+    (folder := shop / ".mlops" / "retraining").mkdir(parents=True)
+    seen.frame.to_parquet(folder / "rows.parquet")
+    challenger = Charter.model_validate(challenger_charter(charter, folder / "rows.parquet", shop, list(seen.frame), {}, made_of))
+    file = source_file(challenger, shop)
+    origin = describe_origin(file, seen.frame, seen.frame, Problem.model_validate(challenger.model_dump()))
+    (of,) = origin["derived_from"]
+    assert (of["version"], of["author"], of["reason"], of["sha256"]) == ("rows@1", "Ada", "the first", find(shop, "rows@1").sha256) and "version" not in origin
+    evidence = as_evidence({"data": origin | {"rows_train": 3}})
+    monkeypatch.setattr("mlops_nb.registry.versions.get", lambda uri, name, which: None)
+    monkeypatch.setattr("mlops_nb.registry.files.read_evidence", lambda uri, version: evidence)
+    rows(shop).write_text("id,age,buys\n8,8,no\n")
+    data_which("gym@2", restore=tmp_path / "back.csv")
+    said = capsys.readouterr().out
+    assert "rows.parquet, sha256" in said and "made of labelled predictions and of" in said and "rows@1 by Ada" in said
+    assert hashed(tmp_path / "back.csv").sha256 == of["sha256"]
+    from mlops_nb.cli.models import _facts
+    from mlops_nb.registry.versions import Version
+
+    version = Version(name="gym", version=2, phase="staging", created="", model_digest="", evidence_digest="", mlflow_run="")
+    assert ("made from", f"{of['name']}, sha256 {of['sha256'][:12]}, rows@1, by Ada, the first") in list(_facts(version, evidence))
+    alone = Charter.model_validate(challenger_charter(charter, folder / "rows.parquet", shop, list(seen.frame), {}))
+    assert "derived_from" not in describe_origin(file, seen.frame, seen.frame, Problem.model_validate(alone.model_dump()))
 
 
 def test_each_of_several_sources_may_be_pinned(shop):

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from mlops_nb.base.errors import MlopsError, why_refused
-from mlops_nb.base.validation import ROWS, SURE, TABLES, Validation, held_line
+from mlops_nb.base.validation import COLUMNS, ROWS, SURE, TABLES, Validation, held_line
 from mlops_nb.model.problem import Problem, check_problem
 from mlops_nb.stages.validate import Judged, check_left, judge_rows, quality_summary, warnings_of
 from tests.stages.injected import FAULTS, TARGET, Fault, clean, put
@@ -92,10 +92,50 @@ def test_a_sentence_may_have_its_own_severity():
     assert result.quarantine["quarantine_row"].tolist() == [3] and "`end >= start` is false" in warnings_of(result)[0]["message"]
 
 
+def odd_columns() -> pd.DataFrame:
+    """Two columns that are spelt otherwise in some rows, and an age that is too high."""
+    rows = clean().assign(land=["Italy"] * 40)
+    rows.loc[[3, 4], "city"] = rows.loc[[3, 4], "city"].str.upper()
+    rows.loc[5, "land"] = "italy"
+    rows.loc[6, "age"] = 200
+    return rows
+
+
+def test_a_column_may_have_its_own_severity():
+    asked = Validation.model_validate({"severity": {"spelling": {"city": "warn"}, "range": {"age": "quarantine"}}})
+    result = judge_rows(odd_columns(), problem_of({"age": {"max": 99}}), demands=asked)
+    assert result.quarantine["quarantine_row"].tolist() == [5, 6]
+    counted = quality_summary(result, problem_of())["checks"]
+    assert {"check": "spelling", "severity": "warn", "column": "city", "rows": 2} in counted
+    assert {"check": "spelling", "severity": "quarantine", "rows": 1} in counted
+    assert {"check": "range", "severity": "quarantine", "column": "age", "rows": 1} in counted
+    (told,) = warnings_of(result)
+    assert told["message"] == "validate: 2 rows pass though the check 'spelling' finds a fault (first: city)"
+
+
+def test_a_column_that_stops_says_how_it_would_not():
+    asked = {"severity": {"spelling": {"city": "stop", "land": "stop"}, "range": {"age": "stop"}}}
+    said = stopped(asked, odd_columns())
+    assert "severity: {spelling: {city: warn, land: warn}}" in said and "2 rows fail the check 'spelling' (first: row 3, city:" in said
+    assert stopped({"severity": {"spelling": {"city": "warn", "land": "warn"}}}, odd_columns()) == ""
+    clocks = Validation.model_validate({"severity": {"clocks": {"start": "stop"}}})
+    result = judge_rows(clean(), problem_of(), demands=clocks, clocks={"start": "some", "end": "some"})
+    assert [(f.column, f.severity) for f in result.findings] == [("start", "stop"), ("end", "warn")]
+    assert "severity: {clocks: {start: warn}}" in why_refused(check_left, result, problem_of(), 1.0)
+
+
 @pytest.mark.parametrize("check", sorted(SURE))
 def test_what_nothing_can_be_learnt_from_or_requests_are_refused_for_cannot_warn(check):
     with pytest.raises(ValueError, match="can't let a row pass"):
         Validation.model_validate({"severity": {check: "warn"}})
+    with pytest.raises(ValueError, match="can't let a row pass"):
+        Validation.model_validate({"severity": {check: {"age": "warn"}}})
+
+
+@pytest.mark.parametrize("check", sorted({*ROWS, *TABLES}.difference(COLUMNS)))
+def test_what_judges_no_single_column_has_one_severity(check):
+    with pytest.raises(ValueError, match="beside each column's share" if check == "missing" else "judges no single column"):
+        Validation.model_validate({"severity": {check: {"age": "stop"}}})
 
 
 @pytest.mark.parametrize("name", ["range: age", "missing: age", "checks: stop", "rangee"])
@@ -152,6 +192,7 @@ def test_times_of_two_clocks_are_told():
         ({"checks": ["ende >= start"]}, clean(), "no column 'ende'; did you mean 'end'?"),
         ({"key": "visti"}, clean(), "did you mean 'visit'?"),
         ({"missing": {"agee": 0.1}}, clean(), "did you mean 'age'?"),
+        ({"severity": {"spelling": {"ctiy": "warn"}}}, clean(), "no column 'ctiy'; did you mean 'city'?"),
         ({"checks": ["city > 3"]}, clean(), "a text can't be compared with a number"),
         ({"units": {"city": {"from": "inch", "to": "cm"}}}, clean(), "holds no numbers"),
         ({"units": {"height": {"from": "inhc", "to": "cm"}}}, clean(), "no unit that pint knows; did you mean 'inch'?"),
