@@ -175,7 +175,8 @@ def batches(
     with self._locked(fcntl.LOCK_SH) as connection:
         for file in self._rolled().get_fragments():
             groups = [group.id for group in file.subset(wanted).row_groups]  # a scanner would read ahead
-            for batch in pq.ParquetFile(file.path).iter_batches(BATCH, groups, form.names, use_threads=False) if groups else ():
+            rolled = pq.ParquetFile(file.path, pre_buffer=False)  # else every byte that was read is kept
+            for batch in rolled.iter_batches(BATCH, groups, form.names, use_threads=False) if groups else ():
                 yield _of(batch.select(form.names).cast(form), given).select(names)
         yield from self._live(connection, given, names=names)()
 
