@@ -192,6 +192,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'mlops_nb.base.rows.Rows.__init__': ('base/rows.html#rows.__init__', 'mlops_nb/base/rows.py'),
                                     'mlops_nb.base.rows.Rows.__len__': ('base/rows.html#rows.__len__', 'mlops_nb/base/rows.py'),
                                     'mlops_nb.base.rows.Rows.__setitem__': ('base/rows.html#rows.__setitem__', 'mlops_nb/base/rows.py'),
+                                    'mlops_nb.base.rows.Rows._column': ('base/rows.html#rows._column', 'mlops_nb/base/rows.py'),
                                     'mlops_nb.base.rows.Rows._look': ('base/rows.html#rows._look', 'mlops_nb/base/rows.py'),
                                     'mlops_nb.base.rows.Rows._read': ('base/rows.html#rows._read', 'mlops_nb/base/rows.py'),
                                     'mlops_nb.base.rows.Rows._renewed': ('base/rows.html#rows._renewed', 'mlops_nb/base/rows.py'),

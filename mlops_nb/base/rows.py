@@ -20,6 +20,7 @@ from .errors import MlopsError
 
 # %% ../../nbs/base/22_rows.ipynb #33a8d05e
 GROUP = 1 << 17  # rows of a row group, and of a batch
+_FEW = 5_000_000  # cells of a table whose columns are held once they are read: 40 MB of numbers
 
 
 def _kind(kind: Any, missing: int, n: int) -> Any:  # pyarrow.DataType; None: a whole table is needed
@@ -61,6 +62,8 @@ class Rows:
     _typed: Callable[..., None]
     _changed: dict[str, Any]  # columns that aren't the file's
     _by: dict[str, Callable[[Any], Any]]  # columns that are read by a function
+    _held: dict[str, Any]  # columns of a small table that were read
+    _column: Callable[..., Any]
     _keep: Any = None  # which of the file's rows; None: all
 
     def __init__(
@@ -85,7 +88,7 @@ class Rows:
         if any(kind is None for _, kind in kinds):
             raise NotPlain
         self.schema, self._kinds = pa.schema(kinds), pa.schema(kinds)
-        self._changed, self._by = {}, {}
+        self._changed, self._by, self._held = {}, {}, {}
 
     def _look(self, name: str, values: Any, longest: int | None) -> None:
         "Count what is missing in a batch; refuse a text that is too long."
@@ -147,12 +150,23 @@ def __getitem__(
 ) -> Any:  # pandas.Series, or a DataFrame
     "A column, whole."
     import pandas as pd
-    import pyarrow as pa
 
     if not isinstance(name, str):
         return pd.DataFrame({n: self[n] for n in name})
     if name not in self:
         raise KeyError(name)
+    if len(self) * len(self.columns) > _FEW:
+        return self._column(name)
+    if name not in self._held:
+        self._held[name] = self._column(name)
+    return self._held[name].copy(deep=False)
+
+
+@patch
+def _column(self: Rows, name: str) -> Any:  # pandas.Series
+    "A column as it is now, read from the file where it wasn't changed."
+    import pyarrow as pa
+
     if name in self._changed:
         return self._by.get(name, noop)(self._changed[name])
     whole = pa.concat_tables(self._read([name])).to_pandas(ignore_metadata=True)[name]  # its type is of all rows
@@ -165,6 +179,7 @@ def __setitem__(self: Rows, name: str, values: Any) -> None:
     import pandas as pd
 
     self._changed[name] = pd.Series(values, name=name).reset_index(drop=True)
+    self._held.pop(name, None)
     self._typed(name, self._changed[name])
 
 # %% ../../nbs/base/22_rows.ipynb #b06865e9
@@ -267,7 +282,7 @@ def changeable(
     if not isinstance(table, Rows):
         return table.copy(deep=False)
     other = copy(table)
-    other._changed, other._by = dict(table._changed), dict(table._by)
+    other._changed, other._by, other._held = dict(table._changed), dict(table._by), {}
     return other
 
 
