@@ -308,6 +308,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                             'mlops_nb/base/validation.py'),
                                           'mlops_nb.base.validation.Volume.compares': ( 'base/validation.html#volume.compares',
                                                                                         'mlops_nb/base/validation.py'),
+                                          'mlops_nb.base.validation._check_spelling': ( 'base/validation.html#_check_spelling',
+                                                                                        'mlops_nb/base/validation.py'),
                                           'mlops_nb.base.validation._each': ('base/validation.html#_each', 'mlops_nb/base/validation.py'),
                                           'mlops_nb.base.validation._in_full': ( 'base/validation.html#_in_full',
                                                                                  'mlops_nb/base/validation.py'),

@@ -8,7 +8,7 @@ __all__ = ['Severity', 'ROWS', 'TABLES', 'COLUMNS', 'SURE', 'Check', 'Unit', 'Sh
 
 # %% ../../nbs/base/29_validation.ipynb #fd5e28f5
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
@@ -168,7 +168,8 @@ class Validation(Part):
         for what, severity in [*said, *(("missing", s.severity) for s in self.missing.values() if s.severity)]:
             if what not in ROWS and what not in TABLES:
                 name, _, column = (part.strip() for part in what.partition(":"))
-                way = f"; of one column: severity: {{{name}: {{{column}: {severity}}}}}" if name in COLUMNS else ""
+                may = "quarantine" if name in SURE and severity == "warn" else severity
+                way = f"; of one column: severity: {{{name}: {{{column}: {may}}}}}" if name in COLUMNS else ""
                 raise ValueError(f"severity: no check '{what}'{nearest(name, [*ROWS, *TABLES])}{way}")
             if what in TABLES and severity == "quarantine":
                 raise ValueError(
@@ -213,9 +214,18 @@ def _each(check: str, said: str | dict[str, Any]) -> list[str]:
     return list(said.values())
 
 
+def _check_spelling(severity: Any) -> None:
+    "Refuse what is no severity in one sentence, and not once for each form that it may have."
+    for check, said in severity.items() if isinstance(severity, dict) else ():
+        for value in said.values() if isinstance(said, dict) else [said]:
+            if value not in get_args(Severity):
+                raise ValueError(f"severity: {check}: {value!r}; expected {', '.join(get_args(Severity))}")
+
+
 def _in_full(said: dict[str, Any]) -> dict[str, Any]:
     "The short forms that people write: a bare sentence, one column as key, a share alone."
     made = dict(said)
+    _check_spelling(made.get("severity"))
     if isinstance(made.get("checks"), list):
         made["checks"] = [{"check": c} if isinstance(c, str) else c for c in made["checks"]]
     if isinstance(made.get("key"), str):

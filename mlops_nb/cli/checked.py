@@ -69,4 +69,4 @@ def _say_json(**facts: Any) -> None:
     "One object for programs, without any secret."
     from mlops_nb.base.secrets import masker, secrets_of
 
-    say(masker(secrets_of(os.environ))(json.dumps(facts, ensure_ascii=False)))
+    say(masker(secrets_of(os.environ))(json.dumps(facts)))

@@ -32,7 +32,7 @@ def rows_before(
         with contextlib.suppress(OSError, ValueError, LookupError, TypeError, AttributeError):  # a damaged record
             run = json.loads(file.read_text(encoding="utf-8"))
             judged = any("quality" in stage["outputs"] for stage in run["stages"].values())
-            if (run["charter"], run["status"], run.get("charter_file", mine), judged) != (name, "done", mine, True):
+            if (run["charter"], run["status"], run.get("charter_file"), judged) != (name, "done", mine, True):
                 continue
             for stage in run["stages"].values():
                 read = stage["metrics"]

@@ -34,7 +34,7 @@ def _cut(value: Any, most: int = 40) -> str:
 
 def _bars(counts: list[int], label: str) -> str:
     "Bars as text on a base line, sevenths of the highest each: they stand in every medium, in the colours of the page."
-    drawn = "".join("▁▂▃▄▅▆▇█"[-(-7 * n // max(counts))] for n in counts)
+    drawn = "".join("▁▂▃▄▅▆▇█"[-(-7 * n // max(*counts, 1))] for n in counts)
     return f'<span title="{in_html(label)}" style="color:#808890;font-size:150%;white-space:nowrap">{drawn}</span>'
 
 

@@ -61,6 +61,7 @@ def often(
     "How many different values there are, and which are there most often."
     if not pd.api.types.is_numeric_dtype(known) or pd.api.types.is_bool_dtype(known):
         counts = known.value_counts()
+        counts = counts[counts > 0]  # a category may be there without a row
         return len(counts), counts.head(most)
     values = np.sort(known.to_numpy())
     first = np.flatnonzero(np.append(True, values[1:] != values[:-1])[: len(values)])

@@ -76,11 +76,11 @@ def _shape(values: pd.Series) -> list[int]:
     if low == high:
         low, high = number.min(), number.max()
     with np.errstate(over="ignore", invalid="ignore"):
-        # halves: the range of large numbers is one, too
-        number, half = np.clip(number, low, high) / 2, (low / 2, high / 2)
-    if not 0 < half[1] - half[0] < np.inf:
+        # halves: the range of large numbers is one, too; from the lowest on: large numbers may lie close together
+        number, half = np.clip(number, low, high) / 2 - low / 2, high / 2 - low / 2
+    if not 0 < half < np.inf:
         return [len(number)]
-    return np.histogram(number, bins=min(20, max(1, values.nunique())), range=half)[0].tolist()
+    return np.histogram(number, bins=min(20, max(1, values.nunique())), range=(0, half))[0].tolist()
 
 
 def describe_column(
@@ -202,7 +202,7 @@ def cramers_v(
     phi = float(((table - expected) ** 2 / expected).sum()) / n
     left = max(0.0, phi - (rows - 1) * (columns - 1) / (n - 1))
     size = min(rows - (rows - 1) ** 2 / (n - 1), columns - (columns - 1) ** 2 / (n - 1)) - 1
-    return min(1.0, (left / size) ** 0.5) if size > 0 else 0.0
+    return min(1.0, float(left / size) ** 0.5) if size > 0 else 0.0
 
 
 def associations(

@@ -6,6 +6,7 @@ import pytest
 
 from mlops_nb.base.errors import MlopsError, why_refused
 from mlops_nb.base.validation import COLUMNS, ROWS, SURE, TABLES, Validation, held_line
+from mlops_nb.model.demands import _volume
 from mlops_nb.model.problem import Problem, check_problem
 from mlops_nb.stages.validate import Judged, check_left, judge_rows, quality_summary, warnings_of
 from tests.stages.injected import FAULTS, TARGET, Fault, clean, put
@@ -142,6 +143,29 @@ def test_what_judges_no_single_column_has_one_severity(check):
 def test_a_severity_that_would_do_nothing_is_refused(name):
     with pytest.raises(ValueError, match="no check"):
         Validation.model_validate({"severity": {name: "stop"}})
+
+
+@pytest.mark.parametrize("said", [{"spelling": "wrn"}, {"spelling": {"city": "wrn"}}])
+def test_a_severity_that_is_none_is_told_once(said):
+    with pytest.raises(ValueError, match="1 validation error") as told:
+        Validation.model_validate({"severity": said})
+    assert "spelling: 'wrn'; expected stop, quarantine, warn" in str(told.value)
+
+
+def test_a_way_out_that_is_said_is_taken():
+    with pytest.raises(ValueError, match=r"severity: \{range: \{age: quarantine\}\}"):
+        Validation.model_validate({"severity": {"range: age": "warn"}})
+    assert Validation.model_validate({"severity": {"range": {"age": "quarantine"}}}).severity_of("range", "age") == "quarantine"
+
+
+@pytest.mark.parametrize("share", [5, 10, 15, 20, 30, 35, 45])
+@pytest.mark.parametrize("before", [100, 1000, 1700, 100_000])
+def test_as_many_rows_as_may_come_are_let_through(share, before):
+    """Of 1,000 rows 700 are left: just the 30% fewer that may be, and not a row less."""
+    bounds = {"max_decrease": f"{share}%", "max_increase": f"{share}%", "before": before}
+    few, many = before * (100 - share) // 100, before * (100 + share) // 100
+    told = {rows: _volume(rows, Validation.model_validate({"volume": bounds})) for rows in (few - 1, few, many, many + 1)}
+    assert not told[few] and not told[many] and "fewer are expected" in told[few - 1] and "more are expected" in told[many + 1]
 
 
 def stopped(asked: dict, rows: pd.DataFrame) -> str:
