@@ -74,7 +74,7 @@ class _Run:
         self.parts: dict[str, dict[str, Any]] = {}
         self.mended: set[str] = set()  # stages that found damage
         self.remade: set[str] = set()  # artifacts
-        self.warnings: list[str] = [f"the data's landing place has more: {one}" for one in source.waits[:20]]
+        self.warnings: list[str] = [f"the data's landing place has what isn't read: {one}" for one in source.waits[:20]]
         self.kernels = Kernels()
         self.git = git_state(plan.settings.root)
         self.lock = claim(self.work)

@@ -40,7 +40,7 @@ class State(BaseModel):
     gone: int = silent(0)  # rows that were read and aren't there any more
     moved: int = silent(0)  # files that have another name now
     altered: int = silent(0)  # rows of a table that have other values now than when they were read
-    waiting: list[str] = silent([])  # what isn't read yet, and why
+    waiting: list[str] = silent([])  # what is there and wasn't read, and why; no values of rows
 
 # %% ../../nbs/sources/13_batches.ipynb #61beaffa
 def anew(

@@ -129,30 +129,35 @@ def take_rows(
             told = _take_late(part, folder, state, ask(counted)[1], lambda: ask(every.where(below)))
         newer = [] if low is None else [grown > _bound(low)]
         bare, last = first(sa.func.count(), grown.is_(None)), first(sa.func.max(grown), *newer)
-        state.waiting = [*told, *[f"{bare:,} rows without a value of '{landing.by}'"] * bool(bare)]
+        state.waiting = [*told, *_rows(bare, f"without a value of '{landing.by}'")]
         if last is None:
             return
         how = part.columns.get(landing.by or "")
         cut = _until(last, landing, how.zone if how else None, now)
         high = first(sa.func.max(grown), grown <= _bound(cut), *newer)
         younger = first(sa.func.count(), grown > _bound(cut), *newer)
-        state.waiting += [f"{younger:,} rows that are younger than the delay"] * bool(younger)
+        state.waiting += _rows(younger, "younger than the delay")
         if high is not None:
             _take(part, folder, state, ask(every.where(grown <= _bound(high), *newer)))
             state.watermark = _kept(high)
 
 # %% ../../nbs/sources/14_growing.ipynb #905d42bb
-def _take(part: Data, folder: Path, state: State, answer: Any, late: bool = False) -> None:
+def _rows(n: int, which: str) -> list[str]:
+    "So many rows in words, without a value of theirs; nothing of none."
+    return [f"{n:,} row{'s' * (n > 1)} {which}"] * bool(n)
+
+
+def _take(part: Data, folder: Path, state: State, answer: Any) -> None:
     "Rows as a batch, in the order of their column."
     import pyarrow.compute as pc
 
     from mlops_nb.sources.sql import table_of
 
     table, by = table_of(answer, part), (part.landing or Landing()).by
-    _keep(folder, state, table.take(pc.sort_indices(table, [(by, "ascending")])), late)
+    _keep(folder, state, table.take(pc.sort_indices(table, [(by, "ascending")])))
 
 
-def _keep(folder: Path, state: State, table: Any, late: bool) -> None:
+def _keep(folder: Path, state: State, table: Any, late: bool = False) -> None:
     import pyarrow.parquet as pq
 
     pq.write_table(table, data := io.BytesIO())
@@ -200,46 +205,39 @@ def _take_late(part: Data, folder: Path, state: State, counted: list[Any], whole
 
     read, there = sum(batch.rows for batch in state.batches), sum(n for _, n in counted)
     if there > _LOOKED and there <= read - state.gone and not _unread(part, folder, state, counted):
-        state.gone = max(0, read - there)
+        state.gone, state.altered = max(0, read - there), 0  # what isn't compared isn't known
         return []
     table, by = table_of(whole(), part), (part.landing or Landing()).by or ""
-    known: Counter[Any] = Counter()
-    for batch in state.batches:
-        known.update(_plain(pq.read_table(folder / batch.file)))
-    fresh = {}
+    late, state.altered = _compared(table, by, (pq.read_table(folder / batch.file) for batch in state.batches))
+    if late:
+        _keep(folder, state, table.take(late), late=True)
+    state.gone = max(0, read + len(late) - len(table))
+    said = (
+        f"with other values now than were read with the same '{by}'; the first values stay; a table whose rows change"
+        f" is no landing place: read it whole by leaving landing out, or, {anew(folder)}"
+    )
+    return _rows(state.altered, said)
+
+
+def _compared(
+    table: Any,  # what is there
+    by: str,
+    taken: Iterable[Any],  # tables of what was read
+) -> tuple[list[int], int]:  # places of rows that came late; how many have other values than were read
+    "What was not read: late, unless the value of the growing column names one row, then and now."
+    known, had = Counter[Any](), Counter[Any]()
+    for rows in taken:
+        known.update(_plain(rows))
+        had.update(rows[by].to_pylist())
+    values, fresh = table[by].to_pylist(), list[int]()
     for place, row in enumerate(_plain(table)):
         if known[row]:
             known[row] -= 1
         else:
-            fresh[place] = row
-    altered = _altered(known, fresh, len(table.column_names) + sorted(table.column_names).index(by) if fresh else 0)
-    if late := [place for place in fresh if place not in altered]:
-        _keep(folder, state, table.take(late), late=True)
-    state.gone, state.altered = max(0, read + len(late) - len(table)), len(altered)
-    if not altered:
-        return []
-    first = f"{by} = {next(iter(altered.values()))}"
-    return [
-        f"{len(altered):,} rows have other values than when they were read (first: {first}), and stay as they were read; a table"
-        f" whose rows change is no landing place: read it whole by leaving landing out, or, {anew(folder)}"
-    ]
-
-
-def _altered(
-    known: Counter[Any],  # rows that were read, and how many of each are there no more
-    fresh: dict[int, Any],  # rows that were not read, by their place
-    at: int,  # of the growing column in a row
-) -> dict[int, Any]:  # place: value of the growing column
-    "Rows that took the place of one with the same value of the growing column: of several, those most like it."
-    values, lost = {row[at] for row in fresh.values()}, Counter[Any]()
-    lost.update({row: n for row, n in known.items() if n and row[at] in values})
-    found: dict[int, Any] = {}
-    for was in lost.elements():
-        same = [place for place, row in fresh.items() if row[at] == was[at] and place not in found]
-        if same:
-            like = max(same, key=lambda place: sum(x == y for x, y in zip(was, fresh[place], strict=True)))
-            found[like] = was[at]
-    return found
+            fresh.append(place)
+    has = Counter(values)
+    late = [place for place in fresh if not had[values[place]] == has[values[place]] == 1]
+    return late, len(fresh) - len(late)
 
 
 def _plain(table: Any) -> Iterable[tuple[Any, ...]]:

@@ -27,7 +27,7 @@ class SourceFile(BaseModel):
     about: dict[str, str] = silent({})  # what its place says of it: licence, attribution
     parts: list["SourceFile"] = silent([])
     landed: dict[str, int] = silent({})  # of a landing place: how many came so far, and what was odd about them
-    waiting: list[str] = silent([])  # what a landing place has that isn't read yet, and why
+    waiting: list[str] = silent([])  # what a landing place has that wasn't read, and why
 
     @property
     def places(self) -> list[str]:
@@ -36,7 +36,7 @@ class SourceFile(BaseModel):
 
     @property
     def waits(self) -> list[str]:
-        "What it and its parts have that isn't read yet."
+        "What it and its parts have that wasn't read, without values."
         return [*self.waiting, *(one for part in self.parts for one in part.waits)]
 
     def content(self) -> dict[str, Any]:

@@ -187,7 +187,7 @@ def test_times_of_real_databases(database, people):  # noqa: F811
     put(("2026-03-01 11:50:00", 1), ("2026-03-01 11:50:00", 2), ("2026-03-01 11:50:01", 3), (None, 9))
     assert taken(NOW) == [1, 2]
     first = landed(data, people, people / ".mlops", NOW)
-    assert first.waiting == ["1 rows without a value of 'at'", "1 rows that are younger than the delay"]
+    assert first.waiting == ["1 row without a value of 'at'", "1 row younger than the delay"]
     put(("2026-03-01 11:50:00", 1.25), ("2026-03-01 09:00:00", 4), ("2026-03-01 11:50:00", 1))
     assert taken(NOW) == [1, 1, 1.25, 2, 4] and taken(NOW + timedelta(seconds=1)) == [1, 1, 1.25, 2, 3, 4]
     made = landed(data, people, people / ".mlops", NOW + timedelta(hours=1))
@@ -378,27 +378,117 @@ def test_a_row_that_is_updated_is_said_and_neither_lost_nor_doubled(tmp_path, mo
         db.execute("update visits set w = null where id = 5")
         db.execute("delete from visits where id = 1")
         db.commit()
-        made = landed(data, tmp_path, home)
+        made, again = landed(data, tmp_path, home), landed(data, tmp_path, home)
     assert made.landed == {"batches": 3, "rows": 11, "late": 1, "gone": 1, "altered": 3}
+    assert (again.landed, again.waits) == ((made.landed, made.waits) if looked else ({"batches": 3, "rows": 11, "late": 1, "gone": 1}, [])), "what isn't compared isn't counted"
     (said,) = made.waits
-    assert said.startswith("3 rows have other values than when they were read (first: id = 3), and stay as they were read")
+    assert said.startswith("3 rows with other values now than were read with the same 'id'; the first values stay; a table")
     assert "leaving landing out" in said and f"remove landing/{next((home / 'landing').iterdir()).name} in the store" in said
     rows = rows_in(tmp_path, data).set_index("id").sort_index()
     assert rows.index.tolist() == [*range(10), 12] and rows.loc[[3, 7], "v"].tolist() == ["v3", "v7"] and rows.loc[5, "w"] == 1.25
 
 
 def test_an_updated_row_of_a_time_that_several_have(tmp_path):
+    """Which of them it was, nobody can tell: it is read, and the one that it was is gone."""
     data, home = Data(source="sqlite:///shop.db#visits", landing={"by": "at"}), tmp_path / ".mlops"
     with closing(sqlite3.connect(tmp_path / "shop.db")) as db:
         db.execute("create table visits (at text, who text, n integer)")
-        db.executemany("insert into visits values ('2026-01-01 10:00:00', ?, ?)", [("ada", 1), ("bo", 2)])
+        db.executemany("insert into visits values (?, ?, ?)", [("2026-01-01 10:00:00", "ada", 1), ("2026-01-01 10:00:00", "bo", 2), ("2026-01-02 10:00:00", "di", 4)])
         db.commit()
         landed(data, tmp_path, home)
         db.execute("update visits set n = 5 where who = 'bo'")
-        db.execute("insert into visits values ('2026-01-01 10:00:00', 'cy', 3)")
+        db.execute("update visits set n = 6 where who = 'di'")
         db.commit()
-        assert landed(data, tmp_path, home).landed == {"batches": 2, "rows": 3, "late": 1, "altered": 1}
-    assert sorted(rows_in(tmp_path, data)[["who", "n"]].itertuples(index=False, name=None)) == [("ada", 1), ("bo", 2), ("cy", 3)]
+        made = landed(data, tmp_path, home)
+        assert made.landed == {"batches": 2, "rows": 4, "late": 1, "gone": 1, "altered": 1}
+        assert made.waits[0].startswith("1 row with other values now than were read with the same 'at'")
+        assert landed(data, tmp_path, home).content() == made.content(), "once"
+    read = rows_in(tmp_path, data)[["who", "n"]].itertuples(index=False, name=None)
+    assert sorted(read) == [("ada", 1), ("bo", 2), ("bo", 5), ("di", 4)]
+
+
+@pytest.mark.parametrize("looked", [100_000, 0])
+def test_rows_of_a_day_that_come_while_another_goes(tmp_path, monkeypatch, looked):
+    monkeypatch.setattr("mlops_nb.sources.growing._LOOKED", looked)
+    data, home = Data(source="sqlite:///shop.db#visits", landing={"by": "day"}), tmp_path / ".mlops"
+    with closing(sqlite3.connect(tmp_path / "shop.db")) as db:
+        db.execute("create table visits (day integer, who text)")
+        db.executemany("insert into visits values (?, ?)", [(1, "a"), (1, "b"), (2, "c")])
+        db.commit()
+        landed(data, tmp_path, home)
+        db.execute("delete from visits where who = 'a'")
+        db.executemany("insert into visits values (1, ?)", ["y", "z"])
+        db.commit()
+        made = landed(data, tmp_path, home)
+    assert made.landed == {"batches": 2, "rows": 5, "late": 2, "gone": 1} and not made.waits
+    assert sorted(rows_in(tmp_path, data)["who"]) == ["a", "b", "c", "y", "z"]
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.lists(st.tuples(st.integers(1, 3), st.booleans()), max_size=4), min_size=1, max_size=5))
+def test_no_row_of_days_that_several_have_is_lost(tmp_path, turns):
+    """Rows are deleted and inserted at once, again and again: each that was there when it was read, is read once."""
+    from tempfile import TemporaryDirectory
+
+    data = Data(source="sqlite:///shop.db#visits", landing={"by": "day"})
+    with TemporaryDirectory(dir=tmp_path) as name, closing(sqlite3.connect((folder := Path(name)) / "shop.db")) as db:
+        db.execute("create table visits (day integer, who integer)")
+        seen, who = set(range(8)), 8
+        db.executemany("insert into visits values (?, ?)", [(k // 2, k) for k in seen])
+        db.commit()
+        landed(data, folder, folder / ".mlops")
+        for turn in turns:
+            for day, lost in turn:
+                if lost:
+                    db.execute("delete from visits where who = (select min(who) from visits where day = ?)", [day])
+                db.execute("insert into visits values (?, ?)", [day, who])
+                who += 1
+            db.commit()
+            seen |= {k for (k,) in db.execute("select who from visits")}
+            landed(data, folder, folder / ".mlops")
+        assert sorted(rows_in(folder, data)["who"]) == sorted(seen)
+
+
+def test_many_updated_rows_are_found_in_one_pass(tmp_path):
+    """The lines of its module that run are counted, and no clock: a fixed number for each row."""
+    data, home, n, lines = Data(source="sqlite:///shop.db#visits", landing={"by": "id"}), tmp_path / ".mlops", 20_000, 0
+
+    def line(frame, event, _):
+        nonlocal lines
+        lines += event == "line"
+        assert lines < 40 * n, "more work than one pass over the rows"
+        return line
+
+    with closing(sqlite3.connect(tmp_path / "shop.db")) as db:
+        db.execute("create table visits (id integer, n integer)")
+        db.executemany("insert into visits values (?, ?)", [(k, k) for k in range(n)])
+        db.commit()
+        landed(data, tmp_path, home)
+        db.execute("update visits set n = n + 1")
+        db.commit()
+    before = sys.gettrace()
+    sys.settrace(lambda frame, event, _: line if frame.f_code.co_filename.endswith("sources/growing.py") else None)
+    try:
+        made = landed(data, tmp_path, home)
+    finally:
+        sys.settrace(before)
+    assert made.landed == {"batches": 1, "rows": n, "altered": n} and lines > n
+    assert made.waits[0].startswith("20,000 rows with other values now")
+
+
+def test_no_value_of_a_row_is_in_what_a_run_warns_of(tmp_path):
+    """Warnings go to summaries and to tracking servers."""
+    data, home = Data(source="sqlite:///shop.db#visits", landing={"by": "at", "delay": "1 day"}), tmp_path / ".mlops"
+    with closing(sqlite3.connect(tmp_path / "shop.db")) as db:
+        db.execute("create table visits (at text, who text)")
+        db.executemany("insert into visits values (?, ?)", [("2025-11-13", "zoe"), ("2025-11-14", "yan"), (None, "xi"), ("2026-03-01", "wu")])
+        db.commit()
+        landed(data, tmp_path, home, NOW)
+        db.execute("update visits set who = 'vera' where who = 'zoe'")
+        db.commit()
+        said = landed(data, tmp_path, home, NOW).waits
+    assert [one.partition(";")[0] for one in said] == ["1 row with other values now than were read with the same 'at'", "1 row without a value of 'at'", "1 row younger than the delay"]
+    assert not [value for value in ("2025", "2026", "zoe", "vera", "yan", "xi", "wu") if any(value in one.partition("remove landing/")[0] for one in said)]
 
 
 def test_a_column_that_comes_later(tmp_path):
