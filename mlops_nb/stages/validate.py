@@ -66,8 +66,8 @@ def read_numbers(
             continue
         out[name] = number
         changed.append(str(name))
-        none = np.flatnonzero(number.isna() & values.notna())
-        faults += [(i, name, values.iloc[i], "is not a number", "type") for i in none]
+        none = number.isna() & values.notna()
+        faults += [(i, name, values.iloc[i], "is not a number", "type") for i in np.flatnonzero(none)]
     return Reading(out, pd.DataFrame(faults, columns=FAULT), changed)
 
 # %% ../../nbs/stages/030_validate.ipynb #a2582c49
@@ -117,8 +117,7 @@ def rule_faults(
         if cases["index"].isna().any():
             raise MlopsError(f"the rules can't be applied: {cases.loc[cases['index'].isna(), 'check'].iloc[0]}; does a rule for numbers stand for a column of text?") from error
         copied = cases["check"] == "multiple_fields_uniqueness"
-        copy, none = "copies: exact copy of an earlier row", "required: is missing"
-        own = {"multiple_fields_uniqueness": copy, "not_nullable": none}
+        own = {"multiple_fields_uniqueness": "copies: exact copy of an earlier row", "not_nullable": "required: is missing"}
         words = cases["check"].replace(own).str.partition(": ")
         faults = pd.DataFrame({"row": cases["index"].astype(int), "column": cases["column"].astype("str").where(~copied, ""),
                                "value": cases["failure_case"].where(~copied, None), "fault": words[2], "check": words[0]})  # fmt: skip
@@ -224,11 +223,10 @@ def all_faults(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:  # the rows in the units that are wanted; row, column, value, fault, check
     "Every fault of every row, by every check."
     frame, units = convert_units(reading.frame, demands.units) if demands.units else (reading.frame, None)
-    whole = rules is not rule_faults  # Great Expectations judges whole columns
+    asked = to_judge(frame, problem, copies, rules is not rule_faults)  # Great Expectations judges whole columns
     found = [
-        reading.faults, rules(to_judge(frame, problem, copies, whole), problem, copies), spelling_faults(frame, problem),
-        units, key_faults(frame, demands.key), check_faults(frame, demands), zone_faults(frame),
-        near_faults(frame) if demands.severity_of("near") else None,
+        reading.faults, rules(asked, problem, copies), spelling_faults(frame, problem), units, key_faults(frame, demands.key),
+        check_faults(frame, demands), zone_faults(frame), near_faults(frame) if demands.severity_of("near") else None,
     ]  # fmt: skip
     faults = pd.concat([f for f in found if f is not None and len(f)] or found[:1], ignore_index=True)
     missing = faults["check"] == "required"  # text that is no number is not missing
