@@ -8,12 +8,11 @@ __all__ = ['charter_text']
 # %% ../../nbs/cli/17_draft.ipynb #a2ff8158
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from .guess import Column, Guess, TargetTask, nameless_note
-from .joined import LOST
+from .joined import LOST, odd_form
 from .suggest import Suggestion
 from ..model.tasks.known import TASKS
 from ..pipeline.graph import Graph
@@ -100,31 +99,29 @@ def _costs_and_fairness(task: TargetTask, sensitive: list[dict[str, Any]]) -> li
 # %% ../../nbs/cli/17_draft.ipynb #804a8bda
 def _data(sources: list[str], guess: Guess) -> list[str]:
     "The source, or the list of them: that of the rows, and what is joined to it."
-    terms = ['  licence: ""', '  attribution: ""']
+    terms, form = ['  licence: ""', '  attribution: ""'], odd_form(guess.seen.form if guess.seen else None)
     if not guess.joined:
-        return [f"  source: {_text(sources[0])}", *terms, *_readings(guess)]
+        return [f"  source: {_text(sources[0])}", *terms, *_readings(guess.warnings, form, guess.columns)]
     added = {c: k for k, part in enumerate(guess.joined) for c in part.take if c not in part.key}
     own = [[c for c in guess.columns if added.get(c.name, -1) == k] for k in range(-1, len(guess.joined))]
-    lines = [f"  source: {_text(sources[0])}", *terms, *_readings(replace(guess, columns=own[0]))]
-    parts = [["- " + lines[0].strip(), *lines[1:]]]
-    for part, place, columns in zip(guess.joined, sources[1:], own[1:], strict=True):
+    notes = [[n for n in guess.warnings if n.startswith(f"{Path(part.source).name}: ")] for part in guess.joined]
+    rest = [n for n in guess.warnings if n not in sum(notes, [])]
+    parts = [[f"- source: {_text(sources[0])}", *terms, *_readings(rest, form, own[0])]]
+    for part, place, columns, seen in zip(guess.joined, sources[1:], own[1:], notes, strict=True):
         why = _text(", ".join(part.key))[1:-1]
         said = [f"# GUESS: both have {why}, and no value comes twice there.", f"- source: {_text(place)}"]
         said += [f"  key: {_text(part.key)}", f"  take: {_text(part.take)}"]
         lost = f"  lost: {part.lost:g}  # GUESS: that share of the rows finds nothing there"
         said += [lost] if part.lost != LOST else []
-        parts.append([*said, *terms, *_columns(columns)])
+        form = part.model_dump(include={"encoding", "separator", "header"})
+        parts.append([*said, *terms, *_readings(seen, form, columns)])
     return [f"  {line}" for part in parts for line in part]
 
 # %% ../../nbs/cli/17_draft.ipynb #1b6cc8b9
-def _readings(guess: Guess) -> list[str]:
-    "What the file was taken for, and how columns are read that aren't plain."
-    form, lines = guess.seen.form if guess.seen else None, [f"  # {_text(note)[1:-1]}" for note in guess.warnings]
-    if form is not None and not form.encoding.startswith("utf-8"):
-        lines += [f"  encoding: {form.encoding}  # GUESS"]
-    if form is not None and not form.has_header:
-        lines += ["  header: false  # GUESS"]
-    return lines + _columns(guess.columns)
+def _readings(notes: Iterable[str], form: dict[str, Any], columns: Iterable[Column]) -> list[str]:
+    "What a file was taken for, and how its columns are read that aren't plain."
+    lines = [f"  # {_text(note)[1:-1]}" for note in notes]
+    return [*lines, *(f"  {k}: {v if k == 'encoding' else _text(v)}  # GUESS" for k, v in form.items()), *_columns(columns)]
 
 
 def _columns(columns: Iterable[Column]) -> list[str]:

@@ -350,8 +350,7 @@ def guess_from(
     "Look at a table: what is to be learnt, from which columns, and who could be treated unequally."
     made, joined = _rows_of(data), tuple[Joined, ...]()
     if more:
-        frames = [made.frame, *(_rows_of(file).frame for file in more)]
-        made, joined = joined_tables([data, *more], frames, target)
+        made, joined = joined_tables([data, *more], [made, *map(_rows_of, more)], target)
     frame, asked = made.frame, made.asked
     columns, why = look_at(frame, made.columns), ""
     if target is None:
@@ -363,7 +362,7 @@ def guess_from(
         raise MlopsError(f"{data.name}: target '{target}': {asked[target]}; {way}")
     task = guess_task(frame[target])
     row_id, left_out = columns_to_leave_out(columns, len(frame), target)
-    suggested = tuple(suggestions(frame, columns, target, bool(task.classes)))
+    suggested = tuple(suggestions(frame, columns, target, bool(task.classes), joined))
     about = "It says whom a row is about, and several rows are about one."
     left_out |= {s.column: about for s in suggested if s.column not in (None, row_id)}
     if not set(frame.columns) - {target, row_id, *left_out}:

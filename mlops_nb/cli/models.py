@@ -15,7 +15,7 @@ from ..base.errors import MlopsError
 from ..base.settings import Settings, load_settings
 from ..base.text import say
 from .lines import JsonFlag, aligned, number, say_json
-from .store import SampleFlag
+from .store import SampleFlag, sample_word
 
 if TYPE_CHECKING:
     from mlops_nb.model.schema import Schema
@@ -210,7 +210,13 @@ def models_diff(
     from mlops_nb.model.schema_changes import change_lines
     from mlops_nb.registry import promotion, versions
 
-    _, uri = _registry()
+    settings, uri = _registry()
+    known = versions.known_versions(uri, name)
+    if before == "production" and not any(v.phase == before for v in known):
+        two = " ".join(str(v.version) for v in known[1::-1])
+        way = f"; the newest two: mlops-nb models diff {name} {two}{sample_word(settings)}"
+        alone = f"; version {two} is the only one, and there is none to compare it with: a next run makes it"
+        raise MlopsError(f"no version of '{name}' is in production{way if len(known) > 1 else alone}")
     old, new = versions.get(uri, name, before), versions.get(uri, name, after)
     found = promotion.asked_otherwise(uri, new, old)
     if found is None:
