@@ -22,7 +22,7 @@ from ..base.charter import Rule, load_charter
 from .parts import Parts, in_parts, join, parts_of
 from .places import format_of, place_of
 from .readers import Chunk, Rows, open_rows
-from ..model.columns import Scored, Scorer, expected
+from ..model.columns import Scored, Scorer, doubt, expected
 from ..base.errors import MlopsError, nearest
 from ..registry.released import released_file, target_of
 from ..base.settings import Settings
@@ -154,6 +154,8 @@ def score(
     notes = [said] * bool(said)
     if others := [n for n in rows.names if n not in scorer.names and n not in keep]:
         notes.append(f"not read: {', '.join(others[:10])}{', ...' * (len(others) > 10)}")
+    if units := scorer.form.units:
+        notes.append(f"read as they are, nothing is converted: {units}")
     if served.phase != "production":
         notes.append(f"{served.label} is in {served.phase}: not approved for decisions")
     if served.compiled is None:
@@ -165,6 +167,7 @@ def score(
             quarantine, decisions = join(target, parts)
     finally:
         parts.close()
+    notes += [f"warning: {said}"] if (said := doubt(scorer, n, refused, flags)) else []
     return Summary(n, n - refused, refused, resumed, time.perf_counter() - began, dict(flags), dict(decisions), served.engine, quarantine, notes)
 
 

@@ -22,7 +22,7 @@ import pandas as pd
 import yaml
 
 from ..base.charter import Charter, Retraining
-from .challenger import challenger_charter, own_rows, source_as_learnt
+from .challenger import challenger_charter, keys_like, own_rows, source_as_learnt
 from .comparison import Labelled, as_target, compare, hold_out, taught_until
 from ..base.errors import MlopsError
 from ..pipeline.plan import prepare, sample_settings
@@ -86,6 +86,7 @@ def why_not(
     past: Sequence[datetime],  # when earlier retrainings began, whatever came of them
     rules: Retraining,
     now: datetime,
+    ended: Sequence[datetime] | None = None,  # those that didn't fail; one that did counts for the budget, not for the cool-down
 ) -> str:  # why there is to be no retraining now; empty: there may be one
     "Cool-down and budget."
     if not past:
@@ -93,8 +94,9 @@ def why_not(
     rest, recent = timedelta(days=rules.cooldown_days), [at for at in past if now - at < timedelta(days=30)]
     if max(past) > now:
         return f"the last retraining began at {max(past):%Y-%m-%d %H:%M}, which is to come by this machine's clock: was it set back? By hand: mlops-nb retrain --force"
-    if now - max(past) < rest:
-        return f"the last retraining began at {max(past):%Y-%m-%d %H:%M}, and the cool-down of {rules.cooldown_days:g} days ends at {max(past) + rest:%Y-%m-%d %H:%M}"
+    last = max(past if ended is None else ended, default=None)
+    if last and now - last < rest:
+        return f"the last retraining began at {last:%Y-%m-%d %H:%M}, and the cool-down of {rules.cooldown_days:g} days ends at {last + rest:%Y-%m-%d %H:%M}"
     if len(recent) >= rules.budget:
         return f"{len(recent)} retrainings in the last 30 days use up the budget of {rules.budget}; the next may begin at {sorted(recent)[-rules.budget] + timedelta(days=30):%Y-%m-%d %H:%M}"
     return ""
@@ -109,7 +111,8 @@ def learning_rows(
     "What a challenger learns from: the source and the labelled predictions, or these alone."
     source = source_as_learnt(source, charter, [*rows.inputs, charter.target])
     knobs = charter.knobs.get("split", {})
-    filled: dict[str | None, Any] = {charter.id: rows.key, knobs.get("group"): rows.key, knobs.get("time"): rows.time.dt.tz_localize(None)}
+    filled: dict[str | None, Any] = {c: keys_like(source[c], rows, charter) for c in (charter.id, knobs.get("group")) if c in source}
+    filled[knobs.get("time")] = rows.time.dt.tz_localize(None)
     if charter.weight in source:
         filled[charter.weight] = pd.to_numeric(source[charter.weight], errors="coerce").median()
     if isinstance(when := filled.get(knobs.get("time")), pd.Series) and knobs.get("time") in source and knobs["time"] not in rows.inputs:
@@ -201,6 +204,13 @@ class _Refusal(MlopsError):
     "There is to be no retraining now."
 
 
+def _ended_at(told: list[dict[str, Any]]) -> list[datetime]:
+    "When those retrainings began that didn't fail, by the details of their events."
+    failed = {d["retraining"] for d in told if d.get("state") == "failed"}
+    return [datetime.fromisoformat(d["at"]) for d in told if d.get("state") == "begun" and d["retraining"] not in failed]
+
+
+# %% ../../nbs/loop/30_retraining.ipynb #15ad9c94
 class Retrainer:
     "A model, its charter and its log."
 
@@ -221,7 +231,10 @@ class Retrainer:
 
     def past(self) -> list[datetime]:  # oldest first
         "When retrainings began."
-        return sorted(datetime.fromisoformat(e.detail["at"]) for e in self.events.list(kinds=["retraining"], model=self.name) if e.detail.get("state") == "begun")
+        return sorted(datetime.fromisoformat(d["at"]) for d in self._told() if d.get("state") == "begun")
+
+    def _told(self) -> list[dict[str, Any]]:
+        return [e.detail for e in self.events.list(kinds=["retraining"], model=self.name)]
 
     def champion(self) -> Loaded:
         "The version in production, checked."
@@ -246,7 +259,7 @@ class Retrainer:
                 if not alone:
                     raise _Refusal(f"a retraining of {self.name} is running; the trigger is seen again when that has ended")
                 self._clear_away()
-                if not force and (why := why_not(self.past(), self.charter.retraining, now)):
+                if not force and (why := why_not(self.past(), self.charter.retraining, now, _ended_at(self._told()))):
                     raise _Refusal(why)
                 champion = self.champion()
                 if (running := running_test(self.settings.home, self.name)) is not None:
@@ -340,7 +353,7 @@ class Retrainer:
 
     def _clear_away(self) -> None:
         "Say of a retraining that was killed that it was."
-        states = {str(e.detail["retraining"]): e.detail["state"] for e in self.events.list(kinds=["retraining"], model=self.name)}
+        states = {str(d["retraining"]): d["state"] for d in self._told()}
         for key in (k for k, state in states.items() if state == "begun"):
             self._failed(MlopsError("it was killed before its end"), key)
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FLAGS', 'Column', 'by_distinct', 'numbers_of', 'truths_of', 'moments_of', 'texts_of', 'read_column', 'forbidden',
-           'flagged', 'flag_texts', 'expected', 'matrix_of', 'frame_of', 'Scored', 'Scorer', 'brief']
+           'flagged', 'flag_texts', 'expected', 'matrix_of', 'frame_of', 'Scored', 'Scorer', 'brief', 'doubt']
 
 # %% ../../nbs/model/40_columns.ipynb #16c9b4e9
 import math
@@ -370,3 +370,21 @@ def brief(value: Any) -> Any:
         return value
     text = value if isinstance(value, str) else str(value)
     return text if len(text) <= 80 else f"{text[:76]} ..."
+
+# %% ../../nbs/model/40_columns.ipynb #2ed670b3
+def doubt(
+    scorer: Scorer,
+    rows: int,  # of the table
+    refused: int,  # of these, rows without an answer
+    flags: Mapping[str, int],  # see Scored
+) -> str:  # empty where at least half of the rows are as those that the model learnt from
+    "A warning, with the way out, where most rows got no answer, or one by values that training never saw."
+    times = scorer.form.of_kind("datetime")
+    odd = {f: n for f, n in flags.items() if not f.endswith(": missing") and f.rpartition(": ")[0] not in times}
+    often = max(odd, key=lambda f: odd[f], default="")
+    if 2 * (refused + odd.get(often, 0)) <= rows:
+        return ""
+    found = [f"{refused:,} got no answer"] * bool(refused) + [f"{n:,} bear the flag '{often}'" for n in [odd.get(often)] if n]
+    units = f" Expected are {scorer.form.units}, as nothing is converted here." if scorer.form.units else ""
+    show = f"mlops-nb models show {scorer.name} {scorer.version}"
+    return f"of {rows:,} rows {' and '.join(found)}: do the columns hold what the model learnt from?{units} What it expects: {show}"

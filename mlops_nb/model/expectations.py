@@ -224,6 +224,7 @@ class Expectations:
     ):
         self.suite = read_suite(find_suite(suite)) if suite else []
         self.findings: list[dict[str, str]] = []  # column and finding, of expectations that warn
+        self.warnings: list[str] = []  # the same in sentences that may leave this machine: without values
         self.result: Any = None  # GX's, of the last call
 
     def __call__(
@@ -237,7 +238,7 @@ class Expectations:
         table = pd.concat([frame, pd.Series(frame.index, index=frame.index, name=row)], axis=1)
         rules = [*declared(frame, problem, copies), *self.suite]
         rules = [{**rule, "meta": rule["meta"] | {"n": n}} for n, rule in enumerate(rules)]
-        self.findings, self.result = [], _validated(_timeless(table, problem), rules, row)
+        self.findings, self.warnings, self.result = [], [], _validated(_timeless(table, problem), rules, row)
         found = [
             fault
             for result in self.result.results
@@ -262,6 +263,7 @@ class Expectations:
         told = f"{len(rows):,} rows" if rows else f"seen {in_terminal(result.result.get('observed_value'))[:200]}"
         if severity == "warn":
             self.findings.append({"column": column, "finding": f"{fault}: {told}"})
+            self.warnings.append(f"{column or 'the table'} {fault}" + f": {len(rows):,} rows" * bool(rows))
         elif severity == "stop" or (not rows and check != "copies"):
             raise MlopsError(
                 f"{place}: {column or 'the table'} {fault}: {told}; mend the data, or give the expectation the severity warn"

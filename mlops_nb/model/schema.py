@@ -51,6 +51,11 @@ class Schema(BaseModel):
         "The columns that a model reads, in order."
         return [f.name for f in self.fields]
 
+    @property
+    def units(self) -> str:
+        "Which columns are in which unit; empty where the charter says of none."
+        return ", ".join(f"{f.name} in {f.unit}" for f in self.fields if f.unit)
+
     def of_kind(self, *kinds: str) -> list[str]:
         "The columns of these kinds."
         return [f.name for f in self.fields if f.kind in kinds]

@@ -8,7 +8,6 @@ __all__ = ['open_mlflow', 'record_mlflow']
 # %% ../../nbs/pipeline/75_mlflow_runs.ipynb #e129172b
 import contextlib
 import json
-import re
 import time
 from datetime import datetime
 from typing import Any
@@ -17,29 +16,24 @@ from ..base.settings import Settings
 from .origin import Origin, origin_of
 from .tracking import figures_of, telemetry_off
 from ..registry.changes import open_registry
-from ..registry.client import begin_run, mlflow_client, registry_file
+from ..registry.client import begin_run, mlflow_client, mlflow_name, registry_file
 
 # %% ../../nbs/pipeline/75_mlflow_runs.ipynb #e9b48036
-def _mlflow_name(*parts: Any) -> str:
-    "A key that MLflow takes: letters, digits, and _ - . / and space, at most 250."
-    return re.sub(r"[^\w\-./ ]", "_", ".".join(map(str, parts)))[:250]
-
-
 def _mlflow_facts(
     summary: dict, charter: dict, knobs: dict
 ) -> tuple[dict[str, str], dict[str, float], dict[str, str]]:  # params, metrics, tags
     "A run's record in MLflow's words: knobs, figures, what became of it."
     stages = summary.get("stages") or {}
-    params = {_mlflow_name(s, k): _brief(v, 6000) for s, ks in knobs.items() for k, v in ks.items()}
+    params = {mlflow_name(s, k): _brief(v, 6000) for s, ks in knobs.items() for k, v in ks.items()}
     figures = {n: figures_of(s.get("metrics") or {}) for n, s in stages.items()}
     times = ("seconds", "cpu_seconds")
     figures |= {time: figures_of({n: s.get(time) for n, s in stages.items()}) for time in times}
-    metrics = {_mlflow_name(n, k): float(v) for n, values in figures.items() for k, v in values.items()}
+    metrics = {mlflow_name(n, k): float(v) for n, values in figures.items() for k, v in values.items()}
     metrics |= figures_of({time: summary.get(time) for time in times})
     facts = {"charter": charter.get("name"), **{name: summary.get(name) for name in ("run", "status", "git", "report")}}
     facts |= {f"stage.{n}": s.get("status") for n, s in stages.items()}
     facts |= {"warnings": "\n".join(map(str, summary.get("warnings") or ())) or None}
-    tags = {_mlflow_name("mlops_nb", k): _brief(v, 5000) for k, v in facts.items() if v is not None}
+    tags = {mlflow_name("mlops_nb", k): _brief(v, 5000) for k, v in facts.items() if v is not None}
     tags |= {"mlflow.runName": str(summary.get("run")), "mlflow.note.content": _note(summary, charter)}
     return params, metrics, tags
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from ..base.artifacts import Json, Model, digest_of, trusted_types
 from .changes import changing, now, point_staging, record
-from .client import asking, begin_run, mlflow_client
+from .client import asking, begin_run, mlflow_client, mlflow_name
 from .evidence import Evidence, Span, as_evidence
 from .files import whole
 from .sample import sample_frame, verify
@@ -88,8 +88,8 @@ def _log_figures(client: Any, key: str, evidence: Evidence) -> None:
     from mlflow.entities import Metric, Param
 
     values = {k: v.value if isinstance(v, Span) else v for k, v in evidence.metrics.items()}
-    metrics = [Metric(k, float(v), 0, 0) for k, v in values.items() if v is not None]
-    params = [Param(str(k), str(v)[:500]) for k, v in evidence.params.items()]
+    metrics = [Metric(mlflow_name(k), float(v), 0, 0) for k, v in values.items() if v is not None]
+    params = [Param(mlflow_name(k), str(v)[:500]) for k, v in evidence.params.items()]
     client.log_batch(key, metrics=metrics, params=params[:100])
 
 # %% ../../nbs/registry/70_registration.ipynb #4b295764

@@ -338,13 +338,10 @@ def check_counts(
     "What each check found, and what was done about it."
     lines = [
         {"check": c.partition(":")[0], "severity": severity_in(c, judged.demands)}
-        | ({"column": at} if at else {})
-        | {"rows": some["row"].nunique()}
+        | ({"column": at} if at else {}) | {"rows": some["row"].nunique()}
         for c, at, some in each_check(judged.faults, judged.demands)
     ]
-    return lines + [
-        {"check": f.check, "severity": f.severity, "column": f.column, "finding": f.finding} for f in judged.findings
-    ]
+    return lines + [{k: getattr(f, k) for k in ("check", "severity", "column", "finding")} for f in judged.findings]
 
 
 def warnings_of(judged: Judged) -> list[dict[str, Any]]:  # demands that are not met and stop nothing

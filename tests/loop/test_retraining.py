@@ -243,9 +243,17 @@ def test_one_that_fails_is_an_alert_and_the_champion_goes_on(shop):
     done = shop.retrainer(broken).retrain(HAND, shop.now)
     assert done.state == "failed" and "no memory" in done.reason and shop.phases() == {1: "production"}
     assert [a.key for a in Alerts(shop.settings.home).open()] == ["shop/retraining/failed"]
-    assert shop.retrainer(never).retrain(HAND, shop.now).state == "refused"  # it counts for the cool-down: no thrashing
-    assert shop.retrainer().retrain(HAND, shop.now, force=True).state == "asked"
+    assert shop.retrainer().retrain(HAND, shop.now).state == "asked"  # what failed spends no cool-down
+    assert "cool-down" in shop.retrainer(never).retrain(HAND, shop.now).reason
     assert [a.key for a in Alerts(shop.settings.home).open()] == ["shop/retraining/2"]
+
+
+def test_failures_use_up_the_budget(shop):
+    """A schedule that meets the same fault each time stops at it: no thrashing."""
+    shop.serve(1000)
+    budget = shop.charter.retraining.budget
+    states = [shop.retrainer(never).retrain(HAND, shop.now) for _ in range(budget + 1)]
+    assert [done.state for done in states] == ["failed"] * budget + ["refused"] and f"budget of {budget}" in states[-1].reason
 
 
 def test_one_that_fails_its_gates_or_learns_nothing_new(shop):
@@ -346,10 +354,10 @@ def test_kill_9_in_the_middle(shop):
     shop.serve(1000)
     done = subprocess.run([sys.executable, "-c", DIE, str(shop.settings.root), str(Path(__file__).parents[2])], timeout=120)
     assert done.returncode == -9 and shop.told()[-1] == ("retraining", "begun") and shop.phases() == {1: "production"}
-    assert shop.retrainer(never).retrain(HAND, datetime.now(UTC)).state == "refused"  # the cool-down counts it
+    assert shop.retrainer(never).retrain(HAND, datetime.now(UTC)).state == "failed"  # it spends no cool-down
     assert ("retraining", "failed") in shop.told() and "killed" in Alerts(shop.settings.home).open()[0].cause
-    assert shop.retrainer().retrain(HAND, datetime.now(UTC), force=True).state == "asked"
-    assert shop.told().count(("retraining", "failed")) == 1
+    assert shop.retrainer().retrain(HAND, datetime.now(UTC)).state == "asked" and len(shop.retrainer().past()) == 3
+    assert shop.told().count(("retraining", "failed")) == 2
 
 
 def test_an_automatic_test(tmp_path, monkeypatch):

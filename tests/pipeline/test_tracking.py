@@ -332,6 +332,16 @@ def test_a_run_is_recorded_in_mlflow(database):
     assert run.data.tags["mlops_nb.stage.train"] == "failed" and "15a2eed" in run.data.tags["mlops_nb.git"]
 
 
+def test_a_figure_of_any_name_is_recorded_in_mlflow(database):
+    """MLflow takes few signs, and no name that is a path to elsewhere: one odd name cost the whole record."""
+    settings, client = database
+    odd = {"rows of sqlite:///crm.db": 3, "../up": 4, "found in a/b/": 5}
+    stages = {"ingest": {"status": "done", "seconds": 1.0, "metrics": odd}}
+    assert record_mlflow(settings, SUMMARY | {"run": "r2", "stages": stages}, {"name": "odd names"}, {}) is None
+    (run,) = client.search_runs([client.get_experiment_by_name("odd names").experiment_id])
+    assert sorted(v for n, v in run.data.metrics.items() if n.startswith("ingest.")) == [3, 4, 5]
+
+
 def test_a_run_that_registered_uses_its_mlflow_run(database):
     settings, client = database
     made = client.create_run(client.create_experiment("registered"))

@@ -159,6 +159,10 @@ def test_severity(tmp_path):
     few = {"column": "age", "max_value": 20}
     warned = suite(tmp_path, rule("expect_column_values_to_be_between", "warn", **few))
     assert judge_rows(table(), PROBLEM, rules=warned).quarantine.empty and "56 rows" in warned.findings[0]["finding"]
+    assert warned.warnings == ["age fails expect_column_values_to_be_between (max_value 20): 56 rows"]
+    of_all = suite(tmp_path, rule("expect_column_mean_to_be_between", "warn", **few))
+    judge_rows(table(), PROBLEM, rules=of_all)  # what was seen is data, and stays out of a run's warnings
+    assert of_all.warnings == ["age fails expect_column_mean_to_be_between (max_value 20)"]
     with pytest.raises(MlopsError, match="56 rows"):
         judge_rows(table(), PROBLEM, rules=suite(tmp_path, rule("expect_column_values_to_be_between", "stop", **few)))
     with pytest.raises(MlopsError, match="seen 46.5"):
