@@ -6,6 +6,7 @@
 __all__ = ['changes']
 
 # %% ../../nbs/sources/44_changed.ipynb #af057185
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -100,9 +101,13 @@ def _check_key(db: Any, key: list[str], names: list[str], called: tuple[str, str
         n = db.execute(f"select count(*) from ({doubled})").fetchone()[0]  # noqa: S608
         if n:
             first = ", ".join(map(str, db.execute(f"{doubled} order by all limit 1").fetchone()))
+            again = [f"select 1 from {s} group by {on}, c%d having count(*) > 1 limit 1" for s in "ab"]  # noqa: S608
+            rest = [(k, c) for k, c in enumerate(names) if c not in key]
+            more = (c for k, c in rest if not any(db.execute(sql % k).fetchone() for sql in again))
+            ways = " ".join(f"--key {shlex.quote(c)}" for c in [*key, next(more, "ANOTHER")])
             raise MlopsError(
                 f"{', '.join(key)} doesn't name one row of {version}: {n:,} values stand there more than once, such as "
-                f"{first:.60}; name more columns (--key A --key B), or none: then whole rows are compared"
+                f"{first:.60}; name more columns (such as {ways}), or none: then whole rows are compared"
             )
 
 
