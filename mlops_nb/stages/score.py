@@ -17,6 +17,7 @@ from ..model.columns import Scorer, brief, doubt
 from ..model.decision import name_of
 from ..base.errors import MlopsError
 from ..base.settings import find_root
+from ..base.validation import Unit, Validation
 from ..pipeline.stage import Input, Json, Model, Output, Table, log
 from ..registry.evidence import Evidence, as_evidence
 from ..sources.tables import read_table
@@ -38,10 +39,11 @@ def scorer_for(
 # %% ../../nbs/stages/130_score.ipynb #fd9bf56c
 def in_units(
     frame: pd.DataFrame,  # the charter's own rows
-    problem: Problem,  # says which columns become what
+    problem: Problem,  # a rule with min or max says that a column holds numbers
+    units: Mapping[str, Unit],  # by column
 ) -> tuple[pd.DataFrame, dict[int, dict]]:  # the rows; field, value and reason of what can't be converted, by row
     "Rows in the units that the model learnt from."
-    if not (units := problem.validation.units):
+    if not units:
         return frame, {}
     rows = frame.reset_index(drop=True)
     read = read_numbers(rows[list(units)], problem)
