@@ -6,6 +6,7 @@
 __all__ = ['Suggestion', 'tokens', 'equal_rows', 'named_as_id', 'rows_together', 'rows_of_key', 'rows_in_time', 'suggestions']
 
 # %% ../../nbs/cli/14_suggest.ipynb #fea5c8d6
+import math
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -44,7 +45,9 @@ def equal_rows(
         why = f"{many} equal an earlier one, and so few values are possible that {chance}: different rows that look alike"
         return Suggestion("validate", {"duplicates": "keep"}, why)
     way = "if they are different people: validate.duplicates=keep"
-    return Suggestion("validate", {}, f"{many} are exact copies of an earlier one and go to quarantine; {way}")
+    tenths = math.ceil(10 * (copies / len(frame) + 0.1))  # a tenth for whatever else is held back
+    knobs = {"max_quarantine": min(1.0, tenths / 10)} if tenths > 2 else {}  # else within what validate lets through
+    return Suggestion("validate", knobs, f"{many} are exact copies of an earlier one and go to quarantine; {way}")
 
 # %% ../../nbs/cli/14_suggest.ipynb #bb9e12f6
 _ID = {
