@@ -17,7 +17,7 @@ from ..model.columns import Scorer, brief, doubt
 from ..model.decision import name_of
 from ..base.errors import MlopsError
 from ..base.settings import find_root
-from ..base.validation import Unit, Validation
+from ..base.validation import Unit
 from ..pipeline.stage import Input, Json, Model, Output, Table, log
 from ..registry.evidence import Evidence, as_evidence
 from ..sources.tables import read_table
