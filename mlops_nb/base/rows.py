@@ -133,8 +133,8 @@ def _renewed(
     for at, name in enumerate(table.column_names):
         field = self.schema.field(name)
         if name in self._changed or name in self._by:
-            lying = table.column(name).to_pandas()
-            values = self._changed[name].iloc[begin : begin + len(table)] if name in self._changed else lying
+            own = self._changed.get(name)
+            values = table.column(name).to_pandas() if own is None else own.iloc[begin : begin + len(table)]
             values = self._by.get(name, noop)(values.rename(name))
             table = table.set_column(at, field, pa.array(values, field.type, from_pandas=True))
         elif pa.types.is_null(field.type):

@@ -32,6 +32,15 @@ def rows_in(folder: Path, data: Data) -> pd.DataFrame:
     return gather(landed(data, folder, folder / ".mlops"), data).frame
 
 
+def shop(folder: Path, columns: str, rows: list[tuple]) -> sqlite3.Connection:
+    """A database whose table `visits` has these rows, open."""
+    db = sqlite3.connect(folder / "shop.db")
+    db.execute(f"create table visits ({columns})")
+    db.executemany(f"insert into visits values ({', '.join('?' * len(rows[0]))})", rows)
+    db.commit()
+    return db
+
+
 def killed_over_and_over(land, until, seed: int, most: int = 2000) -> tuple[int, int]:
     """Readers one after the other, each killed at a random moment, until the writer is done; kills, and in mid-work."""
     chance, kills, busy = random.Random(seed), 0, 0
@@ -202,10 +211,7 @@ def test_times_of_real_databases(database, people):  # noqa: F811
 
 
 def test_numbers_with_a_delay_and_a_time_zone(tmp_path):
-    with closing(sqlite3.connect(tmp_path / "shop.db")) as db:
-        db.execute("create table visits (id integer, at text)")
-        db.executemany("insert into visits values (?, ?)", [(k, f"2026-03-01 {k + 8:02d}:00:00") for k in range(1, 13)])
-        db.commit()
+    shop(tmp_path, "id integer, at text", [(k, f"2026-03-01 {k + 8:02d}:00:00") for k in range(1, 13)]).close()
     by_number = Data(source="sqlite:///shop.db#visits", landing={"by": "id", "delay": "3"})
     assert landed(by_number, tmp_path, tmp_path / ".mlops", NOW).landed["rows"] == 9
     in_seoul = Data(source="sqlite:///shop.db#visits", landing={"by": "at"}, columns={"at": {"kind": "datetime", "zone": "Asia/Seoul"}})
@@ -277,10 +283,7 @@ def test_what_a_charter_learns_from(tmp_path):
     file = source_file(charter, tmp_path)
     made = source_rows(charter, tmp_path).frame
     assert made["id"].tolist() == [1, 2, 3, 4], "in the order in which they came"
-    with closing(sqlite3.connect(tmp_path / "shop.db")) as db:
-        db.execute("create table visits (id integer, n integer)")
-        db.executemany("insert into visits values (?, ?)", [(k, k) for k in (1, 2, 3, 4)])
-        db.commit()
+    shop(tmp_path, "id integer, n integer", [(k, k) for k in (1, 2, 3, 4)]).close()
     two = charter_of(people_in, {"source": "sqlite:///shop.db#visits", "key": "id", "landing": {"by": "id"}})
     assert source_rows(two, tmp_path).frame["n"].tolist() == [1, 2, 3, 4]
     from mlops_nb.model.problem import Problem
@@ -343,10 +346,7 @@ def test_a_file_of_other_columns_names_the_way_out(tmp_path):
 
 def test_one_row_deleted_and_one_late_at_once(tmp_path):
     data, home = Data(source="sqlite:///shop.db#visits", landing={"by": "n"}), tmp_path / ".mlops"
-    with closing(sqlite3.connect(tmp_path / "shop.db")) as db:
-        db.execute("create table visits (n integer, v text)")
-        db.executemany("insert into visits values (?, ?)", [(1, "a"), (2, "b"), (5, "e")])
-        db.commit()
+    with closing(shop(tmp_path, "n integer, v text", [(1, "a"), (2, "b"), (5, "e")])) as db:
         landed(data, tmp_path, home)
         db.execute("delete from visits where n = 1")
         db.execute("insert into visits values (3, 'late')")
@@ -364,10 +364,7 @@ def test_a_row_that_is_updated_is_said_and_neither_lost_nor_doubled(tmp_path, mo
     """Its first values stay; where rows are many it is seen when one more comes."""
     monkeypatch.setattr("mlops_nb.sources.growing._LOOKED", looked)
     data, home = Data(source="sqlite:///shop.db#visits", landing={"by": "id"}), tmp_path / ".mlops"
-    with closing(sqlite3.connect(tmp_path / "shop.db")) as db:
-        db.execute("create table visits (id integer, v text, w real)")
-        db.executemany("insert into visits values (?, ?, ?)", [(k, f"v{k}", k / 4) for k in range(1, 10)])
-        db.commit()
+    with closing(shop(tmp_path, "id integer, v text, w real", [(k, f"v{k}", k / 4) for k in range(1, 10)])) as db:
         first = landed(data, tmp_path, home)
         assert landed(data, tmp_path, home).content() == first.content() and not first.waits
         db.execute("update visits set v = 'new' where id in (3, 7)")
@@ -391,10 +388,7 @@ def test_a_row_that_is_updated_is_said_and_neither_lost_nor_doubled(tmp_path, mo
 def test_an_updated_row_of_a_time_that_several_have(tmp_path):
     """Which of them it was, nobody can tell: it is read, and the one that it was is gone."""
     data, home = Data(source="sqlite:///shop.db#visits", landing={"by": "at"}), tmp_path / ".mlops"
-    with closing(sqlite3.connect(tmp_path / "shop.db")) as db:
-        db.execute("create table visits (at text, who text, n integer)")
-        db.executemany("insert into visits values (?, ?, ?)", [("2026-01-01 10:00:00", "ada", 1), ("2026-01-01 10:00:00", "bo", 2), ("2026-01-02 10:00:00", "di", 4)])
-        db.commit()
+    with closing(shop(tmp_path, "at text, who text, n integer", [("2026-01-01 10:00:00", "ada", 1), ("2026-01-01 10:00:00", "bo", 2), ("2026-01-02 10:00:00", "di", 4)])) as db:
         landed(data, tmp_path, home)
         db.execute("update visits set n = 5 where who = 'bo'")
         db.execute("update visits set n = 6 where who = 'di'")
@@ -411,10 +405,7 @@ def test_an_updated_row_of_a_time_that_several_have(tmp_path):
 def test_rows_of_a_day_that_come_while_another_goes(tmp_path, monkeypatch, looked):
     monkeypatch.setattr("mlops_nb.sources.growing._LOOKED", looked)
     data, home = Data(source="sqlite:///shop.db#visits", landing={"by": "day"}), tmp_path / ".mlops"
-    with closing(sqlite3.connect(tmp_path / "shop.db")) as db:
-        db.execute("create table visits (day integer, who text)")
-        db.executemany("insert into visits values (?, ?)", [(1, "a"), (1, "b"), (2, "c")])
-        db.commit()
+    with closing(shop(tmp_path, "day integer, who text", [(1, "a"), (1, "b"), (2, "c")])) as db:
         landed(data, tmp_path, home)
         db.execute("delete from visits where who = 'a'")
         db.executemany("insert into visits values (1, ?)", ["y", "z"])
@@ -459,10 +450,7 @@ def test_many_updated_rows_are_found_in_one_pass(tmp_path):
         assert lines < 40 * n, "more work than one pass over the rows"
         return line
 
-    with closing(sqlite3.connect(tmp_path / "shop.db")) as db:
-        db.execute("create table visits (id integer, n integer)")
-        db.executemany("insert into visits values (?, ?)", [(k, k) for k in range(n)])
-        db.commit()
+    with closing(shop(tmp_path, "id integer, n integer", [(k, k) for k in range(n)])) as db:
         landed(data, tmp_path, home)
         db.execute("update visits set n = n + 1")
         db.commit()
@@ -479,10 +467,7 @@ def test_many_updated_rows_are_found_in_one_pass(tmp_path):
 def test_no_value_of_a_row_is_in_what_a_run_warns_of(tmp_path):
     """Warnings go to summaries and to tracking servers."""
     data, home = Data(source="sqlite:///shop.db#visits", landing={"by": "at", "delay": "1 day"}), tmp_path / ".mlops"
-    with closing(sqlite3.connect(tmp_path / "shop.db")) as db:
-        db.execute("create table visits (at text, who text)")
-        db.executemany("insert into visits values (?, ?)", [("2025-11-13", "zoe"), ("2025-11-14", "yan"), (None, "xi"), ("2026-03-01", "wu")])
-        db.commit()
+    with closing(shop(tmp_path, "at text, who text", [("2025-11-13", "zoe"), ("2025-11-14", "yan"), (None, "xi"), ("2026-03-01", "wu")])) as db:
         landed(data, tmp_path, home, NOW)
         db.execute("update visits set who = 'vera' where who = 'zoe'")
         db.commit()
