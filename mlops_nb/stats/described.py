@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from .columns import columns_of, often, row_keys
+from .columns import columns_of, often, row_keys, some_of
 
 # %% ../../nbs/stats/12_described.ipynb #9e072973
 _LONGEST = 200  # characters of a value that is no number, time or text
@@ -261,7 +261,7 @@ def described(
     "What a person wants to know of a table first, in bounded time and size."
     names, n = list(frame.columns), len(frame)
     order = sorted(range(len(names)), key=lambda i: str(names[i]) != target)
-    at = slice(None) if n <= _SAMPLE else pd.Series(range(n)).sample(_SAMPLE, random_state=0).to_numpy()
+    at = some_of(n, _SAMPLE)
     columns, looked = [], []
     gone: list[pd.Series] = []
     for i in order[:MOST_COLUMNS]:  # one column at a time is held

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from .columns import some_of
 from .leaks import Leak, Wanted, alone, numbers_of, too_good
 
 # %% ../../nbs/stats/22_disguised.ipynb #ce3c85b9
@@ -69,7 +70,7 @@ def means_of_groups(
     most: int = 20_000,  # rows by which it is seen that a column varies within groups
 ) -> list[Leak]:
     "Columns that are the mean of the target by another column, over all rows."
-    some = _drawn(len(frame), most)
+    some = some_of(len(frame), most)
     numbers = {}
     for name in frame.columns:
         values = numbers_of(frame[name])
@@ -94,11 +95,6 @@ def means_of_groups(
                 told = f"'{name}' is the mean of '{target.name}' by '{group}' over all rows"
                 found[name] = Leak("mean", (name,), f"{told}, so it holds each row's own answer")
     return list(found.values())
-
-
-def _drawn(n: int, most: int) -> Any:
-    "Some of n rows; all, where they are few."
-    return slice(None) if n <= most else np.random.default_rng(0).choice(n, most, replace=False)
 
 
 def _widest(values: np.ndarray, codes: np.ndarray) -> float:

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from .columns import some_of
+
 # %% ../../nbs/stats/12_missing.ipynb #12fc904d
 _COLUMNS, _LOOKED, _ROWS = 200, 50, 20_000  # with gaps that are compared; held against the others; rows
 _TOLD = 25  # columns that gaps are held against, the most telling of them named
@@ -109,7 +111,7 @@ def missing_pattern(
     "How many values are missing, where, which together, and whether that looks like chance."
     n, counts = len(frame), pd.Series({c: int(frame[c].isna().sum()) for c in frame.columns}, dtype=int)
     names = [c for c in counts.sort_values(ascending=False, kind="stable").index if counts[c]]
-    at = slice(None) if n <= _ROWS else pd.Series(range(n)).sample(_ROWS, random_state=0).to_numpy()
+    at = some_of(n, _ROWS)
     some = pd.DataFrame({c: frame[c].iloc[at] for c in frame.columns})
     near = names[:_COLUMNS]
     together = missing_together(some[near].isna().to_numpy(dtype=float), [str(c) for c in near]) if near else {}

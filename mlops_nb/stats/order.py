@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .columns import columns_of
+from .columns import columns_of, some_of
 from .leaks import Leak, Wanted, alone, numbers_of
 
 # %% ../../nbs/stats/19_order.ipynb #95789054
@@ -132,7 +132,7 @@ def _order_says(place: np.ndarray, wanted: Wanted) -> float:
 def _some(rows: np.ndarray, most: int = 200_000) -> np.ndarray:
     "Positions of rows, some of them where they are many: what an order says of so many is no chance."
     at = np.flatnonzero(rows)
-    return at if len(at) <= most else np.sort(np.random.default_rng(0).choice(at, most, replace=False))
+    return at[some_of(len(at), most)]
 
 
 def _timely(frame: Any) -> bool:

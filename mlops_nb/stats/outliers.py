@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from .columns import columns_of, slices, taken
+from .columns import columns_of, slices, some_of, taken
 
 # %% ../../nbs/stats/13_outliers.ipynb #5509caca
 METHODS = ("iqr", "robust_z", "isolation_forest")
@@ -124,7 +124,7 @@ def learn_forest(
     if len(names) < 2 or len(known) < 100:
         return None
     chance, middle = np.random.default_rng(seed), pd.Series({name: known[name].median() for name in names})
-    at = np.arange(len(known)) if len(known) <= _DRAWN else np.sort(chance.choice(len(known), _DRAWN, replace=False))
+    at = some_of(len(known), _DRAWN, seed)
     filled = taken(known, at)[list(names)].fillna(middle).to_numpy()
     model = IsolationForest(n_estimators=100, max_samples=min(256, len(at)), random_state=seed, n_jobs=1).fit(
         filled
