@@ -1811,6 +1811,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'mlops_nb.model.sense._rule_findings': ('model/sense.html#_rule_findings', 'mlops_nb/model/sense.py'),
                                       'mlops_nb.model.sense._target_findings': ( 'model/sense.html#_target_findings',
                                                                                  'mlops_nb/model/sense.py'),
+                                      'mlops_nb.model.sense._who_knows': ('model/sense.html#_who_knows', 'mlops_nb/model/sense.py'),
                                       'mlops_nb.model.sense.check_sense': ('model/sense.html#check_sense', 'mlops_nb/model/sense.py'),
                                       'mlops_nb.model.sense.column_findings': ( 'model/sense.html#column_findings',
                                                                                 'mlops_nb/model/sense.py'),

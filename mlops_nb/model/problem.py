@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import ConfigDict, ValidationError
 
-from ..base.charter import Costs, Data, Statement
+from ..base.charter import ROLES, Costs, Data, Statement
 from ..base.errors import MlopsError
 from ..base.validation import Validation
 from .sense import check_sense
@@ -51,7 +51,8 @@ class Problem(Statement):
     @property
     def not_features(self) -> set[str]:
         "Columns that no model may read."
-        return {self.target, *self.exclude} | {c for c in (self.weight, self.id) if c is not None}
+        roles = (getattr(self, role) for role in ROLES)
+        return {self.target, *self.exclude} | {c for c in (self.weight, self.id, *roles) if c is not None}
 
     def feature_names(self, columns: Iterable[str]) -> list[str]:
         "Those of `columns` that a model may read, in their order."

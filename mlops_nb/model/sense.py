@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from ..base.charter import Bound, Statement
+from ..base.charter import ROLES, Bound, Statement
 from ..base.errors import nearest
 from .decision import number_of
 from .metrics import FAIRNESS_METRICS
@@ -46,19 +46,32 @@ def _metric_findings(c: Statement) -> Iterator[str]:
 # %% ../../nbs/model/25_sense.ipynb #f12d5a77
 def _target_findings(c: Statement) -> Iterator[str]:
     "A target that is also something else; a positive class that doesn't fit the task."
+    kind = TASKS[c.task]
     roles: dict[str, list[str | None]] = {"exclude": [*c.exclude], "weight": [c.weight], "id": [c.id], "sensitive": [s.column for s in c.sensitive]}
+    roles |= {role: [getattr(c, role)] for role in ROLES}
     for role, columns in roles.items():
         if c.target in columns:
             yield f"'{c.target}' is the target and can't be named under '{role}' as well; take one of them out"
     if c.weight is not None and c.weight == c.id:
         yield f"'{c.weight}' can't be both the weight and the row id; take one of them out"
-    looked_for = TASKS[c.task].has_positive
+    for role in ROLES:
+        given = getattr(c, role)
+        if role in kind.roles and given is None:
+            yield f"a {c.task} task needs '{role}': the column of it"
+        if role not in kind.roles and given is not None:
+            yield f"a {c.task} task knows no '{role}'; take it out{_who_knows(role)}"
+    looked_for = kind.has_positive
     if looked_for and c.positive is None:
         yield f"a {c.task} task needs 'positive': the value of the target that is looked for, as it is in the data"
     if not looked_for and c.positive is not None:
         yield f"a {c.task} task has no positive class; take 'positive' out or say 'task: binary'"
     if looked_for and c.positive is not None:
         yield from _not_allowed(c, "positive", [c.positive])
+
+
+def _who_knows(role: str) -> str:
+    tasks = [name for name, task in TASKS.items() if role in task.roles]
+    return f", or say 'task: {tasks[0]}'" if tasks else ""
 
 
 def _not_allowed(c: Statement, what: str, classes: Iterable[Any]) -> Iterator[str]:
@@ -154,11 +167,15 @@ def column_findings(
     columns: list[str],  # that the data have
 ) -> list[str]:  # one sentence a finding
     "Every column that a charter names and the data don't have, with the nearest one that they have."
+    kind = TASKS.get(charter.task)
+    made = kind is not None and kind.names_answer
     named: dict[str, list[str | None]] = {
-        "target": [charter.target], "weight": [charter.weight], "id": [charter.id], "excluded column": [*charter.exclude],
+        "target": [None if made else charter.target], **{role: [getattr(charter, role)] for role in ROLES}, "weight": [charter.weight], "id": [charter.id], "excluded column": [*charter.exclude],
         "sensitive feature": [s.column for s in charter.sensitive], "rule": [*charter.rules], "validation": [*charter.validation.names], "reading": [*charter.data.told],
     }  # fmt: skip
     found = [f"no column '{c}', the charter's {role}{nearest(c, columns)}" for role, names in named.items() for c in names if c is not None and c not in columns]
+    if made and charter.target in columns:
+        found.append(f"'{charter.target}' is a column of the rows, and 'target' names the answer that a {charter.task} task makes; give it another name")
     known = [*columns, *ABOUT_ROWS]
     return found + [f"no column '{c}', accepted by the charter's leaks{nearest(c, known)}" for c in charter.leaks.accept if c not in known]
 

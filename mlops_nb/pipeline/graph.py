@@ -19,6 +19,7 @@ from ..base.charter import load_charter
 from ..base.errors import MlopsError, nearest
 from ..base.settings import Settings, stock
 from ..model.tasks.known import TASKS
+from ..model.tasks.task import Task
 from .signatures import Stage, read_stage
 
 # %% ../../nbs/pipeline/20_graph.ipynb #2c505490
@@ -69,7 +70,7 @@ def build_graph(
     for stage in stages:
         for port in stage.inputs:
             if port.artifact not in kinds:
-                why = f" (a {next(iter(left_out.values()))} task leaves out {', '.join(sorted(left_out))})" if left_out else ""
+                why = f" (a {next(iter(left_out.values()))} task leaves out {', '.join(sorted(left_out))})" if any(left_out.values()) else ""
                 wrong.append(f"{stage.path.name}: no stage writes '{port.artifact}'{why}{nearest(port.artifact, kinds)}")
             elif kinds[port.artifact] != port.kind:
                 writer = f" written by {writers[port.artifact][0].path.name}" if port.artifact in writers else ""
@@ -134,8 +135,10 @@ def omitted(
     try:
         task = load_charter(settings.charter).task
     except MlopsError:
-        return {}
-    return dict.fromkeys(TASKS[task].omits, task) if task in TASKS else {}
+        task = ""
+    kind = TASKS.get(task, Task)
+    brought = frozenset().union(*(known.brings for known in TASKS.values()))
+    return dict.fromkeys(kind.omits | brought - kind.brings, task)
 
 
 def _has_stock(settings: Settings) -> bool:
