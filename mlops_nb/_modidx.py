@@ -1808,6 +1808,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                  'mlops_nb/model/sense.py'),
                                       'mlops_nb.model.sense._name_words': ('model/sense.html#_name_words', 'mlops_nb/model/sense.py'),
                                       'mlops_nb.model.sense._not_allowed': ('model/sense.html#_not_allowed', 'mlops_nb/model/sense.py'),
+                                      'mlops_nb.model.sense._role_findings': ('model/sense.html#_role_findings', 'mlops_nb/model/sense.py'),
                                       'mlops_nb.model.sense._rule_findings': ('model/sense.html#_rule_findings', 'mlops_nb/model/sense.py'),
                                       'mlops_nb.model.sense._target_findings': ( 'model/sense.html#_target_findings',
                                                                                  'mlops_nb/model/sense.py'),

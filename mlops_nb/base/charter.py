@@ -99,11 +99,11 @@ class Retraining(Part):
     cooldown_days: float = Field(default=7, ge=0)  # between two retrainings
     budget: int = Field(default=4, ge=1)  # retrainings in 30 days
 
-# %% ../../nbs/base/30_charter.ipynb #84e07fba
+# %% ../../nbs/base/30_charter.ipynb #6b250305
 #: Places of a charter that name a column that only some tasks know (`Task.roles`); no model reads it as a feature.
 ROLES = ("query", "reward", "propensity")
 
-
+# %% ../../nbs/base/30_charter.ipynb #84e07fba
 class Statement(Part):
     "What a machine-learning project is for, without the knobs that say how it is learnt."
 

@@ -46,7 +46,6 @@ def _metric_findings(c: Statement) -> Iterator[str]:
 # %% ../../nbs/model/25_sense.ipynb #f12d5a77
 def _target_findings(c: Statement) -> Iterator[str]:
     "A target that is also something else; a positive class that doesn't fit the task."
-    kind = TASKS[c.task]
     roles: dict[str, list[str | None]] = {"exclude": [*c.exclude], "weight": [c.weight], "id": [c.id], "sensitive": [s.column for s in c.sensitive]}
     roles |= {role: [getattr(c, role)] for role in ROLES}
     for role, columns in roles.items():
@@ -54,24 +53,13 @@ def _target_findings(c: Statement) -> Iterator[str]:
             yield f"'{c.target}' is the target and can't be named under '{role}' as well; take one of them out"
     if c.weight is not None and c.weight == c.id:
         yield f"'{c.weight}' can't be both the weight and the row id; take one of them out"
-    for role in ROLES:
-        given = getattr(c, role)
-        if role in kind.roles and given is None:
-            yield f"a {c.task} task needs '{role}': the column of it"
-        if role not in kind.roles and given is not None:
-            yield f"a {c.task} task knows no '{role}'; take it out{_who_knows(role)}"
-    looked_for = kind.has_positive
+    looked_for = TASKS[c.task].has_positive
     if looked_for and c.positive is None:
         yield f"a {c.task} task needs 'positive': the value of the target that is looked for, as it is in the data"
     if not looked_for and c.positive is not None:
         yield f"a {c.task} task has no positive class; take 'positive' out or say 'task: binary'"
     if looked_for and c.positive is not None:
         yield from _not_allowed(c, "positive", [c.positive])
-
-
-def _who_knows(role: str) -> str:
-    tasks = [name for name, task in TASKS.items() if role in task.roles]
-    return f", or say 'task: {tasks[0]}'" if tasks else ""
 
 
 def _not_allowed(c: Statement, what: str, classes: Iterable[Any]) -> Iterator[str]:
@@ -105,6 +93,22 @@ def _cost_findings(c: Statement) -> Iterator[str]:
         if not (math.isfinite(cost) and cost >= 0) or (true == decided and cost):
             expected = "0: deciding what is true costs nothing" if true == decided else "a number of at least 0"
             yield f"costs: matrix.{true}.{decided} is {cost:g}; expected {expected}"
+
+# %% ../../nbs/model/25_sense.ipynb #759c9cec
+def _role_findings(c: Statement) -> Iterator[str]:
+    "Columns that only some tasks know: one that is missing, or given to a task that doesn't know it."
+    kind = TASKS[c.task]
+    for role in ROLES:
+        given = getattr(c, role)
+        if role in kind.roles and given is None:
+            yield f"a {c.task} task needs '{role}': the column of it"
+        if role not in kind.roles and given is not None:
+            yield f"a {c.task} task knows no '{role}'; take it out{_who_knows(role)}"
+
+
+def _who_knows(role: str) -> str:
+    tasks = [name for name, task in TASKS.items() if role in task.roles]
+    return f", or say 'task: {tasks[0]}'" if tasks else ""
 
 # %% ../../nbs/model/25_sense.ipynb #bb9839ef
 def _fairness_findings(c: Statement) -> Iterator[str]:
@@ -158,7 +162,7 @@ def check_sense(
     "Every place where a charter's facts contradict each other."
     if charter.task not in TASKS:
         return [f"task: no task '{charter.task}'{nearest(charter.task, TASKS)}"]
-    about = (_metric_findings, _target_findings, _cost_findings, _fairness_findings, _rule_findings, _leak_findings)
+    about = (_metric_findings, _target_findings, _role_findings, _cost_findings, _fairness_findings, _rule_findings, _leak_findings)
     return [finding for findings in about for finding in findings(charter)]
 
 # %% ../../nbs/model/25_sense.ipynb #d509ced9
