@@ -117,8 +117,7 @@ class Statement(Part):
     metric: str
     secondary: list[str] = []
     success: list[Bound] = []
-    #: Microseconds that a compiled model may take for one row; None: ten times what plain boosting takes.
-    latency: float | None = silent(None, gt=0, allow_inf_nan=False)
+    latency: float | None = silent(None, gt=0, allow_inf_nan=False)  # microseconds a row of a compiled model; None: ten times plain boosting's
     costs: Costs = Costs()
     sensitive: list[Sensitive] = []
     fairness: list[FairnessRule] = []
