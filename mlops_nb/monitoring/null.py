@@ -17,9 +17,9 @@ from scipy import stats
 
 from ..base.charter import Monitoring
 from ..log.drawn import Drawn
-from ..stats.alarm import MIN_PAST
+from ..stats.alarm import MIN_PAST, MIN_RANKED, tail_chance
 from ..stats.cells import Cells, cells_of, distance, means_of, together_p
-from ..stats.past import MIN_RANKED, past_p, predicted_p, season_p, varies_p
+from ..stats.past import past_p, predicted_p, season_p, varies_p
 from ..stats.profile import Profile
 from .reports import PartReport, Report
 
@@ -205,7 +205,8 @@ def figure_p(
     if now - margin <= known.mean():
         return 1.0
     both = predicted_p(np.array([now - margin]), known[:, None], np.full(1, least), np.full(1, least))
-    return float(both[0]) / 2
+    rank = tail_chance(now - margin, known, 0.1 * float(known.std())) if len(known) >= MIN_RANKED else 0.0
+    return max(float(both[0]) / 2, rank)
 
 # %% ../../nbs/monitoring/65_null.ipynb #b2e75562
 class Null(NamedTuple):

@@ -12,7 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import stdtr
 
-from .alarm import MIN_PAST
+from .alarm import MIN_PAST, MIN_RANKED, tail_chance
+from .past import skewed
 from .estimate import FEW
 
 # %% ../../nbs/stats/43_held.ipynb #8259e4a6
@@ -56,7 +57,8 @@ def _against(
     here: np.ndarray,  # (w,) phases
     there: np.ndarray,  # (k,) phases
     by_windows: bool,
-) -> tuple[float, float, float, float]:  # mean now, usual, standard error of their difference, degrees of freedom
+    apart: bool = False,
+) -> tuple[tuple[float, float, float, float], float]:  # now, usual, standard error, degrees of freedom; chance by rank
     size = np.minimum(now.size, before.size.mean()) if by_windows else now.size
     phases, n = int(max(here.max(), there.max())) + 1, float(size.sum())
     base = np.maximum(np.bincount(there, before.size, phases), 1e-300)
@@ -66,13 +68,28 @@ def _against(
     spread = max(float(off @ off) / freedom, before.noise)
     share = np.bincount(here, size, phases) / n
     variance = max(spread, now.noise) / n + spread * float((share**2 / base).sum())
-    least = min(n, float(before.size.sum())) - 1
+    least, mean, expected = min(n, float(before.size.sum())) - 1, float(size @ now.value) / n, float(share @ usual)
+    z, off_z = (mean - expected) / math.sqrt(max(variance, 1e-300)), off / math.sqrt(max(spread, 1e-300))
+    rank = _rank(z, off_z, before.size, len(size), apart) if by_windows else 0.0
     if by_windows:
         near = float(off[1:] @ off[:-1]) / max(float(off @ off), 1e-300) + 1 / len(off)
         fewer = (1 + min(max(near, 0.0), 0.9)) / (1 - min(max(near, 0.0), 0.9))
         tails = len(off) * float((off**4).sum()) / max(float(off @ off), 1e-300) ** 2  # kurtosis: 3 where normal
         variance, least = variance * fewer, min(least, freedom / fewer, 2 * len(off) / max(tails - 1, 1e-9))
-    return float(size @ now.value) / n, float(share @ usual), math.sqrt(variance), max(least, 1.0)
+    return (mean, expected, math.sqrt(variance), max(least, 1.0)), rank
+
+
+_TAIL = 0.5  # standard errors, of a normal figure beyond its last quarter
+
+
+def _rank(z: float, off: np.ndarray, size: np.ndarray, width: int, apart: bool) -> float:  # 0 where too few are known
+    "Chance of a difference among those of as many windows before, each in standard errors, where Student's tail is too light."
+    k = len(off)
+    if k < max(MIN_RANKED, 4 * width) or not skewed(2 * stdtr(k - 1, -np.abs(off) * k / (k - 1))):
+        return 0.0
+    of, weight = (np.lib.stride_tricks.sliding_window_view(a, width) for a in (off, size))
+    past = (np.sqrt(weight) * of).sum(axis=1) / np.sqrt(np.maximum(weight.sum(axis=1), 1e-300))
+    return tail_chance(abs(z) if apart else z, np.abs(past) if apart else past, _TAIL)
 
 
 def _tail(now: float, usual: float, error: float, freedom: float, margin: float, apart: bool) -> float:
@@ -106,8 +123,8 @@ def held(
             break
         draws = float(course.size[now].sum())
         if draws >= FEW:
-            told = _against(course.at(now), course.at(before), of[now], of[before], by_windows)
-            found.append(Held(_tail(*told, margin, apart), *told[:2], width, len(before)))
+            told, rank = _against(course.at(now), course.at(before), of[now], of[before], by_windows, apart)
+            found.append(Held(max(_tail(*told, margin, apart), rank), *told[:2], width, len(before)))
     if not found:
         few = f"its newest windows rest on {draws:.0f}, {FEW} are needed"
         return Held(None, why=few if known >= MIN_PAST else f"{known} windows before have it, {MIN_PAST} are needed")
