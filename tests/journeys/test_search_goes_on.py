@@ -12,7 +12,7 @@ import pytest
 from tests.conftest import command, project_of
 
 pytestmark = pytest.mark.slow
-FEW = ["-p", "train.candidates=[dummy, decision_tree]", "-p", "train.folds=3", "-p", "tune.trials=12"]
+FEW = ["-p", 'train.candidates=["dummy", "decision_tree"]', "-p", "train.folds=3", "-p", "tune.trials=12"]
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def test_a_killed_search_goes_on(gym: Path):
 
 
 def test_ways_and_spaces(gym: Path):
-    grid = [*FEW, "-p", "tune.search=grid", "-p", "tune.trials=10", "-p", "tune.grid_points=3", "-p", "tune.space=[decision_tree.max_leaf_nodes=2..20]"]
+    grid = [*FEW, "-p", "tune.search=grid", "-p", "tune.trials=10", "-p", "tune.grid_points=3", "-p", 'tune.space=["decision_tree.max_leaf_nodes=2..20"]']
     command(gym, "run", "tune", *grid)
     store = gym / ".mlops" / "objects"
     digest = tuned(gym)["tuned"]
@@ -60,7 +60,7 @@ def test_ways_and_spaces(gym: Path):
     sets = {(h["params"]["max_leaf_nodes"], h["params"]["min_samples_leaf"]) for h in found["history"][1:]}
     assert sets == {(n, m) for n in (2, 11, 20) for m in (1, 10, 100)} and "whole grid" in found["models"][0]["ended"]
     command(gym, "run", "tune", *FEW, "-p", "tune.search=halving", "-p", "tune.trials=10")
-    said = command(gym, "run", "tune", *FEW, "-p", "tune.space=[decision_tree.max_leafs=2..20]", fails=True)
+    said = command(gym, "run", "tune", *FEW, "-p", 'tune.space=["decision_tree.max_leafs=2..20"]', fails=True)
     assert "did you mean 'max_leaf_nodes'" in " ".join(said.split())
     said = command(gym, "run", "tune", *FEW, "-p", "tune.search=gird", fails=True)
     assert "did you mean 'grid'" in " ".join(said.split())
