@@ -126,7 +126,7 @@ def cited_by_runs(settings: Settings, runs: Iterable[dict[str, Any]]) -> Cited:
 class Item(NamedTuple):
     "A file or folder that may go."
 
-    kind: str  # "results", "objects", "unfinished work", "W&B", "MLflow" or "reports"
+    kind: str  # "results", "objects", "unfinished work", "searches that were stopped", "W&B", "MLflow" or "reports"
     path: Path
     size: int  # bytes
 
@@ -138,6 +138,9 @@ def _item(kind: str, path: Path) -> Item:
         with contextlib.suppress(OSError):
             size += file.stat().st_size
     return Item(kind, path, size)
+
+
+_GOES_ON = 7 * 86400  # seconds in which a search that was stopped can go on
 
 
 def _store_items(settings: Settings, keep: Cited, before: float) -> Iterator[Item]:
@@ -168,6 +171,8 @@ def _run_items(settings: Settings, gone: set[str], keep: Cited, before: float) -
         yield _item("MLflow", _mlflow_folder(settings, run))
     for folder in sorted(f for f in (settings.home / "work").glob("*") if f.is_dir() and f.stat().st_mtime < before):
         yield _item("unfinished work", folder)
+    for file in sorted(f for f in (settings.home / "studies").glob("*.jsonl") if f.stat().st_mtime < before - _GOES_ON):
+        yield _item("searches that were stopped", file)
     for run in sorted(gone):
         yield _item("reports", settings.reports / run)
 

@@ -151,6 +151,7 @@ def _execute(self: _Run, name: str) -> Result:
     context = {
         "run": self.id, "stage": name, "home": str(plan.settings.home), "inputs": parts["inputs"], "record": str(record),
         "source": self.source, "log_url": plan.settings.log_url, "targets": parts["targets"],
+        "memory": str(plan.settings.home / "studies" / f"{name}-{key_of(parts | {'knobs': {}})[:16]}.jsonl"),
     }
     out, flood = self.folder / f"{name}.ipynb", Flood(work, plan.settings.output_budget, self.mask)
     failure = execute(

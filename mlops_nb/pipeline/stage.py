@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Source', 'Log', 'Position', 'view_file', 'source_of', 'roots', 'view', 'Input', 'picture_of', 'Output', 'Target',
-           'log', 'facts', 'bind']
+           'log', 'memory', 'facts', 'bind']
 
 # %% ../../nbs/pipeline/40_stage.ipynb #2e64ee09
 import functools
@@ -141,6 +141,7 @@ class _Headless:
         self.run, self.stage, self.inputs, self.targets = given["run"], given["stage"], given["inputs"], given["targets"]
         self.source: list[str] = [given["source"]] if isinstance(given["source"], str) else given["source"]  # where it lies
         self.log_place = Path(given["home"]), given.get("log_url", "")
+        self.memory: Path | None = Path(given["memory"]) if given.get("memory") else None
         self.record = Path(given["record"])
         self.store = self.writes = Store(Path(given["home"]))
 
@@ -168,6 +169,8 @@ class _Headless:
 # %% ../../nbs/pipeline/40_stage.ipynb #4d34095a
 class _Lab:
     "By hand: the view of the active charter; writes overlay it. Under nbdev-test, writes go to a throw-away place."
+
+    memory = None
 
     def __init__(self) -> None:
         self.settings = open_project()
@@ -373,6 +376,11 @@ def log(
         elif not math.isfinite(value):
             value = None  # type: ignore[assignment]  # undefined: JSON has no other word for it
         _context().log(name, value)
+
+
+def memory() -> Path | None:
+    "A file in which a stage may keep what it has found out, for the same code and inputs, whatever its knobs; None by hand."
+    return _context().memory
 
 
 def facts() -> dict[str, Any]:
