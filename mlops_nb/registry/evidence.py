@@ -49,6 +49,7 @@ class Chosen(_Part):
     threshold_why: str = ""
     weights: dict[str, _Weight] | None = None  # of several classes, for decisions; None: all alike
     weights_why: str = ""
+    classes: list[str] | None = None  # that the task has made, as segments are; None: they are the schema's
     calibration: dict[str, Any] | None = None
 
 # %% ../../nbs/registry/25_evidence.ipynb #5dd89d82
@@ -149,7 +150,8 @@ class Evidence(BaseModel):
         "What a row looks like."
         if self.shape is None:
             raise MlopsError(f"the evidence has no schema, so nobody knows what a row looks like; {_AGAIN}")
-        return self.shape
+        made = self.decision.classes
+        return self.shape if made is None else self.shape.model_copy(update={"classes": made})
 
     @property
     def classes(self) -> list[Any]:

@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['feature_groups', 'date_parts', 'calendar_of', 'part_steps', 'text_steps', 'without_texts', 'target_means',
-           'mean_columns', 'linear_recipe', 'tree_recipe', 'make_recipe', 'encoding_folds', 'worth_reading',
+           'mean_columns', 'kept_by', 'linear_recipe', 'tree_recipe', 'make_recipe', 'encoding_folds', 'worth_reading',
            'recipe_effects', 'project_rows', 'projection_plot', 'lay_out']
 
 # %% ../../nbs/stages/050_features.ipynb #5e1aebfa
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple, cast
 
 import numpy as np
 import pandas as pd
@@ -32,6 +32,7 @@ from ..model.calendar import Between, Calendar, telling_parts
 from ..model.problem import Problem
 from ..model.sampled import Sampled, sampled_rows
 from ..model.tasks.known import task_of
+from ..model.tasks.task import Task
 from ..model.schema import Schema
 from ..model.steps import Fill, number_steps, read_fills, tree_numbers, with_fills
 from ..model.words import Texts
@@ -157,6 +158,52 @@ def _shared(column: pd.Series, things: np.ndarray) -> bool:
     return float(column.map(several).eq(True).mean()) > 0.5
 
 
+# %% ../../nbs/stages/050_features.ipynb #64ace4f2
+def _derived(
+    asked: str,  # the knob
+    numbers: int,  # columns
+    kind: Task,
+) -> Literal["none", "log", "polynomial"]:
+    "What `auto` stands for; products of numbers would drown all else in a distance, where no target says which of them matter."
+    if asked != "auto":
+        return cast(Literal["none", "log", "polynomial"], asked)
+    if kind.names_answer:
+        return "none"
+    return "polynomial" if numbers <= 20 else "log"
+
+
+def _unreduced(
+    linear: Pipeline,  # the linear recipe
+) -> Pipeline:  # unfitted
+    "The recipe without its PCA: columns that bear their feature's name."
+    return clone(linear).set_params(**{"reduce": "passthrough"} if "reduce" in linear.named_steps else {})
+
+
+class _Kept(NamedTuple):
+    "What PCA leaves of the training rows' columns."
+
+    components: int
+    columns: int  # before
+    variance: float  # share, 0..1; what is missing to 1 is the reconstruction error, as a share of all variance
+
+    @property
+    def line(self) -> str:
+        return f"PCA: {self.columns} columns become {self.components}, which keep {self.variance:.1%} of the variance"
+
+
+def kept_by(
+    linear: Pipeline,  # the recipe, with a PCA
+    frame: pd.DataFrame,  # training rows
+    target: pd.Series | None = None,
+) -> _Kept:
+    "What its PCA keeps; more components than there are columns or rows are refused."
+    try:
+        pca = clone(linear).fit(frame, target)["reduce"]
+    except ValueError as error:
+        ways = "name fewer, or a share below 1"
+        raise MlopsError(f"features.components={linear['reduce'].n_components}: {error}; {ways}") from error
+    return _Kept(pca.n_components_, pca.n_features_in_, float(pca.explained_variance_ratio_.sum()))
+
 # %% ../../nbs/stages/050_features.ipynb #348d78a6
 def linear_recipe(
     groups: dict[str, list[str]],  # from feature_groups
@@ -171,11 +218,16 @@ def linear_recipe(
     holidays: Sequence[str] = (),
     text_parts: int = 30,  # columns that are made of a text
     fills: Mapping[str, Fill] | None = None,  # strategies of columns
+    most: int = 100,  # columns of one column's categories, where there is no target to encode by
+    components: float = 0,  # of PCA; see its knob
 ) -> Pipeline:
     "Impute, encode, derive, scale and select; a dense matrix without missing values comes out."
-    how = ("polynomial" if len(groups["number"]) <= 20 else "log") if derive == "auto" else derive
-    onehot = OneHotEncoder(handle_unknown="infrequent_if_exist", min_frequency=rare, sparse_output=False)
     kind = task_of(task)
+    how = _derived(derive, len(groups["number"]), kind)
+    onehot = OneHotEncoder(handle_unknown="infrequent_if_exist", min_frequency=rare, sparse_output=False)
+    if kind.names_answer:  # nothing says which category is like which: the frequent ones get a column each
+        groups = groups | {"category": [*groups["category"], *groups["many"]], "many": []}
+        onehot.set_params(max_categories=most)
     parts = [
         ("category", with_fills(onehot, groups["category"], fills), groups["category"]),
         (
@@ -197,6 +249,8 @@ def linear_recipe(
     steps: list[tuple[str, Any]] = [("columns", columns), ("constant", VarianceThreshold())]
     if keep < 100:
         steps.append(("select", SelectPercentile(f_classif if kind.has_classes else f_regression, percentile=keep)))
+    if components:
+        steps.append(("reduce", PCA(components if components < 1 else int(components), svd_solver="full")))
     return Pipeline(steps)
 
 # %% ../../nbs/stages/050_features.ipynb #8daa3474
@@ -242,13 +296,17 @@ def make_recipe(
     read: Sequence[str] | None = None,  # columns of texts that are read, from worth_reading; None: all
     text_parts: int = 30,
     fills: Mapping[str, Fill] | None = None,  # strategies of columns, from read_fills
+    components: float = 0,  # see its knob
 ) -> dict[str, Any]:  # {"linear": Pipeline, "tree": ColumnTransformer}, unfitted
     "Both recipes for one problem."
     groups = feature_groups(known, problem, max_onehot)
     groups = without_texts(groups) if text == "leave_out" else groups
     groups["text"] = [c for c in groups["text"] if read is None or c in read]
     told: dict[str, Any] = {"dates": dates, "holidays": holidays, "text_parts": text_parts, "seed": seed, "fills": fills}
-    linear = linear_recipe(groups, problem.task, derive=derive, rare=rare, keep=keep, folds=folds, **told)
+    if keep < 100 and not problem.has_labels:
+        way = "leave keep at 100; features.components makes fewer columns without one"
+        raise MlopsError(f"features.keep={keep} chooses columns by the target, and a {problem.task} task has none; {way}")
+    linear = linear_recipe(groups, problem.task, derive=derive, rare=rare, keep=keep, folds=folds, most=max_onehot, components=components, **told)
     tree = tree_recipe(groups, **told, means=(means, target_means(problem.task, seed, folds)))
     return {"linear": linear, "tree": tree}
 
@@ -298,10 +356,10 @@ def recipe_effects(
     made: dict[str, Any],  # from make_recipe
     known: Schema,  # the schema
     frame: pd.DataFrame,  # training rows
-    target: pd.Series,  # their target
+    target: pd.Series | None = None,  # their target, if they have one
 ) -> pd.DataFrame:  # one row a feature
-    "What goes in and how many columns come out, feature by feature."
-    linear, tree = clone(made["linear"]).fit(frame, target), clone(made["tree"]).fit(frame, target)
+    "What goes in and how many columns come out, feature by feature; before PCA, if that is asked for."
+    linear, tree = _unreduced(made["linear"]).fit(frame, target), clone(made["tree"]).fit(frame, target)
     place = {c: name for name, _, columns in reversed(made["linear"]["columns"].transformers) for c in columns}
     words = {"category": "one column a category", "many": "mean of the target", "number": "numbers", "text": "words"}
     coded: list[str] = next((columns for part, _, columns in made["tree"].transformers if part == "mean"), [])
@@ -338,15 +396,15 @@ def _origin(column: str, features: set[str]) -> str | None:
 def project_rows(
     made: dict[str, Any],  # from make_recipe
     frame: pd.DataFrame,  # training rows
-    target: pd.Series,  # their target
+    target: pd.Series | None = None,  # their target, if they have one
     *,
     points: int = 600,  # rows to lay out, 50..1500
     seed: int = 0,
 ) -> dict[str, Any]:  # pca and tsne: n x 2, share: variance of the two components, target: n
     "PCA and t-SNE coordinates of a sample of rows."
     some = frame.sample(min(points, len(frame)), random_state=seed)
-    answers = target.loc[some.index]
-    linear = clone(made["linear"])
+    answers = None if target is None else target.loc[some.index].reset_index(drop=True)
+    linear = _unreduced(made["linear"])
     if "columns__number__products" in linear.get_params():
         linear.set_params(columns__number__products="passthrough")  # they would drown everything else
     matrix = linear.fit_transform(some, answers)
@@ -354,7 +412,7 @@ def project_rows(
         pca = PCA(min(20, *matrix.shape), random_state=seed).fit(matrix)
         flat = pca.transform(matrix)
         tsne = TSNE(2, perplexity=min(30, (len(some) - 1) / 3), init="pca", max_iter=500, random_state=seed).fit_transform(flat)
-    return {"pca": flat[:, :2], "tsne": tsne, "share": pca.explained_variance_ratio_[:2], "target": answers.reset_index(drop=True)}
+    return {"pca": flat[:, :2], "tsne": tsne, "share": pca.explained_variance_ratio_[:2], "target": answers}
 
 # %% ../../nbs/stages/050_features.ipynb #815e92fe
 def projection_plot(
@@ -373,14 +431,17 @@ def projection_plot(
         ax.spines[["top", "right"]].set_visible(False)
     if shades is not None:
         figure.colorbar(shades, ax=axes, label=in_figure(problem.target))
-    else:
+    elif laid["target"] is not None:
         axes[0].legend(title=in_figure(problem.target), frameon=False, markerscale=2)
-    figure.suptitle(f"{len(laid['target']):,} training rows, imputed, encoded and scaled", fontsize=11)
+    figure.suptitle(f"{len(laid['pca']):,} training rows, imputed, encoded and scaled", fontsize=11)
     return figure
 
 
-def _scatter(ax: Any, at: np.ndarray, target: pd.Series, problem: Problem) -> Any:
+def _scatter(ax: Any, at: np.ndarray, target: pd.Series | None, problem: Problem) -> Any:
     "Points of one picture; classes differ in mark and in lightness, so that grey prints read well."
+    if target is None:
+        ax.scatter(*at.T, s=9, color="0.4", linewidths=0)
+        return None
     if not problem.kind.has_classes:
         return ax.scatter(*at.T, c=target, s=9, cmap="viridis", linewidths=0)
     looks = [("o", "#9ecae1"), ("^", "#08306b"), ("s", "#e6550d"), ("x", "#636363"), ("D", "#31a354")]
@@ -393,4 +454,5 @@ def _scatter(ax: Any, at: np.ndarray, target: pd.Series, problem: Problem) -> An
 
 def lay_out(made: dict[str, Any], frame: pd.DataFrame, problem: Problem, points: int, seed: int) -> Any:
     "Rows as points, straight from the recipe: a matplotlib Figure."
-    return projection_plot(project_rows(made, frame, frame[problem.target], points=points, seed=seed), problem)
+    target = frame[problem.target] if problem.has_labels else None
+    return projection_plot(project_rows(made, frame, target, points=points, seed=seed), problem)
