@@ -65,6 +65,7 @@ class Evaluation(_Part):
     criteria: list[dict[str, Any]] = []
     rules: list[dict[str, Any]] = []  # demands that are not met
     curves: dict[str, Any] = {}
+    segments: list[dict[str, Any]] = []  # that a clustering has found: name, share, words
     said: list[Any] = []  # a sample of what it said: one number a row, or one a class
 
     def costs_by(self, costs: Costs) -> Any:  # n, in no order

@@ -9,13 +9,13 @@ __all__ = ['Assign', 'Trials', 'silhouette_of', 'trials', 'evenly_spread', 'Stru
 # %% ../../nbs/stats/87_clusters.ipynb #658e92cb
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 from sklearn.cluster import KMeans
-from sklearn.metrics import adjusted_rand_score, silhouette_samples, silhouette_score
+from sklearn.metrics import adjusted_rand_score, silhouette_score
 
 from .estimate import wilson
 
