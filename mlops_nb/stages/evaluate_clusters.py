@@ -83,10 +83,13 @@ def holding_again(
 
 def mean_span(
     values: np.ndarray,  # n >= 2
+    low: float = -1.0,  # the ends of what the value can be
+    high: float = 1.0,
 ) -> dict[str, float | None]:  # value, low, high
-    "A mean with Student's interval."
+    "A mean with Student's interval, cut where no value can be."
     half = float(student.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
-    return {"value": float(values.mean()), "low": float(values.mean() - half), "high": float(values.mean() + half)}
+    mean = float(values.mean())
+    return {"value": mean, "low": max(low, mean - half), "high": min(high, mean + half)}
 
 # %% ../../nbs/stages/090_evaluate_clusters.ipynb #7a2cd93b
 def described(

@@ -91,13 +91,15 @@ def structure(
     ks: Sequence[int],  # numbers of clusters to look for
     references: int = 39,  # m; p can't be below 1/(m+1)
     seed: int = 0,
+    least: float = 0.0,  # share of the rows that each cluster has at least: one far row is no structure
 ) -> Structure:
     "The largest silhouette over all numbers of clusters, against references."
     draw = np.random.default_rng(seed)
 
     def largest(rows: np.ndarray) -> float:
         fits = (KMeans(k, n_init=2, random_state=seed).fit_predict(rows) for k in ks if k < len(rows))
-        return max((silhouette_of(rows, labels) for labels in fits), default=-1.0)
+        large = (labels for labels in fits if np.unique(labels, return_counts=True)[1].min() >= least * len(rows))
+        return max((silhouette_of(rows, labels) for labels in large), default=-1.0)
 
     value, others = largest(X), np.array([largest(reference(draw)) for _ in range(references)])
     return Structure(value, others, float((1 + (others >= value).sum()) / (1 + references)))
@@ -123,7 +125,8 @@ class Trait(NamedTuple):
     def words(self) -> str:
         if self.value is None:
             way = "higher" if self.inside > self.outside else "lower"
-            return f"{self.column} is {way}: {self.inside:.4g}, of the others {self.outside:.4g} (difference {self.low:.3g} to {self.high:.3g})"
+            mean, other, low, high = (f"{v:,.0f}" if abs(v) >= 1000 else f"{v:.3g}" for v in (self.inside, self.outside, self.low, self.high))
+            return f"{self.column} is {way}: {mean}, of the others {other} (difference {low} to {high})"
         way = "more often" if self.inside > self.outside else "less often"
         return f"{self.column} is {self.value} {way}: {self.inside:.0%}, of the others {self.outside:.0%} (difference {self.low:+.0%} to {self.high:+.0%})"
 
