@@ -17,8 +17,8 @@ from .multiclass import Multiclass
 
 # %% ../../../nbs/model/tasks/35_clustering.ipynb #4c14c1a6
 NO_LABELS = (
-    "a clustering has no labels: nobody says which segment is right, so quality can't be measured by feedback, compared between versions, "
-    "or tested by an experiment; watch the drift of columns and of each segment's share, and read evaluate_clusters of a new run"
+    "a clustering has no labels: nobody says which segment is right, so feedback can't measure its quality, and no experiment or retraining can compare versions by it; "
+    "watch the drift of columns and of each segment's share, run the pipeline again (mlops-nb run), and compare what evaluate_clusters says"
 )
 
 
@@ -47,6 +47,7 @@ class Clustering(Multiclass):
     meaning = "which of several segments a row belongs to, that nobody has named before"
     metrics = _FIGURES
     names_answer = True
+    no_labels = NO_LABELS
     omits = frozenset({"train", "tune", "ensemble", "evaluate", "abtest"})
     brings = frozenset({"reduce", "cluster", "evaluate_clusters"})
     trusted = (*Multiclass.trusted, "mlops_nb.model.segments.Segments")
@@ -60,7 +61,7 @@ class Clustering(Multiclass):
         "batch": "segment and probability of each",
         "drift": "columns, probabilities, share of each segment",
         "A/B": "refused: there are no labels to compare versions by",
-        "retraining": "refused on quality and labels, for there are none; by drift or age a run makes a new version, and a person compares",
+        "retraining": "refused: there are no labels to compare versions by; a run makes a new one, and a person compares",
         "app": "a form, probability of each segment, what each is in words",
     }
 
