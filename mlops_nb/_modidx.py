@@ -4069,6 +4069,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                   'mlops_nb/stages/cluster.py'),
                                          'mlops_nb.stages.cluster.density_view': ( 'stages/cluster.html#density_view',
                                                                                    'mlops_nb/stages/cluster.py'),
+                                         'mlops_nb.stages.cluster.expected_silhouettes': ( 'stages/cluster.html#expected_silhouettes',
+                                                                                           'mlops_nb/stages/cluster.py'),
                                          'mlops_nb.stages.cluster.find_segments': ( 'stages/cluster.html#find_segments',
                                                                                     'mlops_nb/stages/cluster.py'),
                                          'mlops_nb.stages.cluster.matrix_for': ( 'stages/cluster.html#matrix_for',
