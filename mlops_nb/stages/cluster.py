@@ -85,7 +85,7 @@ def assigning(
     seed: int = 0,
 ) -> Callable[[np.ndarray], Assign]:
     "How rows are divided, and new ones assigned, for trials."
-    return lambda X: Segments(method, k, seed, starts=3).fit(X).predict
+    return lambda X: Segments(method, k, seed).fit(X).predict
 
 # %% ../../nbs/stages/060_cluster.ipynb #8c3ef925
 def density_view(
@@ -115,6 +115,7 @@ def density_view(
 
 # %% ../../nbs/stages/060_cluster.ipynb #c5edf8e6
 _HOLDS = 0.5  # adjusted Rand index of two draws, from which on a division holds
+_NEAR = 0.8  # share of the largest excess, from which on a way is about as good
 
 
 def expected_silhouettes(
@@ -146,26 +147,29 @@ def ranked(
     return sorted(lines, key=lambda line: -line["excess"])
 
 # %% ../../nbs/stages/060_cluster.ipynb #3b17698a
+def _too_small(way: dict[str, Any], share: float, least: float) -> str:
+    told = f"{way['method']} with {way['k']} segments has one with {share:.2%} of the rows, and fewer than {least:.1%} are no kind of their own"
+    return f"{told}: a few far rows draw a segment to themselves; draw in long tails (features.derive=log), leave the column or the rows out, or allow it (cluster.min_share)"
+
+
 def choose_way(
     lines: list[dict[str, Any]],  # from ranked
     least: float,
 ) -> tuple[dict[str, Any], str]:  # the line, and why
-    "The largest excess among the ways that hold; of equals with as many segments the plainest method."
+    "Of ways that hold and whose excess is near the largest, the one that holds best; of its equals with as many segments the plainest method."
     large = [line for line in lines if line["large_enough"]]
     if not large:
-        best = lines[0]
-        raise MlopsError(
-            f"each way to divide the rows has a segment with fewer than {least:.1%} of them (the best, {best['method']} with {best['k']}: {best['smallest']:.2%}): "
-            "a few far rows draw a segment to themselves; draw in long tails (features.derive=log), leave the column or the rows out, or allow it (cluster.min_share)"
-        )
+        raise MlopsError(_too_small(lines[0], lines[0]["smallest"], least))
     able = [line for line in large if line["holds"]] or large
-    best = able[0]
-    alike = [line for line in able if line["k"] == best["k"] and line["excess"] >= best["excess"] - best["silhouette_se"]]
+    best = max((line for line in able if line["excess"] >= _NEAR * able[0]["excess"]), key=lambda line: line["stability"])
+    alike = [line for line in able if line["k"] == best["k"] and line["stability"] >= best["stability"] - best["stability_se"]]
     chosen = min(alike, key=lambda line: METHODS.index(line["method"]))
     said = "{method} with {k} segments: silhouette {silhouette:.3f} (± {silhouette_se:.3f}) on rows that it had not seen, {excess:.3f} more than rows without clusters have in as many; two draws agree by {stability:.2f}"
     why = said.format(**chosen)
+    if chosen["k"] != able[0]["k"]:
+        why += "; {method} with {k} has the largest excess ({excess:.3f}), and holds less well ({stability:.2f})".format(**able[0])
     if chosen is not best:
-        why += "; {method} is within one standard error (excess {excess:.3f}), and the plainer method is taken".format(**best)
+        why += "; {method} holds as well within one standard error ({stability:.2f}), and the plainer method is taken".format(**best)
     if out := len(large) - len(able):
         why += f"; {out} ways of which two draws agree by less than {_HOLDS:g} were left aside"
     return chosen, why + ("" if chosen["holds"] else f"; no way holds: two draws agree by less than {_HOLDS:g}")
@@ -178,6 +182,7 @@ def find_segments(
     more: pd.DataFrame,  # validation rows
     problem: Problem,
     seed: int = 0,
+    least: float = 0.01,  # share of the rows in the smallest segment
 ) -> Pipeline:  # from raw rows to segments
     "Segments of the training rows, named by their size, and fitted on with the validation rows under the same names."
     def fit(frame: pd.DataFrame, names: Any) -> Pipeline:
@@ -186,7 +191,10 @@ def find_segments(
 
     first = fit(rows, None)
     both = pd.concat([rows, more], ignore_index=True)
-    return fit(both, first.predict(features_of(both, problem)))
+    last = fit(both, first.predict(features_of(both, problem)))
+    if (share := float(last[-1].sizes_.min() / len(both))) < least:
+        raise MlopsError(_too_small(way, share, least))
+    return last
 
 
 def decision_of(
