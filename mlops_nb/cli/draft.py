@@ -21,7 +21,7 @@ from ..sources.tables import as_line
 # %% ../../nbs/cli/17_draft.ipynb #3f626b12
 _SAMPLE: dict[str, dict[str, Any]] = {
     "train": {"folds": 3, "left_out": ["slow_boosting"]}, "tune": {"trials": 3}, "explain": {"rows": 60},
-    "cluster": {"repeats": 4, "references": 19, "compare_rows": 800, "max_k": 6}, "evaluate_clusters": {"resamples": 6}, "reduce": {"points": 300},
+    "cluster": {"repeats": 4, "references": 19, "compare_rows": 800, "max_k": 6}, "evaluate_clusters": {"resamples": 6}, "reduce": {"points": 300, "pictures": ["tsne"]},
 }  # fmt: skip
 _WIDE = 100  # columns; what SHAP values cost grows with rows times columns
 

@@ -161,7 +161,7 @@ def choose_way(
     if not large:
         raise MlopsError(_too_small(lines[0], lines[0]["smallest"], least))
     able = [line for line in large if line["holds"]] or large
-    best = max((line for line in able if line["excess"] >= _NEAR * able[0]["excess"]), key=lambda line: line["stability"])
+    best = max((line for line in able if line["excess"] >= able[0]["excess"] - (1 - _NEAR) * abs(able[0]["excess"])), key=lambda line: line["stability"])
     alike = [line for line in able if line["k"] == best["k"] and line["stability"] >= best["stability"] - best["stability_se"]]
     chosen = min(alike, key=lambda line: METHODS.index(line["method"]))
     said = "{method} with {k} segments: silhouette {silhouette:.3f} (± {silhouette_se:.3f}) on rows that it had not seen, {excess:.3f} more than rows without clusters have in as many; two draws agree by {stability:.2f}"

@@ -6,8 +6,9 @@
 __all__ = ['NO_UMAP', 'reconstruction', 'enough_for', 'Laid', 'lay', 'plot_reduction']
 
 # %% ../../nbs/stages/070_reduce.ipynb #ad7ab2ae
+from collections.abc import Sequence
 from importlib.util import find_spec
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -59,12 +60,14 @@ def lay(
     X: np.ndarray,  # n x d, n > 3 x neighbours
     neighbours: int = 10,
     seed: int = 0,
+    pictures: Sequence[str] = ("tsne", "umap"),  # beside PCA
 ) -> dict[str, Laid]:  # by way: PCA, t-SNE, and UMAP where it is installed
     "Rows laid out in each way, with what each keeps of their neighbourhoods."
     flat = PCA(min(30, *X.shape), svd_solver="full").fit_transform(X)
     ways = {"PCA": flat[:, :2] if flat.shape[1] > 1 else np.column_stack([flat, np.zeros(len(X))])}
-    ways["t-SNE"] = TSNE(2, perplexity=min(30, (len(X) - 1) / 3), init="pca" if flat.shape[1] > 1 else "random", max_iter=500, random_state=seed).fit_transform(flat)
-    if find_spec("umap"):
+    if "tsne" in pictures:
+        ways["t-SNE"] = TSNE(2, perplexity=min(30, (len(X) - 1) / 3), init="pca" if flat.shape[1] > 1 else "random", max_iter=500, random_state=seed).fit_transform(flat)
+    if "umap" in pictures and find_spec("umap"):
         from umap import UMAP
 
         ways["UMAP"] = UMAP(n_neighbors=min(15, len(X) - 1), random_state=seed, n_jobs=1).fit_transform(flat)
