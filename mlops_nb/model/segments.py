@@ -99,7 +99,9 @@ def _check_rows(X: np.ndarray, method: str, k: int) -> None:
         raise MlopsError(f"{k} segment is no division of the rows; expected 2 or more (cluster.k)")
     distinct = len(np.unique(X, axis=0))
     if distinct < k:
-        raise MlopsError(f"{k} segments were asked for and the rows differ in {distinct} ways only; ask for fewer (cluster.k), or bring rows or columns that differ")
+        raise MlopsError(
+            f"{k} segments were asked for and the rows differ in {distinct} ways only; ask for fewer (cluster.k), or bring rows or columns that differ"
+        )
 
 
 def _means_of(X: np.ndarray, y: np.ndarray, names: list[str]) -> np.ndarray:
@@ -112,7 +114,15 @@ def _means_of(X: np.ndarray, y: np.ndarray, names: list[str]) -> np.ndarray:
 def _clusterer(method: str, k: int, seed: int, starts: int, start: np.ndarray | None) -> Any:
     "scikit-learn's, unfitted."
     if method == "gaussian_mixture":
-        return GaussianMixture(k, covariance_type="diag", reg_covar=_WIDEN, means_init=start, n_init=starts if start is None else 1, random_state=seed, max_iter=300)
+        return GaussianMixture(
+            k,
+            covariance_type="diag",
+            reg_covar=_WIDEN,
+            means_init=start,
+            n_init=starts if start is None else 1,
+            random_state=seed,
+            max_iter=300,
+        )
     of = MiniBatchKMeans if method == "minibatch" else KMeans
     if start is None:
         return of(k, n_init=starts, random_state=seed)
@@ -125,4 +135,6 @@ def _rule_of(found: Any, X: np.ndarray, codes: np.ndarray, order: np.ndarray, na
         return mixture_rule(found.means_[order], found.covariances_[order], found.weights_[order], names)
     off = X - found.cluster_centers_[codes]
     differing = max(int((X.std(axis=0) > 0).sum()), 1)
-    return spherical_rule(found.cluster_centers_[order], max(float((off**2).sum()) / (len(X) * differing), 1e-6), names)
+    return spherical_rule(
+        found.cluster_centers_[order], max(float((off**2).sum()) / (len(X) * differing), 1e-6), names
+    )

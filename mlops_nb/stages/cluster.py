@@ -37,7 +37,9 @@ def matrix_for(
     try:
         X = np.asarray(fitted.fit_transform(features_of(frame, problem)), float)
     except ValueError as error:
-        raise MlopsError(f"the rows can't be laid out as points: {error}; see that some column differs between rows, and what 'exclude' leaves") from error
+        raise MlopsError(
+            f"the rows can't be laid out as points: {error}; see that some column differs between rows, and what 'exclude' leaves"
+        ) from error
     return fitted, X
 
 
@@ -52,7 +54,9 @@ def reference_for(
     spread = np.asarray(columns.transform(frame[names]), float)[:, numbers]
 
     def draw_one(draw: np.random.Generator) -> np.ndarray:
-        dealt = pd.DataFrame({c: frame[c].to_numpy()[draw.permutation(len(frame))] for c in names}).astype(frame[names].dtypes)
+        dealt = pd.DataFrame({c: frame[c].to_numpy()[draw.permutation(len(frame))] for c in names}).astype(
+            frame[names].dtypes
+        )
         made = np.asarray(columns.transform(dealt), float)
         made[:, numbers] = evenly_spread(spread, draw) if spread.shape[1] else made[:, numbers]
         return np.asarray(rest.transform(made), float)
@@ -68,14 +72,20 @@ def numbers_of_segments(
     "How many segments are tried; an error where the rows can't be divided into so many."
     distinct = len(np.unique(X, axis=0))
     if wrong := [n for n in asked if n < 2]:
-        raise MlopsError(f"cluster.k asks for {wrong[0]} segment{'s' * (wrong[0] != 1)}, which is no division of the rows; expected numbers from 2 on")
+        raise MlopsError(
+            f"cluster.k asks for {wrong[0]} segment{'s' * (wrong[0] != 1)}, which is no division of the rows; expected numbers from 2 on"
+        )
     # half of the distinct rows at most: each draw finds segments in two fifths of the rows
     able = int(0.4 * distinct)
     if wrong := [n for n in asked if n > able]:
-        raise MlopsError(f"cluster.k asks for {wrong[0]} segments, and the {len(X):,} rows differ in {distinct:,} ways: {able} can be compared on draws of them; ask for fewer, or bring rows or columns that differ")
+        raise MlopsError(
+            f"cluster.k asks for {wrong[0]} segments, and the {len(X):,} rows differ in {distinct:,} ways: {able} can be compared on draws of them; ask for fewer, or bring rows or columns that differ"
+        )
     tried = sorted(set(asked)) or list(range(2, min(most, able) + 1))
     if not tried:
-        raise MlopsError(f"the {len(X):,} rows differ in {distinct:,} ways only, too few to look for segments; bring more rows, or columns that differ")
+        raise MlopsError(
+            f"the {len(X):,} rows differ in {distinct:,} ways only, too few to look for segments; bring more rows, or columns that differ"
+        )
     return tried
 
 
@@ -95,13 +105,20 @@ def density_view(
     least: float = 0.05,  # rows of a cluster, as a share
 ) -> dict[str, Any]:  # k, noise, silhouette, agreement, said
     "What HDBSCAN sees: clusters, noise, and whether two draws of four fifths of the rows show the same to the rows in both."
+
     def labels_of(rows: np.ndarray) -> np.ndarray:
         return HDBSCAN(min_cluster_size=max(5, int(least * len(rows))), copy=True).fit_predict(rows)
 
     labels = labels_of(X)
     k, noise = len(set(labels) - {-1}), float((labels == -1).mean())
     if k == 0:
-        return {"k": 0, "noise": 1.0, "silhouette": None, "agreement": None, "said": "all rows are noise to HDBSCAN: no region is denser than the rest"}
+        return {
+            "k": 0,
+            "noise": 1.0,
+            "silhouette": None,
+            "agreement": None,
+            "said": "all rows are noise to HDBSCAN: no region is denser than the rest",
+        }
     draw, same = np.random.default_rng(seed), []
     for _ in range(repeats):
         one, other = (np.sort(draw.permutation(len(X))[: int(0.8 * len(X))]) for _ in range(2))
@@ -136,7 +153,9 @@ def ranked(
     tried: dict[tuple[str, int], Trials],  # by method and number of segments
     expected: dict[int, float],  # from expected_silhouettes
     least: float,  # share of the rows in the smallest segment
-) -> list[dict[str, Any]]:  # best first: method, k, excess, silhouette, silhouette_se, stability, stability_se, smallest, holds, large_enough
+) -> list[
+    dict[str, Any]
+]:  # best first: method, k, excess, silhouette, silhouette_se, stability, stability_se, smallest, holds, large_enough
     "Every way with its figures."
     lines = []
     for (method, k), one in tried.items():
@@ -161,15 +180,28 @@ def choose_way(
     if not large:
         raise MlopsError(_too_small(lines[0], lines[0]["smallest"], least))
     able = [line for line in large if line["holds"]] or large
-    best = max((line for line in able if line["excess"] >= able[0]["excess"] - (1 - _NEAR) * abs(able[0]["excess"])), key=lambda line: line["stability"])
-    alike = [line for line in able if line["k"] == best["k"] and line["stability"] >= best["stability"] - best["stability_se"]]
+    best = max(
+        (line for line in able if line["excess"] >= able[0]["excess"] - (1 - _NEAR) * abs(able[0]["excess"])),
+        key=lambda line: line["stability"],
+    )
+    alike = [
+        line
+        for line in able
+        if line["k"] == best["k"] and line["stability"] >= best["stability"] - best["stability_se"]
+    ]
     chosen = min(alike, key=lambda line: METHODS.index(line["method"]))
     said = "{method} with {k} segments: silhouette {silhouette:.3f} (± {silhouette_se:.3f}) on rows that it had not seen, {excess:.3f} more than rows without clusters have in as many; two draws agree by {stability:.2f}"
     why = said.format(**chosen)
     if chosen["k"] != able[0]["k"]:
-        why += "; {method} with {k} has the largest excess ({excess:.3f}), and holds less well ({stability:.2f})".format(**able[0])
+        why += (
+            "; {method} with {k} has the largest excess ({excess:.3f}), and holds less well ({stability:.2f})".format(
+                **able[0]
+            )
+        )
     if chosen is not best:
-        why += "; {method} holds as well within one standard error ({stability:.2f}), and the plainer method is taken".format(**best)
+        why += "; {method} holds as well within one standard error ({stability:.2f}), and the plainer method is taken".format(
+            **best
+        )
     if out := len(large) - len(able):
         why += f"; {out} ways of which two draws agree by less than {_HOLDS:g} were left aside"
     return chosen, why + ("" if chosen["holds"] else f"; no way holds: two draws agree by less than {_HOLDS:g}")
@@ -185,8 +217,11 @@ def find_segments(
     least: float = 0.01,  # share of the rows in the smallest segment
 ) -> Pipeline:  # from raw rows to segments
     "Segments of the training rows, named by their size, and fitted on with the validation rows under the same names."
+
     def fit(frame: pd.DataFrame, names: Any) -> Pipeline:
-        unfitted = Pipeline([("recipe", clone(made["linear"])), ("estimator", Segments(way["method"], way["k"], seed))])
+        unfitted = Pipeline(
+            [("recipe", clone(made["linear"])), ("estimator", Segments(way["method"], way["k"], seed))]
+        )
         return side_by_side(unfitted.fit, [(features_of(frame, problem), names)])[0]
 
     first = fit(rows, None)
@@ -221,11 +256,28 @@ def plot_ways(
 
     figure = Canvas(figsize=(9, 3.6), dpi=80, layout="constrained")
     looks = {"kmeans": ("0", "-"), "minibatch": ("0.45", "--"), "gaussian_mixture": ("0.65", ":")}
-    for ax, name, title in zip(figure.subplots(1, 2), ("silhouette", "stability"), ("silhouette on rows not seen", "agreement of two draws (adjusted Rand)"), strict=True):
+    for ax, name, title in zip(
+        figure.subplots(1, 2),
+        ("silhouette", "stability"),
+        ("silhouette on rows not seen", "agreement of two draws (adjusted Rand)"),
+        strict=True,
+    ):
         for method, (shade, dash) in looks.items():
-            if mine := sorted((line["k"], line[name], line[f"{name}_se"]) for line in lines if line["method"] == method):
+            if mine := sorted(
+                (line["k"], line[name], line[f"{name}_se"]) for line in lines if line["method"] == method
+            ):
                 at, value, se = zip(*mine, strict=True)
-                ax.errorbar(at, value, yerr=se, color=shade, ls=dash, marker="o", ms=4, capsize=2, label=method.replace("_", " "))
+                ax.errorbar(
+                    at,
+                    value,
+                    yerr=se,
+                    color=shade,
+                    ls=dash,
+                    marker="o",
+                    ms=4,
+                    capsize=2,
+                    label=method.replace("_", " "),
+                )
         ax.plot(chosen["k"], chosen[name], "o", ms=11, mfc="none", mec="0")
         ax.set(title=title, xlabel="segments (the circle is chosen; bars are one standard error)", ylabel=name)
         ax.xaxis.get_major_locator().set_params(integer=True)

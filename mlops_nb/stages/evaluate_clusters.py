@@ -72,12 +72,20 @@ def holding_again(
     draw, agreement, own = np.random.default_rng(seed), [], estimator.predict(X)
     overlaps: dict[str, list[float]] = {str(name): [] for name in estimator.classes_}
     for _ in range(pairs):
-        said = [clone(estimator).set_params(starts=3).fit(learnt[draw.integers(len(learnt), size=len(learnt))]).predict(X) for _ in range(2)]
+        said = [
+            clone(estimator).set_params(starts=3).fit(learnt[draw.integers(len(learnt), size=len(learnt))]).predict(X)
+            for _ in range(2)
+        ]
         agreement.append(adjusted_rand_score(*said))
         for name, found in overlaps.items():
             mine = own == name
             if mine.any():
-                found.append(max(float((mine & (said[0] == other)).sum() / (mine | (said[0] == other)).sum()) for other in np.unique(said[0])))
+                found.append(
+                    max(
+                        float((mine & (said[0] == other)).sum() / (mine | (said[0] == other)).sum())
+                        for other in np.unique(said[0])
+                    )
+                )
     return np.array(agreement), {name: float(np.mean(found)) if found else 0.0 for name, found in overlaps.items()}
 
 
@@ -104,9 +112,16 @@ def described(
     told = []
     for name in names:
         here, there = learnt_in == name, rows_in == name
-        held = [t for t in traits(rows, there, leading(traits(learnt, here), most)) if t.sure] if there.any() and here.any() else []
+        held = (
+            [t for t in traits(rows, there, leading(traits(learnt, here), most)) if t.sure]
+            if there.any() and here.any()
+            else []
+        )
         share = share_of(int(there.sum()), len(there))
-        words = "; ".join(t.words for t in held) or "no column sets it apart from the others by as much as a small effect (0.2), confirmed by the test rows"
+        words = (
+            "; ".join(t.words for t in held)
+            or "no column sets it apart from the others by as much as a small effect (0.2), confirmed by the test rows"
+        )
         told.append({"name": str(name), "rows": int(there.sum()), "share": share.value, "low": share.low, "high": share.high,
                      "traits": [t._asdict() for t in held], "words": words})  # fmt: skip
     return told
@@ -125,7 +140,9 @@ def evaluate_segments(
     named: int = 4,
     strict: bool = True,
     seed: int = 0,
-) -> tuple[dict[str, Any], np.ndarray, np.ndarray]:  # the `evaluation` artifact; silhouettes and segments of the rows judged
+) -> tuple[
+    dict[str, Any], np.ndarray, np.ndarray
+]:  # the `evaluation` artifact; silhouettes and segments of the rows judged
     "How good segments are, on rows that had no part in them."
     at = np.sort(np.random.default_rng(seed).permutation(len(rows))[:judge_rows])
     features, known = features_of(rows, problem), features_of(learnt, problem)
@@ -134,9 +151,17 @@ def evaluate_segments(
     metrics, each = apart(X[at], labels[at], None if units is None else units[at], 10 * resamples, seed)
     same, overlaps = holding_again(model[-1], learnt_X, X, resamples, seed)
     names = [str(c) for c in model.classes_]
-    segments = [s | {"found_again": overlaps[s["name"]]} for s in described(known, model.predict(known), features, labels, names, named)]
+    segments = [
+        s | {"found_again": overlaps[s["name"]]}
+        for s in described(known, model.predict(known), features, labels, names, named)
+    ]
     smallest = min(segments, key=lambda s: s["share"])
-    metrics = {"silhouette": metrics["silhouette"], "stability": mean_span(same), **metrics, "smallest_share": {"value": smallest["share"], "low": smallest["low"], "high": smallest["high"]}}
+    metrics = {
+        "silhouette": metrics["silhouette"],
+        "stability": mean_span(same),
+        **metrics,
+        "smallest_share": {"value": smallest["share"], "low": smallest["low"], "high": smallest["high"]},
+    }
     return {
         "task": problem.task, "n": len(rows), "threshold": None, "prevalence": {s["name"]: round(s["share"], 6) for s in segments},
         "metrics": metrics, "errors": {}, "interval": "95%: of silhouettes by their spread over rows, of stability over pairs of refits, of other figures over resampled rows; segments are taken as given",
@@ -149,9 +174,20 @@ def _rules(settled: dict[str, Any], segments: list[dict[str, Any]], strict: bool
     "No structure is a gate, if it is to be; a segment that isn't found again is a warning."
     seen = settled.get("structure") or {"found": True}
     way = "segments are a convenience here and no fact of the rows; bring columns in which they differ, or allow it (evaluate_clusters.refuse_unstructured=false)"
-    none = [{"name": "structure", "passed": False, "gate": strict, "message": f"structure: {seen['said']}; {way}"}] if not seen["found"] else []
+    none = (
+        [{"name": "structure", "passed": False, "gate": strict, "message": f"structure: {seen['said']}; {way}"}]
+        if not seen["found"]
+        else []
+    )
     lost = [s for s in segments if s["found_again"] < 0.6]
-    return none + [{"passed": False, "gate": False, "message": f"{s['name']} is hardly found again in other rows of the same kind (overlap {s['found_again']:.2f}, below 0.6): don't rest on it"} for s in lost]
+    return none + [
+        {
+            "passed": False,
+            "gate": False,
+            "message": f"{s['name']} is hardly found again in other rows of the same kind (overlap {s['found_again']:.2f}, below 0.6): don't rest on it",
+        }
+        for s in lost
+    ]
 
 # %% ../../nbs/stages/090_evaluate_clusters.ipynb #48c35ac9
 def plot_silhouettes(
@@ -167,9 +203,21 @@ def plot_silhouettes(
     for i, segment in enumerate(segments):
         mine = np.sort(each[labels == segment["name"]])
         axes.fill_betweenx(np.arange(start, start + len(mine)), 0, mine, color="0.35" if i % 2 else "0.6", lw=0)
-        axes.text(-0.02, start + len(mine) / 2, f"{in_figure(segment['name'], 24)} ({len(mine):,})", ha="right", va="center", fontsize=9)
+        axes.text(
+            -0.02,
+            start + len(mine) / 2,
+            f"{in_figure(segment['name'], 24)} ({len(mine):,})",
+            ha="right",
+            va="center",
+            fontsize=9,
+        )
         start += len(mine) + max(2, len(each) // 60)
     axes.axvline(np.nanmean(each), color="0", lw=1, ls="--")
-    axes.set(title=f"Silhouettes of {len(each):,} test rows; dashed: their mean", xlabel="1: deep in its segment, 0: on the border, below: nearer to another", yticks=[], xlim=(min(-0.35, np.nanmin(each)), 1))
+    axes.set(
+        title=f"Silhouettes of {len(each):,} test rows; dashed: their mean",
+        xlabel="1: deep in its segment, 0: on the border, below: nearer to another",
+        yticks=[],
+        xlim=(min(-0.35, np.nanmin(each)), 1),
+    )
     axes.spines[["top", "right", "left"]].set_visible(False)
     return figure

@@ -33,7 +33,10 @@ def reconstruction(
     off = other - pca.mean_
     scores = off @ pca.components_.T
     left = 1 - np.cumsum((scores**2).sum(axis=0)) / (off**2).sum()
-    return pd.DataFrame({"kept": np.cumsum(pca.explained_variance_ratio_), "error": np.clip(left, 0, 1)}, index=pd.RangeIndex(1, len(left) + 1, name="components"))
+    return pd.DataFrame(
+        {"kept": np.cumsum(pca.explained_variance_ratio_), "error": np.clip(left, 0, 1)},
+        index=pd.RangeIndex(1, len(left) + 1, name="components"),
+    )
 
 
 def enough_for(
@@ -66,13 +69,24 @@ def lay(
     flat = PCA(min(30, *X.shape), svd_solver="full").fit_transform(X)
     ways = {"PCA": flat[:, :2] if flat.shape[1] > 1 else np.column_stack([flat, np.zeros(len(X))])}
     if "tsne" in pictures:
-        ways["t-SNE"] = TSNE(2, perplexity=min(30, (len(X) - 1) / 3), init="pca" if flat.shape[1] > 1 else "random", max_iter=500, random_state=seed).fit_transform(flat)
+        ways["t-SNE"] = TSNE(
+            2,
+            perplexity=min(30, (len(X) - 1) / 3),
+            init="pca" if flat.shape[1] > 1 else "random",
+            max_iter=500,
+            random_state=seed,
+        ).fit_transform(flat)
     if "umap" in pictures and find_spec("umap"):
         from umap import UMAP
 
         ways["UMAP"] = UMAP(n_neighbors=min(15, len(X) - 1), random_state=seed, n_jobs=1).fit_transform(flat)
     near = min(neighbours, (len(X) - 1) // 2)
-    return {name: Laid(at, float(trustworthiness(X, at, n_neighbors=near)), float(trustworthiness(at, X, n_neighbors=near))) for name, at in ways.items()}
+    return {
+        name: Laid(
+            at, float(trustworthiness(X, at, n_neighbors=near)), float(trustworthiness(at, X, n_neighbors=near))
+        )
+        for name, at in ways.items()
+    }
 
 # %% ../../nbs/stages/070_reduce.ipynb #4bf58f3f
 def plot_reduction(
@@ -86,13 +100,34 @@ def plot_reduction(
     figure = Canvas(figsize=(4.2 * (1 + len(laid)), 3.8), dpi=76, layout="constrained")
     first, *others = figure.subplots(1, 1 + len(laid))
     first.plot(table.index, table["error"], color="0")
-    first.set(title="PCA: error on rows not learnt from", xlabel=f"components (features.components), of {len(table)}", ylabel="share of the variance left out", ylim=(0, 1))
-    looks = [("o", "#9ecae1"), ("^", "#08306b"), ("s", "#e6550d"), ("x", "#636363"), ("D", "#31a354"), ("v", "#756bb1"), ("P", "#d6ba00"), ("*", "#111111")]
+    first.set(
+        title="PCA: error on rows not learnt from",
+        xlabel=f"components (features.components), of {len(table)}",
+        ylabel="share of the variance left out",
+        ylim=(0, 1),
+    )
+    looks = [
+        ("o", "#9ecae1"),
+        ("^", "#08306b"),
+        ("s", "#e6550d"),
+        ("x", "#636363"),
+        ("D", "#31a354"),
+        ("v", "#756bb1"),
+        ("P", "#d6ba00"),
+        ("*", "#111111"),
+    ]
     for ax, (name, one) in zip(others, laid.items(), strict=True):
         for i, group in enumerate(np.unique(groups)):
             mark, shade = looks[i % len(looks)]
             here = groups == group
-            ax.scatter(*one.at[here].T, marker=mark, color=shade, s=9, linewidths=0.5 if mark == "x" else 0, label=f"{in_figure(group, 24)} ({here.sum():,})")
+            ax.scatter(
+                *one.at[here].T,
+                marker=mark,
+                color=shade,
+                s=9,
+                linewidths=0.5 if mark == "x" else 0,
+                label=f"{in_figure(group, 24)} ({here.sum():,})",
+            )
         ax.set(title=f"{name}: trust {one.trust:.2f}, continuity {one.continuity:.2f}", xticks=[], yticks=[])
     others[0].legend(frameon=False, fontsize=8, markerscale=2)
     for ax in figure.axes:

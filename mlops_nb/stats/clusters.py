@@ -57,7 +57,9 @@ def trials(
         first, second = fit(X[one]), fit(X[other])
         said = first(X[last])
         counts = np.unique(first(X[one]), return_counts=True)[1]
-        found.append((silhouette_of(X[last], said), adjusted_rand_score(said, second(X[last])), counts.min() / len(one)))
+        found.append(
+            (silhouette_of(X[last], said), adjusted_rand_score(said, second(X[last])), counts.min() / len(one))
+        )
     return Trials(*np.array(found).T)
 
 # %% ../../nbs/stats/87_clusters.ipynb #68587bc0
@@ -125,7 +127,10 @@ class Trait(NamedTuple):
     def words(self) -> str:
         if self.value is None:
             way = "higher" if self.inside > self.outside else "lower"
-            mean, other, low, high = (f"{v:,.0f}" if abs(v) >= 1000 else f"{v:.3g}" for v in (self.inside, self.outside, self.low, self.high))
+            mean, other, low, high = (
+                f"{v:,.0f}" if abs(v) >= 1000 else f"{v:.3g}"
+                for v in (self.inside, self.outside, self.low, self.high)
+            )
             return f"{self.column} is {way}: {mean}, of the others {other} (difference {low} to {high})"
         way = "more often" if self.inside > self.outside else "less often"
         return f"{self.column} is {self.value} {way}: {self.inside:.0%}, of the others {self.outside:.0%} (difference {self.low:+.0%} to {self.high:+.0%})"
@@ -143,7 +148,9 @@ def number_trait(
         return None
     low, high = stats.ttest_ind(here, there, equal_var=False).confidence_interval()
     off = float(here.mean() - there.mean())
-    return Trait(str(values.name), None, float(here.mean()), float(there.mean()), float(low), float(high), off / spread)
+    return Trait(
+        str(values.name), None, float(here.mean()), float(there.mean()), float(low), float(high), off / spread
+    )
 
 
 def share_trait(
@@ -178,7 +185,9 @@ def traits(
         elif not pd.api.types.is_datetime64_any_dtype(values):
             texts = values.astype("object").where(values.notna(), "missing").astype("str")
             shares = texts.value_counts(normalize=True)
-            asked = [v for c, v in named or () if c == column and v is not None] or shares[shares >= _OFTEN].index[:100]
+            asked = [v for c, v in named or () if c == column and v is not None] or shares[shares >= _OFTEN].index[
+                :100
+            ]
             found += [share_trait(str(column), str(v), (texts == v).to_numpy(), inside) for v in asked]
     known = [t for t in found if t is not None]
     if named is None:

@@ -32,10 +32,31 @@ def _figure(greater: bool, low: float, high: float, meaning: str, drafted: bool 
 
 
 _FIGURES = {
-    "silhouette": _figure(True, -1, 1, "how much nearer a row is to its own segment than to the next one (Rousseeuw, 1987); 0 is on the border, 1 far apart"),
-    "stability": _figure(True, -1, 1, "adjusted Rand index between segments found in two resamples of the rows (Ben-Hur, 2002); 0 is chance, 1 the same segments"),
-    "davies_bouldin": _figure(False, 0, math.inf, "spread of two segments by the distance of their centres, the worst neighbour of each (Davies and Bouldin, 1979); 0 is points far apart"),
-    "calinski_harabasz": _figure(True, 0, math.inf, "variance between segments by that within them (Calinski and Harabasz, 1974); grows with the rows", drafted=False),
+    "silhouette": _figure(
+        True,
+        -1,
+        1,
+        "how much nearer a row is to its own segment than to the next one (Rousseeuw, 1987); 0 is on the border, 1 far apart",
+    ),
+    "stability": _figure(
+        True,
+        -1,
+        1,
+        "adjusted Rand index between segments found in two resamples of the rows (Ben-Hur, 2002); 0 is chance, 1 the same segments",
+    ),
+    "davies_bouldin": _figure(
+        False,
+        0,
+        math.inf,
+        "spread of two segments by the distance of their centres, the worst neighbour of each (Davies and Bouldin, 1979); 0 is points far apart",
+    ),
+    "calinski_harabasz": _figure(
+        True,
+        0,
+        math.inf,
+        "variance between segments by that within them (Calinski and Harabasz, 1974); grows with the rows",
+        drafted=False,
+    ),
     "smallest_share": _figure(True, 0, 1, "rows of the smallest segment, of all", drafted=False),
 }
 
@@ -76,6 +97,16 @@ class Clustering(Multiclass):
 
     def low_bars(self, shares: list[float]) -> list[tuple[str, str, float, str]]:
         return [
-            ("stability", "at_least", 0.6, "0 is chance. A low bar to begin with: segments that other rows of the same kind don't show again mean nothing."),
-            ("silhouette", "at_least", 0.05, "0 is on the border. A low bar to begin with; with many columns silhouettes are small."),
+            (
+                "stability",
+                "at_least",
+                0.6,
+                "0 is chance. A low bar to begin with: segments that other rows of the same kind don't show again mean nothing.",
+            ),
+            (
+                "silhouette",
+                "at_least",
+                0.05,
+                "0 is on the border. A low bar to begin with; with many columns silhouettes are small.",
+            ),
         ]
