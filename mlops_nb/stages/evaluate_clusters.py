@@ -169,7 +169,7 @@ def evaluate_segments(
         "said": said_sample(proba), "segments": segments,
     }, each, labels[at]  # fmt: skip
 
-
+# %% ../../nbs/stages/090_evaluate_clusters.ipynb #2b8f815f
 def _rules(settled: dict[str, Any], segments: list[dict[str, Any]], strict: bool) -> list[dict[str, Any]]:
     "No structure is a gate, if it is to be; a segment that isn't found again is a warning."
     seen = settled.get("structure") or {"found": True}

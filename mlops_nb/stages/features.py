@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['feature_groups', 'date_parts', 'calendar_of', 'part_steps', 'text_steps', 'without_texts', 'target_means',
-           'mean_columns', 'kept_by', 'linear_recipe', 'tree_recipe', 'make_recipe', 'encoding_folds', 'worth_reading',
+           'mean_columns', 'linear_recipe', 'tree_recipe', 'make_recipe', 'encoding_folds', 'worth_reading',
            'recipe_effects', 'project_rows', 'projection_plot', 'lay_out']
 
 # %% ../../nbs/stages/050_features.ipynb #5e1aebfa
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, Literal, NamedTuple, cast
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -30,9 +30,9 @@ from ..base.text import in_figure
 from ..model.entities import entity_codes
 from ..model.calendar import Between, Calendar, telling_parts
 from ..model.problem import Problem
+from ..model.reduced import derive_of, grouped_for, kept_by, unreduced
 from ..model.sampled import Sampled, sampled_rows
 from ..model.tasks.known import task_of
-from ..model.tasks.task import Task
 from ..model.schema import Schema
 from ..model.steps import Fill, number_steps, read_fills, tree_numbers, with_fills
 from ..model.words import Texts
@@ -158,52 +158,6 @@ def _shared(column: pd.Series, things: np.ndarray) -> bool:
     return float(column.map(several).eq(True).mean()) > 0.5
 
 
-# %% ../../nbs/stages/050_features.ipynb #64ace4f2
-def _derived(
-    asked: str,  # the knob
-    numbers: int,  # columns
-    kind: Task,
-) -> Literal["none", "log", "polynomial"]:
-    "What `auto` stands for; products of numbers would drown all else in a distance, where no target says which of them matter."
-    if asked != "auto":
-        return cast(Literal["none", "log", "polynomial"], asked)
-    if kind.names_answer:
-        return "none"
-    return "polynomial" if numbers <= 20 else "log"
-
-
-def _unreduced(
-    linear: Pipeline,  # the linear recipe
-) -> Pipeline:  # unfitted
-    "The recipe without its PCA: columns that bear their feature's name."
-    return clone(linear).set_params(**{"reduce": "passthrough"} if "reduce" in linear.named_steps else {})
-
-
-class _Kept(NamedTuple):
-    "What PCA leaves of the training rows' columns."
-
-    components: int
-    columns: int  # before
-    variance: float  # share, 0..1; what is missing to 1 is the reconstruction error, as a share of all variance
-
-    @property
-    def line(self) -> str:
-        return f"PCA: {self.columns} columns become {self.components}, which keep {self.variance:.1%} of the variance"
-
-
-def kept_by(
-    linear: Pipeline,  # the recipe, with a PCA
-    frame: pd.DataFrame,  # training rows
-    target: pd.Series | None = None,
-) -> _Kept:
-    "What its PCA keeps; more components than there are columns or rows are refused."
-    try:
-        pca = clone(linear).fit(frame, target)["reduce"]
-    except ValueError as error:
-        ways = "name fewer, or a share below 1"
-        raise MlopsError(f"features.components={linear['reduce'].n_components}: {error}; {ways}") from error
-    return _Kept(pca.n_components_, pca.n_features_in_, float(pca.explained_variance_ratio_.sum()))
-
 # %% ../../nbs/stages/050_features.ipynb #348d78a6
 def linear_recipe(
     groups: dict[str, list[str]],  # from feature_groups
@@ -223,11 +177,9 @@ def linear_recipe(
 ) -> Pipeline:
     "Impute, encode, derive, scale and select; a dense matrix without missing values comes out."
     kind = task_of(task)
-    how = _derived(derive, len(groups["number"]), kind)
+    how = derive_of(derive, len(groups["number"]), kind)
     onehot = OneHotEncoder(handle_unknown="infrequent_if_exist", min_frequency=rare, sparse_output=False)
-    if kind.names_answer:  # nothing says which category is like which: the frequent ones get a column each
-        groups = groups | {"category": [*groups["category"], *groups["many"]], "many": []}
-        onehot.set_params(max_categories=most)
+    groups = grouped_for(kind, groups, onehot, most)
     parts = [
         ("category", with_fills(onehot, groups["category"], fills), groups["category"]),
         (
@@ -359,7 +311,7 @@ def recipe_effects(
     target: pd.Series | None = None,  # their target, if they have one
 ) -> pd.DataFrame:  # one row a feature
     "What goes in and how many columns come out, feature by feature; before PCA, if that is asked for."
-    linear, tree = _unreduced(made["linear"]).fit(frame, target), clone(made["tree"]).fit(frame, target)
+    linear, tree = unreduced(made["linear"]).fit(frame, target), clone(made["tree"]).fit(frame, target)
     place = {c: name for name, _, columns in reversed(made["linear"]["columns"].transformers) for c in columns}
     words = {"category": "one column a category", "many": "mean of the target", "number": "numbers", "text": "words"}
     coded: list[str] = next((columns for part, _, columns in made["tree"].transformers if part == "mean"), [])
@@ -404,7 +356,7 @@ def project_rows(
     "PCA and t-SNE coordinates of a sample of rows."
     some = frame.sample(min(points, len(frame)), random_state=seed)
     answers = None if target is None else target.loc[some.index].reset_index(drop=True)
-    linear = _unreduced(made["linear"])
+    linear = unreduced(made["linear"])
     if "columns__number__products" in linear.get_params():
         linear.set_params(columns__number__products="passthrough")  # they would drown everything else
     matrix = linear.fit_transform(some, answers)
