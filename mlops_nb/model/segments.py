@@ -100,7 +100,8 @@ def _check_rows(X: np.ndarray, method: str, k: int) -> None:
     distinct = len(np.unique(X, axis=0))
     if distinct < k:
         raise MlopsError(
-            f"{k} segments were asked for and the rows differ in {distinct} ways only; ask for fewer (cluster.k), or bring rows or columns that differ"
+            f"{k} segments were asked for and the rows differ in {distinct} ways only; ask for fewer (cluster.k), or"
+            " bring rows or columns that differ"
         )
 
 

@@ -38,7 +38,8 @@ def matrix_for(
         X = np.asarray(fitted.fit_transform(features_of(frame, problem)), float)
     except ValueError as error:
         raise MlopsError(
-            f"the rows can't be laid out as points: {error}; see that some column differs between rows, and what 'exclude' leaves"
+            f"the rows can't be laid out as points: {error}; see that some column differs between rows, and what"
+            " 'exclude' leaves"
         ) from error
     return fitted, X
 
@@ -73,18 +74,21 @@ def numbers_of_segments(
     distinct = len(np.unique(X, axis=0))
     if wrong := [n for n in asked if n < 2]:
         raise MlopsError(
-            f"cluster.k asks for {wrong[0]} segment{'s' * (wrong[0] != 1)}, which is no division of the rows; expected numbers from 2 on"
+            f"cluster.k asks for {wrong[0]} segment{'s' * (wrong[0] != 1)}, which is no division of the rows;"
+            " expected numbers from 2 on"
         )
     # half of the distinct rows at most: each draw finds segments in two fifths of the rows
     able = int(0.4 * distinct)
     if wrong := [n for n in asked if n > able]:
         raise MlopsError(
-            f"cluster.k asks for {wrong[0]} segments, and the {len(X):,} rows differ in {distinct:,} ways: {able} can be compared on draws of them; ask for fewer, or bring rows or columns that differ"
+            f"cluster.k asks for {wrong[0]} segments, and the {len(X):,} rows differ in {distinct:,} ways: {able} can"
+            " be compared on draws of them; ask for fewer, or bring rows or columns that differ"
         )
     tried = sorted(set(asked)) or list(range(2, min(most, able) + 1))
     if not tried:
         raise MlopsError(
-            f"the {len(X):,} rows differ in {distinct:,} ways only, too few to look for segments; bring more rows, or columns that differ"
+            f"the {len(X):,} rows differ in {distinct:,} ways only, too few to look for segments; bring more rows, or"
+            " columns that differ"
         )
     return tried
 
@@ -167,8 +171,14 @@ def ranked(
 
 # %% ../../nbs/stages/060_cluster.ipynb #3b17698a
 def _too_small(way: dict[str, Any], share: float, least: float) -> str:
-    told = f"{way['method']} with {way['k']} segments has one with {share:.2%} of the rows, and fewer than {least:.1%} are no kind of their own"
-    return f"{told}: a few far rows draw a segment to themselves; draw in long tails (features.derive=log), leave the column or the rows out, or allow it (cluster.min_share)"
+    told = (
+        f"{way['method']} with {way['k']} segments has one with {share:.2%} of the rows, and fewer than {least:.1%}"
+        " are no kind of their own"
+    )
+    return (
+        f"{told}: a few far rows draw a segment to themselves; draw in long tails (features.derive=log), leave the"
+        " column or the rows out, or allow it (cluster.min_share)"
+    )
 
 
 def choose_way(
@@ -190,7 +200,10 @@ def choose_way(
         if line["k"] == best["k"] and line["stability"] >= best["stability"] - best["stability_se"]
     ]
     chosen = min(alike, key=lambda line: METHODS.index(line["method"]))
-    said = "{method} with {k} segments: silhouette {silhouette:.3f} (± {silhouette_se:.3f}) on rows that it had not seen, {excess:.3f} more than rows without clusters have in as many; two draws agree by {stability:.2f}"
+    said = (
+        "{method} with {k} segments: silhouette {silhouette:.3f} (± {silhouette_se:.3f}) on rows that it had not"
+        " seen, {excess:.3f} more than rows without clusters have in as many; two draws agree by {stability:.2f}"
+    )
     why = said.format(**chosen)
     if chosen["k"] != able[0]["k"]:
         why += (
@@ -199,8 +212,9 @@ def choose_way(
             )
         )
     if chosen is not best:
-        why += "; {method} holds as well within one standard error ({stability:.2f}), and the plainer method is taken".format(
-            **best
+        why += (
+            "; {method} holds as well within one standard error ({stability:.2f}), and the plainer method is taken"
+            .format(**best)
         )
     if out := len(large) - len(able):
         why += f"; {out} ways of which two draws agree by less than {_HOLDS:g} were left aside"

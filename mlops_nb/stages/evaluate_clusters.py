@@ -173,7 +173,10 @@ def evaluate_segments(
 def _rules(settled: dict[str, Any], segments: list[dict[str, Any]], strict: bool) -> list[dict[str, Any]]:
     "No structure is a gate, if it is to be; a segment that isn't found again is a warning."
     seen = settled.get("structure") or {"found": True}
-    way = "segments are a convenience here and no fact of the rows; bring columns in which they differ, or allow it (evaluate_clusters.refuse_unstructured=false)"
+    way = (
+        "segments are a convenience here and no fact of the rows; bring columns in which they differ, or allow it"
+        " (evaluate_clusters.refuse_unstructured=false)"
+    )
     none = (
         [{"name": "structure", "passed": False, "gate": strict, "message": f"structure: {seen['said']}; {way}"}]
         if not seen["found"]
@@ -184,7 +187,10 @@ def _rules(settled: dict[str, Any], segments: list[dict[str, Any]], strict: bool
         {
             "passed": False,
             "gate": False,
-            "message": f"{s['name']} is hardly found again in other rows of the same kind (overlap {s['found_again']:.2f}, below 0.6): don't rest on it",
+            "message": (
+                f"{s['name']} is hardly found again in other rows of the same kind (overlap {s['found_again']:.2f},"
+                " below 0.6): don't rest on it"
+            ),
         }
         for s in lost
     ]

@@ -180,17 +180,10 @@ def linear_recipe(
     how = derive_of(derive, len(groups["number"]), kind)
     onehot = OneHotEncoder(handle_unknown="infrequent_if_exist", min_frequency=rare, sparse_output=False)
     groups = grouped_for(kind, groups, onehot, most)
+    means = Pipeline([("mean", target_means(task, seed, folds)), ("scale", StandardScaler())])
     parts = [
         ("category", with_fills(onehot, groups["category"], fills), groups["category"]),
-        (
-            "many",
-            with_fills(
-                Pipeline([("mean", target_means(task, seed, folds)), ("scale", StandardScaler())]),
-                groups["many"],
-                fills,
-            ),
-            groups["many"],
-        ),
+        ("many", with_fills(means, groups["many"], fills), groups["many"]),
         ("number", number_steps(how, groups["number"], fills), groups["number"]),
         ("datetime", Pipeline([("days", Calendar()), *number_steps("none").steps]), groups["datetime"]),
         ("text", text_steps(text_parts, seed), groups.get("text", [])),
@@ -256,9 +249,9 @@ def make_recipe(
     groups["text"] = [c for c in groups["text"] if read is None or c in read]
     told: dict[str, Any] = {"dates": dates, "holidays": holidays, "text_parts": text_parts, "seed": seed, "fills": fills}
     if keep < 100 and not problem.has_labels:
-        way = "leave keep at 100; features.components makes fewer columns without one"
-        raise MlopsError(f"features.keep={keep} chooses columns by the target, and a {problem.task} task has none; {way}")
-    linear = linear_recipe(groups, problem.task, derive=derive, rare=rare, keep=keep, folds=folds, most=max_onehot, components=components, **told)
+        raise MlopsError(f"features.keep={keep} chooses columns by the target, which nobody knows here; features.components needs none")
+    more: dict[str, Any] = {"rare": rare, "keep": keep, "folds": folds, "most": max_onehot, "components": components}
+    linear = linear_recipe(groups, problem.task, derive=derive, **more, **told)
     tree = tree_recipe(groups, **told, means=(means, target_means(problem.task, seed, folds)))
     return {"linear": linear, "tree": tree}
 
@@ -381,7 +374,7 @@ def projection_plot(
         shades = _scatter(ax, laid[name], laid["target"], problem)
         ax.set(title={"pca": "PCA", "tsne": "t-SNE"}[name], xlabel=x, ylabel=y)
         ax.spines[["top", "right"]].set_visible(False)
-    if shades is not None:
+    if shades is not None and laid["target"] is not None:
         figure.colorbar(shades, ax=axes, label=in_figure(problem.target))
     elif laid["target"] is not None:
         axes[0].legend(title=in_figure(problem.target), frameon=False, markerscale=2)
@@ -391,10 +384,7 @@ def projection_plot(
 
 def _scatter(ax: Any, at: np.ndarray, target: pd.Series | None, problem: Problem) -> Any:
     "Points of one picture; classes differ in mark and in lightness, so that grey prints read well."
-    if target is None:
-        ax.scatter(*at.T, s=9, color="0.4", linewidths=0)
-        return None
-    if not problem.kind.has_classes:
+    if target is None or not problem.kind.has_classes:
         return ax.scatter(*at.T, c=target, s=9, cmap="viridis", linewidths=0)
     looks = [("o", "#9ecae1"), ("^", "#08306b"), ("s", "#e6550d"), ("x", "#636363"), ("D", "#31a354")]
     for i, name in enumerate(target.value_counts().index):  # the largest class lies underneath

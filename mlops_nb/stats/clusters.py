@@ -83,7 +83,10 @@ class Structure(NamedTuple):
 
     def line(self, level: float = 0.05) -> str:
         many, reach = len(self.references), int((self.references >= self.value).sum())
-        told = f"largest silhouette {self.value:.3f}; of {many} references without clusters {reach} reach it (mean {self.references.mean():.3f}, p = {self.p:.3f})"
+        told = (
+            f"largest silhouette {self.value:.3f}; of {many} references without clusters {reach} reach it (mean"
+            f" {self.references.mean():.3f}, p = {self.p:.3f})"
+        )
         return told if self.p <= level else f"no structure was found: {told}"
 
 
@@ -133,7 +136,10 @@ class Trait(NamedTuple):
             )
             return f"{self.column} is {way}: {mean}, of the others {other} (difference {low} to {high})"
         way = "more often" if self.inside > self.outside else "less often"
-        return f"{self.column} is {self.value} {way}: {self.inside:.0%}, of the others {self.outside:.0%} (difference {self.low:+.0%} to {self.high:+.0%})"
+        return (
+            f"{self.column} is {self.value} {way}: {self.inside:.0%}, of the others {self.outside:.0%} (difference"
+            f" {self.low:+.0%} to {self.high:+.0%})"
+        )
 
 
 def number_trait(

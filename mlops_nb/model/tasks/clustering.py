@@ -17,8 +17,9 @@ from .multiclass import Multiclass
 
 # %% ../../../nbs/model/tasks/35_clustering.ipynb #4c14c1a6
 NO_LABELS = (
-    "a clustering has no labels: nobody says which segment is right, so feedback can't measure its quality, and no experiment or retraining can compare versions by it; "
-    "watch the drift of columns and of each segment's share, run the pipeline again (mlops-nb run), and compare what evaluate_clusters says"
+    "a clustering has no labels: nobody says which segment is right, so feedback can't measure its quality, and no"
+    " experiment or retraining can compare versions by it; watch the drift of columns and of each segment's share,"
+    " run the pipeline again (mlops-nb run), and compare what evaluate_clusters says"
 )
 
 
@@ -36,19 +37,22 @@ _FIGURES = {
         True,
         -1,
         1,
-        "how much nearer a row is to its own segment than to the next one (Rousseeuw, 1987); 0 is on the border, 1 far apart",
+        "how much nearer a row is to its own segment than to the next one (Rousseeuw, 1987); 0 is on the border, 1"
+        " far apart",
     ),
     "stability": _figure(
         True,
         -1,
         1,
-        "adjusted Rand index between segments found in two resamples of the rows (Ben-Hur, 2002); 0 is chance, 1 the same segments",
+        "adjusted Rand index between segments found in two resamples of the rows (Ben-Hur, 2002); 0 is chance, 1 the"
+        " same segments",
     ),
     "davies_bouldin": _figure(
         False,
         0,
         math.inf,
-        "spread of two segments by the distance of their centres, the worst neighbour of each (Davies and Bouldin, 1979); 0 is points far apart",
+        "spread of two segments by the distance of their centres, the worst neighbour of each (Davies and Bouldin,"
+        " 1979); 0 is points far apart",
     ),
     "calinski_harabasz": _figure(
         True,
@@ -73,16 +77,24 @@ class Clustering(Multiclass):
     brings = frozenset({"reduce", "cluster", "evaluate_clusters"})
     trusted: ClassVar[tuple[str, ...]] = (*Multiclass.trusted, "mlops_nb.model.segments.Segments")
     singles = ("between two segments", "a middling one", "deep in its segment")
-    group_note = "Segments are no decisions, and none is right: what is compared is how often each group is put into each segment."
+    group_note = (
+        "Segments are no decisions, and none is right: what is compared is how often each group is put into each"
+        " segment."
+    )
     cells = {
-        "evaluate": "silhouette, Davies-Bouldin, Calinski-Harabasz and stability with intervals; whether there is structure at all; each segment in words",
+        "evaluate": (
+            "silhouette, Davies-Bouldin, Calinski-Harabasz and stability with intervals; whether there is structure"
+            " at all; each segment in words"
+        ),
         "fairness": "share of each segment by group; no rules, for no class is looked for",
         "explain": "what each column adds to the probability of the segment",
         "compiled serving": "probabilities and the nearest segment, equal to the model",
         "batch": "segment and probability of each",
         "drift": "columns, probabilities, share of each segment",
         "A/B": "refused: there are no labels to compare versions by",
-        "retraining": "refused: there are no labels to compare versions by; a run makes a new one, and a person compares",
+        "retraining": (
+            "refused: there are no labels to compare versions by; a run makes a new one, and a person compares"
+        ),
         "app": "a form, probability of each segment, what each is in words",
     }
 
@@ -101,7 +113,10 @@ class Clustering(Multiclass):
                 "stability",
                 "at_least",
                 0.6,
-                "0 is chance. A low bar to begin with: segments that other rows of the same kind don't show again mean nothing.",
+                (
+                    "0 is chance. A low bar to begin with: segments that other rows of the same kind don't show again"
+                    " mean nothing."
+                ),
             ),
             (
                 "silhouette",
