@@ -21,7 +21,8 @@ from ..sources.tables import as_line
 # %% ../../nbs/cli/17_draft.ipynb #3f626b12
 _SAMPLE: dict[str, dict[str, Any]] = {
     "train": {"folds": 3, "left_out": ["slow_boosting"]}, "tune": {"trials": 3}, "explain": {"rows": 60},
-    "cluster": {"repeats": 4, "references": 19, "compare_rows": 800, "max_k": 6}, "evaluate_clusters": {"resamples": 6}, "reduce": {"points": 300, "pictures": ["tsne"]},
+    "cluster": {"repeats": 4, "references": 19, "compare_rows": 800, "max_k": 6},
+    "evaluate_clusters": {"resamples": 6}, "reduce": {"points": 300, "pictures": ["tsne"]},
 }  # fmt: skip
 _WIDE = 100  # columns; what SHAP values cost grows with rows times columns
 
@@ -37,7 +38,8 @@ def _text(value: Any) -> str:
 def _does(guess: Guess, file: str) -> tuple[str, str]:  # title, goal
     "What the project does, as far as a program can say it."
     if TASKS[guess.task.name].names_answer:
-        return "Find rows that are alike", f"Find groups of rows of {file} that are alike, and say what sets them apart."
+        goal = f"Find groups of rows of {file} that are alike, and say what sets them apart."
+        return "Find rows that are alike", goal
     return f"Predict {guess.target}", f"Predict {guess.target} from the other columns of {file}."
 
 

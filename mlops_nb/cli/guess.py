@@ -328,11 +328,15 @@ def _answer(
         return ""
     makers = [name for name, kind in TASKS.items() if kind.names_answer]
     if task not in makers:
-        what = "is guessed from the target's column (--target), and written into the charter, where it can be mended" if task in TASKS else f"isn't known{nearest(task, TASKS)}"
-        raise MlopsError(f"--task {task}: a task that {what}; expected {' or '.join(makers)}, for which no column is a target")
+        guessed = "is guessed from the target's column (--target), and can be mended in the charter"
+        what = guessed if task in TASKS else f"isn't known{nearest(task, TASKS)}"
+        expected = f"expected {' or '.join(makers)}, for which no column is a target"
+        raise MlopsError(f"--task {task}: a task that {what}; {expected}")
     if target in columns:
-        raise MlopsError(f"--target {target} is a column, and a {task} task makes its answer: leave --target out, or give the answer a name that no column has")
-    return target or next(name for name in ("segment", "cluster", "segment_found", *(f"segment_{k}" for k in range(2, len(columns) + 3))) if name not in columns)
+        way = "leave --target out, or give the answer a name that no column has"
+        raise MlopsError(f"--target {target} is a column, and a {task} task makes its answer: {way}")
+    names = ("segment", "cluster", *(f"segment_{k}" for k in range(2, len(columns) + 3)))
+    return target or next(name for name in names if name not in columns)
 
 # %% ../../nbs/cli/15_guess.ipynb #8bc8dbdf
 @dataclass(frozen=True)
@@ -381,7 +385,8 @@ def guess_from(
     if target in asked:
         way = "write the column so that it can be read in one way only"
         raise MlopsError(f"{data.name}: target '{target}': {asked[target]}; {way}")
-    task = TargetTask(str(asked_task), "as asked for; no column is the target, which names the answer") if made_by else guess_task(frame[target])
+    made_task = TargetTask(str(asked_task), "as asked for; no column is the target, which names the answer")
+    task = made_task if made_by else guess_task(frame[target])
     row_id, left_out = columns_to_leave_out(columns, len(frame), target)
     suggested = tuple(suggestions(frame, columns, target, bool(task.classes), joined))
     suggested += tuple(long_tails(frame, columns)) if made_by else ()

@@ -480,7 +480,7 @@ def init_command(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the project goes; its name is the project's.")],
     data: Annotated[list[Path] | None, typer.Option(help="CSV or Parquet; several are joined; none: the example.")] = None,
     target: Annotated[str | None, typer.Option(help="Column to be learnt; default: a guess, which is said.")] = None,
-    task: Annotated[str | None, typer.Option(help="clustering: no column is to be learnt; default: by the target.")] = None,
+    task: Annotated[str | None, typer.Option(help="clustering: no column is the target; default: by it.")] = None,
     example: Annotated[str, typer.Option(help="Without a file: income, segments, or flights, whose table is made from the extra flights.")] = "income",
     git: Annotated[bool, typer.Option("--git", help="Git, and notebooks that merge; in a project that is there, only that.")] = False,
 ) -> None:

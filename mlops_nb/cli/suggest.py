@@ -140,10 +140,12 @@ def long_tails(
     frame: Any,  # pandas.DataFrame
     columns: list[Any],  # cli.guess.Column
 ) -> list[Suggestion]:
-    "Where distances are all that counts, amounts of which a few are huge are drawn in: else those few rows are a kind of their own."
-    amounts = [c.name for c in columns if c.kind in ("integer", "number") and c.distinct > 20 and c.low is not None and c.low >= 0]
+    "Where only distances count, amounts of which a few are huge are drawn in: else few rows are a kind of their own."
+    numbers = [c for c in columns if c.kind in ("integer", "number") and c.distinct > 20]
+    amounts = [c.name for c in numbers if c.low is not None and c.low >= 0]
     long = [name for name in amounts if float(frame[name].skew()) > _LONG]
-    some = f"{', '.join(long[:3])}{' and others' * (len(long) > 3)} {'have' if len(long) > 1 else 'has'} a long tail, and a few rows would be far from all others"
+    which = f"{', '.join(long[:3])}{' and others' * (len(long) > 3)} {'have' if len(long) > 1 else 'has'}"
+    some = f"{which} a long tail, and a few rows would be far from all others"
     return [Suggestion("features", {"derive": "log"}, some)] if long else []
 
 # %% ../../nbs/cli/14_suggest.ipynb #f045d6da

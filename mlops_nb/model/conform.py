@@ -81,7 +81,8 @@ def learn_schema(
     kinds = {c: _kind_of((learnt_from if typed_by is None else typed_by)[c]) for c in names}
     kinds |= {c: "category" for c, rule in problem.rules.items() if rule.allowed and kinds.get(c) == "text"}
     required = {c for c, rule in problem.rules.items() if rule.required}
-    classes = [as_said(v) for v in sorted(learnt_from[problem.target].dropna().unique())] if problem.knows_classes else None
+    labels = learnt_from[problem.target].dropna().unique() if problem.knows_classes else None
+    classes = None if labels is None else [as_said(v) for v in sorted(labels)]
     fields = [_field(learnt_from[c], kinds[c], c in required) for c in names]
     told = {c: Reading.model_validate(how) for c, how in (readings or {}).items()}
     for k, f in enumerate(fields):

@@ -163,7 +163,7 @@ def _rare(frame: pd.DataFrame, problem: Problem, demands: Validation) -> str:
         return ""
     if not problem.knows_classes:
         what = "is a number" if problem.has_labels else "is made by the task"
-        raise MlopsError(f"validation: classes is about classes of the rows, and '{problem.target}' {what}; take it out")
+        raise MlopsError(f"validation: classes is about the rows' classes, and '{problem.target}' {what}; take it out")
     shares = frame[problem.target].value_counts(normalize=True)
     if shares.empty or shares.min() >= demands.classes.min:
         return ""

@@ -21,7 +21,7 @@ def derive_of(
     numbers: int,  # columns
     kind: Task,
 ) -> Literal["none", "log", "polynomial"]:
-    "What `auto` stands for; products of numbers would drown all else in a distance, where no target says which of them matter."
+    "What `auto` stands for; in a distance products of numbers would drown all else."
     if asked != "auto":
         return cast(Literal["none", "log", "polynomial"], asked)
     if kind.names_answer:

@@ -46,7 +46,7 @@ def mixture_rule(
 
 # %% ../../nbs/model/85_segments.ipynb #9e63d6b9
 METHODS = ("kmeans", "minibatch", "gaussian_mixture")
-_WIDEN = 1e-3  # of a mixture's variances, in columns of unit variance: a column that is constant in a segment stays possible
+_WIDEN = 1e-3  # of a mixture's variances: a column that is constant in a segment stays possible
 
 
 def segment_names(
@@ -57,7 +57,7 @@ def segment_names(
 
 
 class Segments(ClassifierMixin, BaseEstimator):
-    "k segments of rows; those who know no segments find them, those who know some (`y`) start from these and keep their names."
+    "k segments of rows; a fit that knows some already (`y`) starts from these and keeps their names."
 
     def __init__(self, method: str = "kmeans", k: int = 3, seed: int = 0, starts: int = 8):
         self.method = method  # of METHODS

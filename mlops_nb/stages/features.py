@@ -249,7 +249,7 @@ def make_recipe(
     groups["text"] = [c for c in groups["text"] if read is None or c in read]
     told: dict[str, Any] = {"dates": dates, "holidays": holidays, "text_parts": text_parts, "seed": seed, "fills": fills}
     if keep < 100 and not problem.has_labels:
-        raise MlopsError(f"features.keep={keep} chooses columns by the target, which nobody knows here; features.components needs none")
+        raise MlopsError(f"features.keep={keep} chooses columns by the target, which nobody knows; features.components needs none")
     more: dict[str, Any] = {"rare": rare, "keep": keep, "folds": folds, "most": max_onehot, "components": components}
     linear = linear_recipe(groups, problem.task, derive=derive, **more, **told)
     tree = tree_recipe(groups, **told, means=(means, target_means(problem.task, seed, folds)))

@@ -139,8 +139,8 @@ def choose_strategy(
         raise MlopsError(f"the knobs 'group' ({by_group}) and 'time' ({by_time}) are both set, and rows are divided by one of them; take the other out")
     chosen = next(iter(named), "hash") if asked == "auto" else asked
     if chosen == "stratified" and not problem.knows_classes:
-        what = "is a number and has no classes" if problem.has_labels else "is made by the task, so rows have no classes"
-        raise MlopsError(f"'{problem.target}' {what} to stratify by; use strategy hash")
+        what = "is a number and" if problem.has_labels else "is made by the task and"
+        raise MlopsError(f"'{problem.target}' {what} has no classes to stratify by; use strategy hash")
     if chosen in ("group", "time") and chosen not in named:
         raise MlopsError(f"strategy {chosen} needs the knob '{chosen}': the column to go by, for example -p split.{chosen}=COLUMN")
     if unread := [name for name in named if name != chosen]:
@@ -325,7 +325,8 @@ def split_rows(
 ) -> Division:
     "Train, valid and test rows in their old order, with the proofs made."
     chosen = choose_strategy(strategy, problem, group, time)
-    for column in (c for c in (problem.target if problem.has_labels else None, problem.id, group, time) if c is not None):
+    target = problem.target if problem.has_labels else None
+    for column in (c for c in (target, problem.id, group, time) if c is not None):
         if column not in frame:
             raise MlopsError(f"no column '{column}' in the rows{nearest(column, frame.columns)}")
     read = problem.feature_names(frame.columns)
