@@ -87,7 +87,7 @@ class Evaluation(_Part):
 
 # %% ../../nbs/registry/25_evidence.ipynb #66feaf8a
 class PlainRows(_Part):
-    "A few rows as JSON holds them, for `registry.sample.sample_frame`; with `expected`, what the model says about them."
+    "A few rows as JSON holds them, for `registry.sample.sample_frame`; `expected`: what the model says about them."
 
     rows: list[dict[str, Any]]
     dtypes: dict[str, Any]

@@ -141,7 +141,7 @@ class Trait(NamedTuple):
             f" {self.low:+.0%} to {self.high:+.0%})"
         )
 
-
+# %% ../../nbs/stats/87_clusters.ipynb #4f96f40e
 def number_trait(
     values: pd.Series,  # n numbers
     inside: np.ndarray,  # n, bool
