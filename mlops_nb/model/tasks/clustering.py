@@ -8,7 +8,7 @@ __all__ = ['NO_LABELS', 'Clustering']
 # %% ../../../nbs/model/tasks/35_clustering.ipynb #8250014f
 import math
 from collections.abc import Iterable
-from typing import Any, ClassVar
+from typing import Any
 
 from ...base.charter import Statement
 from ...base.errors import MlopsError
@@ -75,7 +75,7 @@ class Clustering(Multiclass):
     no_labels = NO_LABELS
     omits = frozenset({"train", "tune", "ensemble", "evaluate", "abtest"})
     brings = frozenset({"reduce", "cluster", "evaluate_clusters"})
-    trusted: ClassVar[tuple[str, ...]] = (*Multiclass.trusted, "mlops_nb.model.segments.Segments")
+    trusted = (*Multiclass.trusted, "mlops_nb.model.segments.Segments")
     singles = ("between two segments", "a middling one", "deep in its segment")
     group_note = (
         "Segments are no decisions, and none is right: what is compared is how often each group is put into each"
