@@ -89,13 +89,13 @@ def command(root: Path, *words: str, fails: bool = False) -> str:
     return done.stdout + done.stderr
 
 
-def project_of(file: Path, rows: list[dict], target: str) -> Path:
-    """A table, and the project `gym` that `mlops-nb init` makes of it, beside it."""
+def project_of(file: Path, rows: list[dict], *asked: str) -> Path:
+    """A table, and the project `gym` that `mlops-nb init` makes of it, beside it; asked: its target, or options of init."""
     with open(file, "w", newline="") as into:
         writer = csv.DictWriter(into, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-    command(file.parent, "init", "gym", "--data", file.name, "--target", target)
+    command(file.parent, "init", "gym", "--data", file.name, *(asked if len(asked) > 1 else ("--target", *asked)))
     return file.parent / "gym"
 
 

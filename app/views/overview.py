@@ -147,16 +147,21 @@ criteria([*evaluation.criteria, *(r for r in evidence.fairness_audit.get("rules"
 if problem.policy:
     st.caption(f"Policy: {in_markdown(problem.policy)}")
 
-st.subheader("How it decides" if problem.kind.has_classes else "How it answers")
-curves = evaluation.curves
-columns = st.columns(3 if evaluation.confusion and "roc" in curves else 1)
-if evaluation.confusion and "roc" in curves:
-    columns[0].markdown("**Decisions** on the test rows", help="Each line adds up to 100%: the share of the rows of that class.")
-    columns[0].altair_chart(confusion_chart(evaluation.confusion, problem.positive).properties(height=300), width="stretch")
-    columns[1].markdown("**Ranking**: ROC curve", help="The further above the dashed line of guessing, the better it ranks.")
-    columns[1].altair_chart(roc_chart(curves).properties(height=300), width="stretch")
-columns[-1].markdown("**Honesty**: what it says, and what is so", help="On the dashed line, what the model says is what happens.")
-columns[-1].altair_chart(calibration_chart(curves, problem.kind.unit(problem.target)).properties(height=300), width="stretch")
+if evaluation.segments:
+    st.subheader("Segments")
+    st.caption("What sets each one apart, on rows that had no part in finding it.")
+    for one in evaluation.segments:
+        st.markdown(f"**{in_markdown(one['name'])}**, {one['share']:.0%} of the rows: {in_markdown(one['words'])}")
+if curves := evaluation.curves:
+    st.subheader("How it decides" if problem.kind.has_classes else "How it answers")
+    columns = st.columns(3 if evaluation.confusion and "roc" in curves else 1)
+    if evaluation.confusion and "roc" in curves:
+        columns[0].markdown("**Decisions** on the test rows", help="Each line adds up to 100%: the share of the rows of that class.")
+        columns[0].altair_chart(confusion_chart(evaluation.confusion, problem.positive).properties(height=300), width="stretch")
+        columns[1].markdown("**Ranking**: ROC curve", help="The further above the dashed line of guessing, the better it ranks.")
+        columns[1].altair_chart(roc_chart(curves).properties(height=300), width="stretch")
+    columns[-1].markdown("**Honesty**: what it says, and what is so", help="On the dashed line, what the model says is what happens.")
+    columns[-1].altair_chart(calibration_chart(curves, problem.kind.unit(problem.target)).properties(height=300), width="stretch")
 
 if evidence.explanation.get("global"):
     st.subheader("What it goes by")

@@ -98,6 +98,8 @@ def show(answer: Answer, row: dict) -> None:
     else:
         left.metric(f"Decision on {target}", in_markdown(name_of(answer.decision)))
         left.markdown(_sentence(answer))
+        for one in (one for one in evidence.evaluation.segments if one["name"] == answer.decision):
+            left.caption(f"{one['share']:.0%} of the rows are like this: {in_markdown(one['words'])}")
         left.altair_chart(probability_chart(answer).properties(height=70) if model.problem.kind.has_positive else classes_chart(answer), width="stretch")
     for flag in answer.flags:
         icon = ":material/help:" if flag.kind == "missing" else ":material/warning:"

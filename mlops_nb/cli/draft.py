@@ -21,6 +21,8 @@ from ..sources.tables import as_line
 # %% ../../nbs/cli/17_draft.ipynb #3f626b12
 _SAMPLE: dict[str, dict[str, Any]] = {
     "train": {"folds": 3, "left_out": ["slow_boosting"]}, "tune": {"trials": 3}, "explain": {"rows": 60},
+    "cluster": {"repeats": 4, "references": 19, "compare_rows": 800, "max_k": 6},
+    "evaluate_clusters": {"resamples": 6}, "reduce": {"points": 300, "pictures": ["tsne"]},
 }  # fmt: skip
 _WIDE = 100  # columns; what SHAP values cost grows with rows times columns
 
@@ -31,6 +33,14 @@ def _text(value: Any) -> str:
         return "{" + ", ".join(f"{k}: {_text(v)}" for k, v in value.items()) + "}"  # our own keys
     signs = json.dumps(value, ensure_ascii=False)
     return "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in signs)
+
+
+def _does(guess: Guess, file: str) -> tuple[str, str]:  # title, goal
+    "What the project does, as far as a program can say it."
+    if TASKS[guess.task.name].names_answer:
+        goal = f"Find groups of rows of {file} that are alike, and say what sets them apart."
+        return "Find rows that are alike", goal
+    return f"Predict {guess.target}", f"Predict {guess.target} from the other columns of {file}."
 
 
 def _success(task: TargetTask) -> list[tuple[str, str, float, str]]:  # metric, at_least or at_most, value, reason
@@ -54,9 +64,9 @@ def charter_text(
         "# The charter: what this project is for. Everything that a person decides is here, with the reason.",
         f"# mlops-nb init wrote it from {_text(Path(source).name)} ({guess.rows:,} rows). Lines marked GUESS are guesses: read them, and mend what is wrong.",
         "# mlops-nb check reads this file and names every slip.",
-        f"name: {name}", f"title: {_text(f'Predict {target}')}",
+        f"name: {name}", f"title: {_text(_does(guess, '')[0])}",
         "# Whose decision gets better by this, and by how much? One or two sentences; every report begins with them.",
-        f"goal: {_text(f'Predict {target} from the other columns of {Path(source).name}.')}", "",
+        f"goal: {_text(_does(guess, Path(source).name)[1])}", "",
         f"# GUESS: {task.why}. The tasks: {', '.join(TASKS)}.", f"task: {task.name}",
         f"# GUESS: {guess.target_why}." if guess.target_why else "# As asked for.", f"target: {_text(target)}",
     ]  # fmt: skip

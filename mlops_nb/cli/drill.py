@@ -41,14 +41,18 @@ def drill_command(
     import msgspec
 
     from mlops_nb.base.charter import load_charter
+    from mlops_nb.base.errors import MlopsError
     from mlops_nb.loop.drill import drill, verdict
     from mlops_nb.loop.faults import fault
     from mlops_nb.model.extensions import open_project
+    from mlops_nb.model.tasks.known import task_of
 
     settings = open_project()
     aim = load_charter((charter or settings.charter).resolve())
     for name in names or []:
         fault(name)
+    if why := task_of(aim.task).no_labels:
+        raise MlopsError(f"a drill answers predictions with labels, and {why}")
     scores = []
     for name in names or ["concept_change"]:
         folder = settings.home / "drills" / f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{name}"

@@ -17,8 +17,9 @@ from ..base.data import Joined
 from ..base.errors import MlopsError, nearest
 from .joined import joined_tables
 from ..base.reading import Reading
+from ..model.tasks.known import TASKS
 from ..model.words import why_no_text
-from .suggest import Suggestion, named_as_id, suggestions, tokens
+from .suggest import Suggestion, long_tails, named_as_id, suggestions, tokens
 from ..sources.forms import NAMELESS, is_index
 from ..sources.readings import Seen, reads
 from ..sources.tables import Read, as_line, read
@@ -316,6 +317,27 @@ def nameless_note(column: str) -> str:
     "What to say beside a column that the file does not name, or names as programs name an index."
     return f" ({INDEX[column == NAMELESS][0].lower()}{INDEX[column == NAMELESS][1:]})" if is_index(column) else ""
 
+# %% ../../nbs/cli/15_guess.ipynb #58c44c3f
+def _answer(
+    task: str | None,  # as asked for
+    target: str | None,  # as asked for
+    columns: list[str],
+) -> str:  # "" where a column is the target
+    "What the answer is called, where the task makes it."
+    if task is None:
+        return ""
+    makers = [name for name, kind in TASKS.items() if kind.names_answer]
+    if task not in makers:
+        guessed = "is guessed from the target's column (--target), and can be mended in the charter"
+        what = guessed if task in TASKS else f"isn't known{nearest(task, TASKS)}"
+        expected = f"expected {' or '.join(makers)}, for which no column is a target"
+        raise MlopsError(f"--task {task}: a task that {what}; {expected}")
+    if target in columns:
+        way = "leave --target out, or give the answer a name that no column has"
+        raise MlopsError(f"--target {target} is a column, and a {task} task makes its answer: {way}")
+    names = ("segment", "cluster", *(f"segment_{k}" for k in range(2, len(columns) + 3)))
+    return target or next(name for name in names if name not in columns)
+
 # %% ../../nbs/cli/15_guess.ipynb #8bc8dbdf
 @dataclass(frozen=True)
 class Guess:
@@ -346,6 +368,7 @@ def guess_from(
     data: Path,  # CSV or Parquet
     target: str | None = None,  # column; None guesses
     more: Sequence[Path] = (),  # further files, joined to the rows by what they share
+    asked_task: str | None = None,  # one that makes its target
 ) -> Guess:
     "Look at a table: what is to be learnt, from which columns, and who could be treated unequally."
     made, joined = _rows_of(data), tuple[Joined, ...]()
@@ -353,16 +376,20 @@ def guess_from(
         made, joined = joined_tables([data, *more], [made, *map(_rows_of, more)], target)
     frame, asked = made.frame, made.asked
     columns, why = look_at(frame, made.columns), ""
-    if target is None:
+    if made_by := _answer(asked_task, target, list(frame.columns)):
+        target = made_by
+    elif target is None:
         target, why = guess_target(columns)
     elif target not in frame:
         raise MlopsError(f"{data.name} has no column '{target}'{nearest(target, list(frame.columns))}")
     if target in asked:
         way = "write the column so that it can be read in one way only"
         raise MlopsError(f"{data.name}: target '{target}': {asked[target]}; {way}")
-    task = guess_task(frame[target])
+    made_task = TargetTask(str(asked_task), "as asked for; no column is the target, which names the answer")
+    task = made_task if made_by else guess_task(frame[target])
     row_id, left_out = columns_to_leave_out(columns, len(frame), target)
     suggested = tuple(suggestions(frame, columns, target, bool(task.classes), joined))
+    suggested += tuple(long_tails(frame, columns)) if made_by else ()
     about = "It says whom a row is about, and several rows are about one."
     left_out |= {s.column: about for s in suggested if s.column not in (None, row_id)}
     if not set(frame.columns) - {target, row_id, *left_out}:

@@ -480,7 +480,8 @@ def init_command(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the project goes; its name is the project's.")],
     data: Annotated[list[Path] | None, typer.Option(help="CSV or Parquet; several are joined; none: the example.")] = None,
     target: Annotated[str | None, typer.Option(help="Column to be learnt; default: a guess, which is said.")] = None,
-    example: Annotated[str, typer.Option(help="Without a file: income, or flights, whose table is made from the extra flights.")] = "income",
+    task: Annotated[str | None, typer.Option(help="clustering: no column is the target; default: by it.")] = None,
+    example: Annotated[str, typer.Option(help="Without a file: income, segments, or flights, whose table is made from the extra flights.")] = "income",
     git: Annotated[bool, typer.Option("--git", help="Git, and notebooks that merge; in a project that is there, only that.")] = False,
 ) -> None:
     "Make a project: charter, settings, CI script; the stages ship with mlops_nb."
@@ -490,13 +491,12 @@ def init_command(
         say(*team.share(folder))
         return
     if not data:
-        if target:
-            raise MlopsError("--target needs --data FILE, the table that it is a column of")
-        where = project.init_example(folder, example)
-        said = [f"the example project {example} is in {where}"]
+        if target or task:
+            raise MlopsError("--target and --task need --data FILE, the table that they are about")
+        said = [f"the example project {example} is in {project.init_example(folder, example)}"]
         said += [f"next: cd {shlex.quote(str(folder))}    mlops-nb run --sample 2000"]
     else:
-        said = project.report(project.init(folder, data, target)).split("\n")
+        said = project.report(project.init(folder, data, target, task)).split("\n")
     say(*(team.share(folder) if git else ()), *said)
 
 # %% ../../nbs/cli/10_main.ipynb #7b4a71ad

@@ -22,7 +22,8 @@ from ..base.errors import MlopsError, nearest
 from ..base.settings import find_root, stock
 from .draft import charter_text
 from .guess import Column, Guess, guess_from, nameless_note
-from ..pipeline.graph import build_graph, stock_stages
+from ..model.tasks.known import TASKS
+from ..pipeline.graph import stock_graph
 
 # %% ../../nbs/cli/20_project.ipynb #879d113b
 def project_name(folder: Path) -> str:
@@ -150,6 +151,7 @@ def init(
     folder: Path,  # made when it isn't there
     data: Path | Sequence[Path],  # CSV or Parquet; of several the rows of the first
     target: str | None = None,  # column; None guesses
+    task: str | None = None,  # one that makes its target; None: by the target
 ) -> Made:
     "Make a project for a table, or for several that are joined: all is looked at before anything is written."
     folder, files = Path(folder), [Path(data)] if isinstance(data, str | Path) else [Path(f) for f in data]
@@ -157,11 +159,11 @@ def init(
         raise MlopsError(f"two files are called {min(twice)}; give one of them another name")
     if (folder / "settings.ini").exists() and find_root(folder) == folder.resolve():
         raise MlopsError(f"{folder} is a project already; choose another folder, or edit its charter")
-    guess, name = guess_from(files[0], target, files[1:]), project_name(folder)
+    guess, name = guess_from(files[0], target, files[1:], task), project_name(folder)
     inside = {f: folder.resolve() in f.resolve().parents for f in files}
     sources = [f.resolve().relative_to(folder.resolve()) if inside[f] else Path("data", f.name) for f in files]
     first, *more = (source.as_posix() for source in sources)
-    charter = charter_text(name, first, guess, build_graph(stock_stages().values()), more)
+    charter = charter_text(name, first, guess, stock_graph(guess.task.name), more)
     return Made(folder, name, guess, _write(folder, name, charter, [f for f in files if not inside[f]]))
 
 # %% ../../nbs/cli/20_project.ipynb #143f2e66
@@ -188,7 +190,7 @@ def report(made: Made) -> str:
     for n, question in (g.seen.asked if g.seen else {}).items():
         lines += ["", f"TO BE DECIDED by you, before the first run (in the charter, under data: columns:): column {n}:", f"  {question}"]
     positive = f", looking for {g.task.positive!r} ({g.task.positive_why})" if g.task.positive is not None else ""
-    lines += ["", f"target: {g.target}" + (f" (a guess: {g.target_why}; another: --target COLUMN)" if g.target_why else "")]
+    lines += ["", f"{'answer' if TASKS[g.task.name].names_answer else 'target'}: {g.target}" + (f" (a guess: {g.target_why}; another: --target COLUMN)" if g.target_why else "")]
     lines += [f"task: {g.task.name} ({g.task.why}){positive}"] + ([f"beware: {g.task.note}"] if g.task.note else [])
     if g.sensitive:
         lines += [f"sensitive, by their names: {', '.join(s['column'] for s in g.sensitive)}; every report compares their groups, no gate depends on them yet"]

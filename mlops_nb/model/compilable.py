@@ -21,7 +21,7 @@ _KNOWN = set(
     "VarianceThreshold SelectPercentile DummyClassifier DummyRegressor LogisticRegression LinearRegression Ridge GaussianNB GaussianBayes "
     "DecisionTreeClassifier DecisionTreeRegressor RandomForestClassifier RandomForestRegressor ExtraTreesClassifier ExtraTreesRegressor "
     "HistGradientBoostingClassifier HistGradientBoostingRegressor VotingClassifier VotingRegressor StackingClassifier StackingRegressor CalibratedClassifierCV "
-    "Calendar Between Texts".split()
+    "Calendar Between Texts PCA Segments".split()
 )
 
 
@@ -35,13 +35,14 @@ _LIMITS: dict[str, tuple[str, tuple]] = {
     "PolynomialFeatures": ("degree", (1, 2)),
     "HistGradientBoostingRegressor": ("loss", ("squared_error", "absolute_error", "quantile", "poisson", "gamma")),
     "OneHotEncoder": ("sparse_output", (False,)),
+    "PCA": ("whiten", (False,)),
 }
 
 
 _FUNCTIONS = {"arcsinh", "clip", "logit", "log1p"}
 _INVERSES = {"clip", "exp", "expm1"}  # of what a target was turned into
 _OURS = dict.fromkeys(("Calendar", "Between"), "mlops_nb.model.calendar") | {"Texts": "mlops_nb.model.words"}
-_OURS |= {"GaussianBayes": "mlops_nb.model.bayes"}
+_OURS |= {"GaussianBayes": "mlops_nb.model.bayes", "Segments": "mlops_nb.model.segments"}
 
 # %% ../../nbs/model/52_compilable.ipynb #2bfd47f0
 def _parts_of(

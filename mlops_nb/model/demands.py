@@ -161,8 +161,9 @@ def _rare(frame: pd.DataFrame, problem: Problem, demands: Validation) -> str:
     "What a class that is too rare is told by."
     if demands.classes is None:
         return ""
-    if not problem.kind.has_classes:
-        raise MlopsError(f"validation: classes is about classes, and '{problem.target}' is a number; take it out")
+    if not problem.knows_classes:
+        what = "is a number" if problem.has_labels else "is made by the task"
+        raise MlopsError(f"validation: classes is about the rows' classes, and '{problem.target}' {what}; take it out")
     shares = frame[problem.target].value_counts(normalize=True)
     if shares.empty or shares.min() >= demands.classes.min:
         return ""

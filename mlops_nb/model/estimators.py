@@ -149,6 +149,8 @@ def answer(
         return program.step("constant", [], np.size(getattr(model, "class_prior_", 0)), getattr(model, "class_prior_", getattr(model, "constant_", 0)))
     if name == "TransformedTargetRegressor":
         return _back(program, model.transformer_, answer(program, model.regressor_, inputs))
+    if name == "Segments":
+        return answer(program, model.rule_, inputs)
     if name.startswith("Stacking"):
         return answer(program, model.final_estimator_, _stack(program, model, inputs))
     if name.startswith(("Voting", "Calibrated", "Gaussian", "Bagging")):

@@ -130,10 +130,12 @@ def split_leaks(
     train, _, test = parts
     features, named = problem.feature_names(train.columns), [c for c in train.columns if c == problem.id]
     classes = problem.kind.has_classes
-    found = target_leaks(train, train[problem.target], features, classes, things[0], time is not None, named=named)
-    known = [kept(p, p[problem.target].notna().to_numpy()) for p in parts]
-    whole = Stack(*(only(p, [c for c in dict.fromkeys([*features, *named]) if c != problem.target]) for p in known))
-    found += means_of_groups(whole, Stack(*known)[problem.target], classes)
+    found = []
+    if problem.has_labels:
+        found += target_leaks(train, train[problem.target], features, classes, things[0], time is not None, named=named)
+        known = [kept(p, p[problem.target].notna().to_numpy()) for p in parts]
+        whole = Stack(*(only(p, [c for c in dict.fromkeys([*features, *named]) if c != problem.target]) for p in known))
+        found += means_of_groups(whole, Stack(*known)[problem.target], classes)
     if time is not None:
         found += later_dates(train, train[time], features) + known_again(parts, problem.id)
     else:

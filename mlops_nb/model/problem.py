@@ -30,6 +30,16 @@ class Problem(Statement):
         return task_of(self.task)
 
     @property
+    def has_labels(self) -> bool:
+        "Whether the rows have the target; not where the task makes it, and `target` is what its answer is called."
+        return not self.kind.names_answer
+
+    @property
+    def knows_classes(self) -> bool:
+        "Whether the rows say which class they are of."
+        return self.kind.has_classes and self.has_labels
+
+    @property
     def greater_is_better(self) -> bool:
         "Of the primary metric."
         return self.kind.metrics[self.metric].greater_is_better

@@ -120,6 +120,12 @@ def _apply(program: Program, step: Any, inputs: list[int]) -> list[int]:
     return program.step(what, inputs, len(inputs), *((more["a_min"], more["a_max"]) if what == "clip" else ()))
 
 
+def _turn(program: Program, step: Any, inputs: list[int]) -> list[int]:
+    "Directions of largest spread."
+    turned = step.components_
+    return program.step("linear", inputs, len(turned), turned, -(turned @ step.mean_))
+
+
 def _choose(program: Program, step: Any, inputs: list[int]) -> list[int]:
     "The columns that a selection keeps."
     return [i for i, kept in zip(inputs, step.get_support(), strict=True) if kept]
@@ -191,7 +197,7 @@ def transform(
     how: dict[str, Callable] = {
         "OrdinalEncoder": _encode, "OneHotEncoder": _encode, "TargetEncoder": _encode, "StandardScaler": _scale, "SimpleImputer": _impute,
         "PolynomialFeatures": _products, "FunctionTransformer": _apply, "VarianceThreshold": _choose, "SelectPercentile": _choose, "ColumnTransformer": columns,
-        "Calendar": _parts, "Between": _between, "Texts": _read,
+        "Calendar": _parts, "Between": _between, "Texts": _read, "PCA": _turn,
     }  # fmt: skip
     if type_name(step) == "Pipeline":
         for _, part in step.steps:

@@ -7,7 +7,6 @@ __all__ = ['SHOWN', 'TWINS', 'as_read', 'shape_of', 'input_drift', 'prediction_d
 
 # %% ../../nbs/monitoring/30_drift.ipynb #39263059
 import math
-from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -16,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..model.decision import Decision
-from ..registry.evidence import Evidence
+from ..registry.evidence import Evaluation, Evidence
 from ..stats.cells import cells_of, counted
 from ..stats.domain import domain, slices
 from ..stats.drift import FeatureDrift, compare
@@ -143,8 +142,8 @@ def prediction_drift(
     if not len(part.y_pred):
         return []
     allowed = TWINS / math.sqrt(learnt.rows) if learnt.released == "all" and learnt.rows else 0.0
-    if tested.confusion:
-        found.append(_one("decision", *_decisions(evidence.rule, tested.confusion, part.y_pred), alpha, allowed, part))
+    if tested.confusion or tested.segments:
+        found.append(_one("decision", *_decisions(evidence.rule, tested, part.y_pred), alpha, allowed, part))
     if tested.said:
         here = part.y_pred if part.proba is None else part.proba
         before, now = (a if a.ndim == 1 else a.max(axis=1) for a in (np.asarray(tested.said, float), here))
@@ -153,15 +152,17 @@ def prediction_drift(
     return found
 
 
-def _decisions(rule: Decision, confusion: Mapping[str, Any], y_pred: np.ndarray) -> tuple[Texts, pa.Array]:
+def _decisions(rule: Decision, tested: Evaluation, y_pred: np.ndarray) -> tuple[Texts, pa.Array]:
     "How often each was decided on the test rows; what was in the window; by name."
-    if rule.looks_for:
+    confusion, now = tested.confusion or {}, pa.array(y_pred, None if rule.looks_for else pa.string())
+    if tested.segments:
+        counts = {one["name"]: one["rows"] for one in tested.segments}
+    elif rule.looks_for:
         yes, no = rule.names[rule.at], f"not {rule.names[rule.at]}"
         counts = {yes: confusion["tp"] + confusion["fp"], no: confusion["tn"] + confusion["fn"]}
         now = pa.array([no, yes]).take(pa.array(y_pred.astype(np.int8)))
     else:
         counts = dict(zip(rule.names, np.sum(confusion["matrix"], axis=0).tolist(), strict=True))
-        now = pa.array(y_pred, pa.string())
     there = sorted(name for name, n in counts.items() if n)
     return Texts(pa.array(there, pa.large_string()), np.array([counts[name] for name in there], np.int64), 0), now
 

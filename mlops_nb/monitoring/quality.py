@@ -44,6 +44,8 @@ def quality_of(
         found = _estimated(evidence, part.proba, part.y_pred, part.drawn.codes)
         there = _estimated_before(evidence) if problem.metric in found and not part.drawn.few else None
         made["estimated"], made["p"]["estimated"] = _told(found), None if there is None else _drop(found[problem.metric], there, rules, problem)
+    if problem.kind.no_labels:
+        return made | {"arrived": len(part.y_true), "waits": False, "why": problem.kind.no_labels}
     if len(part.y_true) >= rules.min_labels:
         proba, drawn = None if part.proba is None else part.proba[part.known], part.drawn.at(part.known)
         said = Answers(proba, part.y_pred[part.known], evidence.rule.names or None)

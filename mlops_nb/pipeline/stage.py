@@ -30,7 +30,7 @@ from ..base.drawing import Picture
 from ..base.errors import MlopsError, nearest
 from ..base.rows import Rows, stored
 from .asked import asked_now
-from .graph import Graph, load_graph
+from .graph import Graph, load_graph, tested
 from .knobs import check_session
 from .processor import tell_after_cells
 from .outgoing import drafted, refuse_secrets, room_for, text_of
@@ -173,7 +173,7 @@ class _Lab:
     memory = None
 
     def __init__(self) -> None:
-        self.settings = open_project()
+        self.settings = open_project(**tested(_shell()))
         self.graph = load_graph(self.settings)
         self.charter = load_charter(self.settings.charter)
         self.store = Store(self.settings.home)

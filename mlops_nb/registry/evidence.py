@@ -49,6 +49,7 @@ class Chosen(_Part):
     threshold_why: str = ""
     weights: dict[str, _Weight] | None = None  # of several classes, for decisions; None: all alike
     weights_why: str = ""
+    classes: list[str] | None = None  # that the task has made, as segments are; None: they are the schema's
     calibration: dict[str, Any] | None = None
 
 # %% ../../nbs/registry/25_evidence.ipynb #5dd89d82
@@ -64,6 +65,7 @@ class Evaluation(_Part):
     criteria: list[dict[str, Any]] = []
     rules: list[dict[str, Any]] = []  # demands that are not met
     curves: dict[str, Any] = {}
+    segments: list[dict[str, Any]] = []  # that a clustering has found: name, share, words
     said: list[Any] = []  # a sample of what it said: one number a row, or one a class
 
     def costs_by(self, costs: Costs) -> Any:  # n, in no order
@@ -85,7 +87,7 @@ class Evaluation(_Part):
 
 # %% ../../nbs/registry/25_evidence.ipynb #66feaf8a
 class PlainRows(_Part):
-    "A few rows as JSON holds them, for `registry.sample.sample_frame`; with `expected`, what the model says about them."
+    "A few rows as JSON holds them, for `registry.sample.sample_frame`; `expected`: what the model says about them."
 
     rows: list[dict[str, Any]]
     dtypes: dict[str, Any]
@@ -149,7 +151,8 @@ class Evidence(BaseModel):
         "What a row looks like."
         if self.shape is None:
             raise MlopsError(f"the evidence has no schema, so nobody knows what a row looks like; {_AGAIN}")
-        return self.shape
+        made = self.decision.classes
+        return self.shape if made is None else self.shape.model_copy(update={"classes": made})
 
     @property
     def classes(self) -> list[Any]:

@@ -59,7 +59,7 @@ def check_comparable(name: str, problem: Problem) -> None:
     "Raise where nothing says what one row contributes to a metric."
     is_greater_better(name, problem)
     if name not in (able := [*problem.kind.comparable(), *_more(problem)]):
-        raise MlopsError(f"versions can't be compared by {name}: nothing says what a single row contributes to it; a {problem.task} task's can be compared by {', '.join(able)}")
+        raise MlopsError(problem.kind.no_labels or f"versions can't be compared by {name}: nothing says what a single row contributes to it; a {problem.task} task's can be compared by {', '.join(able)}")
 
 # %% ../../nbs/stages/150_abtest.ipynb #4ac9bb50
 class _NoPlan(MlopsError):

@@ -15,7 +15,7 @@ from annotated_types import Interval
 
 from ..base.errors import MlopsError, nearest
 from ..base.text import in_figure, in_markdown
-from ..model.conform import feature_rows
+from ..model.conform import answered, feature_rows
 from ..model.decision import is_positive
 from ..model.groups import group_labels
 from ..model.entities import units_of
@@ -268,6 +268,7 @@ def audit(
 ) -> dict[str, Any]:  # the `fairness_audit` artifact
     "How the model treats the groups that the charter names."
     how: dict[str, Any] = {"min_group": min_group, "resamples": resamples, "seed": seed, "persons": units}
+    test, learnt = answered(problem, model, test), None if learnt is None else answered(problem, model, learnt)
     groups = {s.name: sensitive_groups(test, s) for s in problem.sensitive}
     if problem.kind.has_positive:
         if threshold is None or problem.positive is None:

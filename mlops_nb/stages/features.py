@@ -30,6 +30,7 @@ from ..base.text import in_figure
 from ..model.entities import entity_codes
 from ..model.calendar import Between, Calendar, telling_parts
 from ..model.problem import Problem
+from ..model.reduced import derive_of, grouped_for, kept_by, unreduced
 from ..model.sampled import Sampled, sampled_rows
 from ..model.tasks.known import task_of
 from ..model.schema import Schema
@@ -171,22 +172,18 @@ def linear_recipe(
     holidays: Sequence[str] = (),
     text_parts: int = 30,  # columns that are made of a text
     fills: Mapping[str, Fill] | None = None,  # strategies of columns
+    most: int = 100,  # columns of one column's categories, where there is no target to encode by
+    components: float = 0,  # of PCA; see its knob
 ) -> Pipeline:
     "Impute, encode, derive, scale and select; a dense matrix without missing values comes out."
-    how = ("polynomial" if len(groups["number"]) <= 20 else "log") if derive == "auto" else derive
-    onehot = OneHotEncoder(handle_unknown="infrequent_if_exist", min_frequency=rare, sparse_output=False)
     kind = task_of(task)
+    how = derive_of(derive, len(groups["number"]), kind)
+    onehot = OneHotEncoder(handle_unknown="infrequent_if_exist", min_frequency=rare, sparse_output=False)
+    groups = grouped_for(kind, groups, onehot, most)
+    means = Pipeline([("mean", target_means(task, seed, folds)), ("scale", StandardScaler())])
     parts = [
         ("category", with_fills(onehot, groups["category"], fills), groups["category"]),
-        (
-            "many",
-            with_fills(
-                Pipeline([("mean", target_means(task, seed, folds)), ("scale", StandardScaler())]),
-                groups["many"],
-                fills,
-            ),
-            groups["many"],
-        ),
+        ("many", with_fills(means, groups["many"], fills), groups["many"]),
         ("number", number_steps(how, groups["number"], fills), groups["number"]),
         ("datetime", Pipeline([("days", Calendar()), *number_steps("none").steps]), groups["datetime"]),
         ("text", text_steps(text_parts, seed), groups.get("text", [])),
@@ -197,6 +194,8 @@ def linear_recipe(
     steps: list[tuple[str, Any]] = [("columns", columns), ("constant", VarianceThreshold())]
     if keep < 100:
         steps.append(("select", SelectPercentile(f_classif if kind.has_classes else f_regression, percentile=keep)))
+    if components:
+        steps.append(("reduce", PCA(components if components < 1 else int(components), svd_solver="full")))
     return Pipeline(steps)
 
 # %% ../../nbs/stages/050_features.ipynb #8daa3474
@@ -242,13 +241,17 @@ def make_recipe(
     read: Sequence[str] | None = None,  # columns of texts that are read, from worth_reading; None: all
     text_parts: int = 30,
     fills: Mapping[str, Fill] | None = None,  # strategies of columns, from read_fills
+    components: float = 0,  # see its knob
 ) -> dict[str, Any]:  # {"linear": Pipeline, "tree": ColumnTransformer}, unfitted
     "Both recipes for one problem."
     groups = feature_groups(known, problem, max_onehot)
     groups = without_texts(groups) if text == "leave_out" else groups
     groups["text"] = [c for c in groups["text"] if read is None or c in read]
     told: dict[str, Any] = {"dates": dates, "holidays": holidays, "text_parts": text_parts, "seed": seed, "fills": fills}
-    linear = linear_recipe(groups, problem.task, derive=derive, rare=rare, keep=keep, folds=folds, **told)
+    if keep < 100 and not problem.has_labels:
+        raise MlopsError(f"features.keep={keep} chooses columns by the target, which nobody knows; features.components needs none")
+    more: dict[str, Any] = {"rare": rare, "keep": keep, "folds": folds, "most": max_onehot, "components": components}
+    linear = linear_recipe(groups, problem.task, derive=derive, **more, **told)
     tree = tree_recipe(groups, **told, means=(means, target_means(problem.task, seed, folds)))
     return {"linear": linear, "tree": tree}
 
@@ -298,10 +301,10 @@ def recipe_effects(
     made: dict[str, Any],  # from make_recipe
     known: Schema,  # the schema
     frame: pd.DataFrame,  # training rows
-    target: pd.Series,  # their target
+    target: pd.Series | None = None,  # their target, if they have one
 ) -> pd.DataFrame:  # one row a feature
-    "What goes in and how many columns come out, feature by feature."
-    linear, tree = clone(made["linear"]).fit(frame, target), clone(made["tree"]).fit(frame, target)
+    "What goes in and how many columns come out, feature by feature; before PCA, if that is asked for."
+    linear, tree = unreduced(made["linear"]).fit(frame, target), clone(made["tree"]).fit(frame, target)
     place = {c: name for name, _, columns in reversed(made["linear"]["columns"].transformers) for c in columns}
     words = {"category": "one column a category", "many": "mean of the target", "number": "numbers", "text": "words"}
     coded: list[str] = next((columns for part, _, columns in made["tree"].transformers if part == "mean"), [])
@@ -338,15 +341,15 @@ def _origin(column: str, features: set[str]) -> str | None:
 def project_rows(
     made: dict[str, Any],  # from make_recipe
     frame: pd.DataFrame,  # training rows
-    target: pd.Series,  # their target
+    target: pd.Series | None = None,  # their target, if they have one
     *,
     points: int = 600,  # rows to lay out, 50..1500
     seed: int = 0,
 ) -> dict[str, Any]:  # pca and tsne: n x 2, share: variance of the two components, target: n
     "PCA and t-SNE coordinates of a sample of rows."
     some = frame.sample(min(points, len(frame)), random_state=seed)
-    answers = target.loc[some.index]
-    linear = clone(made["linear"])
+    answers = None if target is None else target.loc[some.index].reset_index(drop=True)
+    linear = unreduced(made["linear"])
     if "columns__number__products" in linear.get_params():
         linear.set_params(columns__number__products="passthrough")  # they would drown everything else
     matrix = linear.fit_transform(some, answers)
@@ -354,7 +357,7 @@ def project_rows(
         pca = PCA(min(20, *matrix.shape), random_state=seed).fit(matrix)
         flat = pca.transform(matrix)
         tsne = TSNE(2, perplexity=min(30, (len(some) - 1) / 3), init="pca", max_iter=500, random_state=seed).fit_transform(flat)
-    return {"pca": flat[:, :2], "tsne": tsne, "share": pca.explained_variance_ratio_[:2], "target": answers.reset_index(drop=True)}
+    return {"pca": flat[:, :2], "tsne": tsne, "share": pca.explained_variance_ratio_[:2], "target": answers}
 
 # %% ../../nbs/stages/050_features.ipynb #815e92fe
 def projection_plot(
@@ -371,17 +374,17 @@ def projection_plot(
         shades = _scatter(ax, laid[name], laid["target"], problem)
         ax.set(title={"pca": "PCA", "tsne": "t-SNE"}[name], xlabel=x, ylabel=y)
         ax.spines[["top", "right"]].set_visible(False)
-    if shades is not None:
+    if shades is not None and laid["target"] is not None:
         figure.colorbar(shades, ax=axes, label=in_figure(problem.target))
-    else:
+    elif laid["target"] is not None:
         axes[0].legend(title=in_figure(problem.target), frameon=False, markerscale=2)
-    figure.suptitle(f"{len(laid['target']):,} training rows, imputed, encoded and scaled", fontsize=11)
+    figure.suptitle(f"{len(laid['pca']):,} training rows, imputed, encoded and scaled", fontsize=11)
     return figure
 
 
-def _scatter(ax: Any, at: np.ndarray, target: pd.Series, problem: Problem) -> Any:
+def _scatter(ax: Any, at: np.ndarray, target: pd.Series | None, problem: Problem) -> Any:
     "Points of one picture; classes differ in mark and in lightness, so that grey prints read well."
-    if not problem.kind.has_classes:
+    if target is None or not problem.kind.has_classes:
         return ax.scatter(*at.T, c=target, s=9, cmap="viridis", linewidths=0)
     looks = [("o", "#9ecae1"), ("^", "#08306b"), ("s", "#e6550d"), ("x", "#636363"), ("D", "#31a354")]
     for i, name in enumerate(target.value_counts().index):  # the largest class lies underneath
@@ -393,4 +396,5 @@ def _scatter(ax: Any, at: np.ndarray, target: pd.Series, problem: Problem) -> An
 
 def lay_out(made: dict[str, Any], frame: pd.DataFrame, problem: Problem, points: int, seed: int) -> Any:
     "Rows as points, straight from the recipe: a matplotlib Figure."
-    return projection_plot(project_rows(made, frame, frame[problem.target], points=points, seed=seed), problem)
+    target = frame[problem.target] if problem.has_labels else None
+    return projection_plot(project_rows(made, frame, target, points=points, seed=seed), problem)

@@ -45,6 +45,8 @@ def check_target(
     problem: Problem,  # says task, target and positive class
 ) -> None:
     "The target can be learnt: two classes or more with the positive one among them, or numbers that differ."
+    if not problem.has_labels:
+        return
     known = frame[problem.target].dropna()
     distinct = known.unique()
     if len(distinct) < 2:

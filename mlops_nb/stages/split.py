@@ -138,8 +138,9 @@ def choose_strategy(
     if asked == "auto" and len(named) == 2:
         raise MlopsError(f"the knobs 'group' ({by_group}) and 'time' ({by_time}) are both set, and rows are divided by one of them; take the other out")
     chosen = next(iter(named), "hash") if asked == "auto" else asked
-    if chosen == "stratified" and not problem.kind.has_classes:
-        raise MlopsError(f"'{problem.target}' is a number and has no classes to stratify by; use strategy hash")
+    if chosen == "stratified" and not problem.knows_classes:
+        what = "is a number and" if problem.has_labels else "is made by the task and"
+        raise MlopsError(f"'{problem.target}' {what} has no classes to stratify by; use strategy hash")
     if chosen in ("group", "time") and chosen not in named:
         raise MlopsError(f"strategy {chosen} needs the knob '{chosen}': the column to go by, for example -p split.{chosen}=COLUMN")
     if unread := [name for name in named if name != chosen]:
@@ -324,11 +325,12 @@ def split_rows(
 ) -> Division:
     "Train, valid and test rows in their old order, with the proofs made."
     chosen = choose_strategy(strategy, problem, group, time)
-    for column in (c for c in (problem.target, problem.id, group, time) if c is not None):
+    target = problem.target if problem.has_labels else None
+    for column in (c for c in (target, problem.id, group, time) if c is not None):
         if column not in frame:
             raise MlopsError(f"no column '{column}' in the rows{nearest(column, frame.columns)}")
     read = problem.feature_names(frame.columns)
-    labels = frame[problem.target] if problem.kind.has_classes else None
+    labels = frame[problem.target] if problem.knows_classes else None
     if labels is not None:
         prove_classes(labels, not problem.kind.has_positive)
     named = dict.fromkeys(c for c in (group if chosen == "group" else None, problem.id) if c is not None)
@@ -373,7 +375,7 @@ def summary(
     "Rows of each part, and how the target looks there."
     table = pd.DataFrame({"rows": {p: len(getattr(division, p)) for p in PARTS}})
     table["share"] = (table["rows"] / table["rows"].sum()).round(4)
-    for p in PARTS:
+    for p in PARTS if problem.has_labels else ():
         target = getattr(division, p)[problem.target]
         if not problem.kind.has_classes:
             table.loc[p, f"mean {problem.target}"] = target.mean()

@@ -208,7 +208,7 @@ def judge_rows(
     at = np.unique(why["row"].to_numpy(dtype=int))
     held = taken(frame, at).assign(quarantine_reason=_reasons(why), quarantine_row=at).reset_index(drop=True)
     rows = kept(frame_now, ~np.isin(np.arange(len(frame)), at))
-    if problem.kind.has_classes and (classes := as_classes(was := rows[problem.target])) is not was:
+    if problem.knows_classes and (classes := as_classes(was := rows[problem.target])) is not was:
         rows[problem.target] = classes
     findings = table_findings(frame_now, problem, demands, clocks, in_source)
     return Judged(rows, held, faults, reading.columns, findings, demands)
@@ -262,8 +262,8 @@ def check_left(
             f"more than max_quarantine {most:g} lets through" if len(judged.rows) else "so none is left to learn from"
         )
         raise MlopsError(f"{many}, {bound}; {way}")
-    classes = [] if not problem.kind.has_classes else sorted(judged.rows[problem.target].unique(), key=str)
-    if problem.kind.has_classes and len(classes) < 2:
+    classes = sorted(judged.rows[problem.target].unique(), key=str) if problem.knows_classes else []
+    if problem.knows_classes and len(classes) < 2:
         raise MlopsError(
             f"after validation target '{problem.target}' has only {classes[0] if classes else 'no value'!r}; see the quarantine's reasons and mend the rules"
         )

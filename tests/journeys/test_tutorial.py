@@ -234,3 +234,21 @@ def test_checking_data(now, tmp_path):
     assert "`left >= came` is false" in said(checked, "^stays = ") and "key of an earlier row" in said(checked, "^stays = ")
     assert "5 of 6 rows, kept with the reason" in said(checked, "^quality = ") and "1 row passes though the check 'spelling'" in said(checked, "^quality = ")
     assert "don't meet what the charter demands" in said(checked, "^strict = ") and "can't stand there" in said(checked, "^def refusal")
+
+
+@BOTH_WAYS
+def test_which_rows_are_alike(now, tmp_path):
+    """Three kinds are found in a table that has three, and none in one that has none."""
+    segments = notebook_of("segments.ipynb", now, tmp_path)
+    assert "task: clustering" in said(segments, "^import numpy")
+    ran = said(segments, "^os.chdir..shop")
+    assert len(re.findall(r"(?m)^\w+ +done ", ran)) == 13 and "shop version 1, phase staging" in ran
+    assert "kmeans with 3 segments" in said(segments, "decision.why")
+    assert float(re.search(r"agree by (\S+)", said(segments, "adjusted_rand_score"))[1]) > 0.95
+    words = said(segments, "found_again")
+    assert words.count("found again 1.00") == 3 and "sex" not in words
+    assert "answers by its compiled" in said(segments, "Predictor.load") and "has no labels" in said(segments, "retrain")
+    nothing = said(segments, "noise.csv")
+    assert "phase rejected" in nothing and "no structure was found" in nothing
+    shown = json.dumps([c["outputs"] for c in segments["cells"] if c["cell_type"] == "code"])
+    assert not re.search(r"/(tmp|home|root|Users)/|\\u001b", shown)

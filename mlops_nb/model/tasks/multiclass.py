@@ -8,7 +8,7 @@ __all__ = ['Multiclass']
 # %% ../../../nbs/model/tasks/30_multiclass.ipynb #e1552836
 import math
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 from ...base.charter import Statement
 from ...base.errors import nearest
@@ -23,7 +23,7 @@ class Multiclass(Task):
     name, target_type = "multiclass", "multiclass"
     meaning = "which of several classes a row is of"
     metrics = METRICS["multiclass"]
-    trusted = ("mlops_nb.model.rule.LeastCost", "mlops_nb.model.rule.Weighted")  # ours; they hold a rule and the estimator
+    trusted: ClassVar[tuple[str, ...]] = ("mlops_nb.model.rule.LeastCost", "mlops_nb.model.rule.Weighted")  # ours; they hold a rule and the estimator
     singles = ("the least sure", "a middling one", "the surest")
     group_note = "There is no positive class, so nobody is picked: demographic parity, equal opportunity and equalized odds do not apply. Accuracy is compared."
     cells = {

@@ -47,6 +47,7 @@ class Task:
     cells: ClassVar[dict[str, str]]  # one text for each of CELLS
     omits: ClassVar[frozenset[str]] = frozenset()  # stages that mean nothing for it: they are left out of the pipeline
     brings: ClassVar[frozenset[str]] = frozenset()  # stages that only tasks which name them have, often in the place of one of `omits`
+    no_labels: ClassVar[str] = ""  # why nobody can say what would have been right; empty: somebody can
     names_answer: ClassVar[bool] = False  # whether `target` isn't a column of the rows, but what its answer is to be called
     roles: ClassVar[tuple[str, ...]] = ()  # places of the charter that name a column and that this task needs: of base.charter.ROLES
     trusted: ClassVar[tuple[str, ...]] = ()  # reviewed types in the files of its own estimators, beyond those that are known
