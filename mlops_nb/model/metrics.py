@@ -128,6 +128,16 @@ METRICS: dict[str, dict[str, Metric]] = {
         "rmse": Metric(_of("root_mean_squared_error"), False, "value", 0, _INF, "typical error, large ones count more; in the target's unit"),
         "mae": Metric(_of("mean_absolute_error"), False, "value", 0, _INF, "mean error in the target's unit"),
     },
+    "bandit": {
+        "value": Metric(
+            lambda reward, given, classes=None: float(reward.mean()), True, "decision", -_INF, _INF,
+            "mean reward of the policy's own decisions; in the reward's unit", lambda reward, given, classes=None: reward,
+        ),
+        "gain": Metric(
+            lambda reward, given, classes=None: math.nan, True, "decision", -_INF, _INF,
+            "mean reward above that of the policy that logged the decisions; known where that one decided", drafted=False,
+        ),
+    },
 }
 
 # %% ../../nbs/model/20_metrics.ipynb #d00d539a

@@ -49,6 +49,7 @@ class Task:
     brings: ClassVar[frozenset[str]] = frozenset()  # stages that only tasks which name them have, often in the place of one of `omits`
     names_answer: ClassVar[bool] = False  # whether `target` isn't a column of the rows, but what its answer is to be called
     roles: ClassVar[tuple[str, ...]] = ()  # places of the charter that name a column and that this task needs: of base.charter.ROLES
+    rewarded: ClassVar[bool] = False  # whether the target is an action that was taken: it is drawn when it is served, and what is said of it later is a reward
     trusted: ClassVar[tuple[str, ...]] = ()  # reviewed types in the files of its own estimators, beyond those that are known
     group_note: ClassVar[str] = ""  # what a fairness audit by groups can't say
     singles: ClassVar[tuple[str, ...]]  # three rows that are worth a look, from the lowest answer to the highest
@@ -70,6 +71,14 @@ class Task:
     ) -> Iterable[str]:  # sentences, each with the way out
         "Why these values can't be the target of this task."
         raise NotImplementedError
+
+    def row_findings(
+        self,
+        frame: Any,  # the rows with all columns that the charter names
+        asked: Statement,  # the charter's
+    ) -> Iterable[str]:  # sentences, each with the way out
+        "Why nothing can be learnt from these rows, beyond their target."
+        return ()
 
     def y_true(
         self,
