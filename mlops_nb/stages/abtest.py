@@ -110,7 +110,7 @@ def plan(
         raise _NoPlan(f"no experiment can be planned: {name} is {known.value:g} on the rows that evaluated the model, and nothing can be better; see whether something gives the target away, or plan by another metric")
     effect = float(f"{abs(known.best - known.value) / 10:.2g}") if effect is None and math.isfinite(known.best) else effect
     if not effect:
-        raise MlopsError(f"{name} is {known.value:g}, so nothing says which improvement is worth while; give one: -p abtest.minimum_effect=NUMBER")
+        raise _NoPlan(f"{name} is {known.value:g}, so nothing says which improvement is worth while; give one: -p abtest.minimum_effect=NUMBER")
     signed = effect if known.best > known.value else -effect
     try:
         spread = {"rate": known.value} if known.share else {"sd": known.sd}
