@@ -259,7 +259,7 @@ class Retrainer:
                 if not alone:
                     raise _Refusal(f"a retraining of {self.name} is running; the trigger is seen again when that has ended")
                 self._clear_away()
-                if not force and (why := why_not(self.past(), self.charter.retraining, now, _ended_at(self._told()))):
+                if why := task_of(self.charter.task).unlabelled or ("" if force else why_not(self.past(), self.charter.retraining, now, _ended_at(self._told()))):
                     raise _Refusal(why)
                 champion = self.champion()
                 if (running := running_test(self.settings.home, self.name)) is not None:

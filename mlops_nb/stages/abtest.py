@@ -213,8 +213,8 @@ def contributed(
         return rows[name].to_numpy(float)
     kind = problem.kind
     check_comparable(name, problem)
-    if not kind.has_classes:
-        return kind.each(name, pd.to_numeric(rows["label"]).to_numpy(float), Answers(None, rows["decision"].to_numpy(float)))
+    if kind.rewarded or not kind.has_classes:
+        return kind.each(name, pd.to_numeric(rows["label"]).to_numpy(float), Answers(None, rows["decision"].to_numpy(None if kind.rewarded else float)))
     read = str if isinstance(rows["decision"].iloc[0], str) else number_of  # numbers and truths, whatever their labels look like
     y_true, y_pred = (np.array([read(v) for v in rows[c]], dtype=object) for c in ("label", "decision"))
     if name == "accuracy" and name in kind.stock():

@@ -76,6 +76,7 @@ class Bandit(Multiclass):
     omits = frozenset({"train", "tune", "ensemble", "evaluate"})
     brings = frozenset({"learn_policy", "evaluate_policy"})
     trusted = tuple(f"mlops_nb.model.policies.{name}" for name in ("Mimic", "Uniform", "BestSingle", "Rewards", "Direct", "LinUCB", "Thompson"))
+    unlabelled = "what is told of a drawn decision is its reward and no label; write decisions and rewards into a table that a run learns from: mlops-nb log decisions FILE"
     singles = ("the least sure", "a middling one", "the surest")
     group_note = "Nobody knows which action is right for a person, so no group can be said to be served better: shares of actions are compared."
     cells = {
