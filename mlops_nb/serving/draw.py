@@ -21,12 +21,12 @@ def lot_of(
 
 
 def drawn_actions(
-    proba: np.ndarray,  # (n, actions), rows sum to about 1
+    proba: np.ndarray,  # (n, actions), rows sum to 1
     keys: Sequence[str],  # n ids
     label: str,  # of the version: NAME/NUMBER
 ) -> tuple[list[int], list[float]]:  # n places of actions, and the probability with which each was drawn
     "The action of each row, drawn by its probability."
-    share = np.asarray(proba, float) / np.sum(proba, axis=1, keepdims=True)
+    share = np.asarray(proba, float)
     lots = np.array([lot_of(key, label) for key in keys])
     places = np.minimum((lots[:, None] >= share.cumsum(axis=1)).sum(axis=1), share.shape[1] - 1)
     return places.tolist(), share[np.arange(len(places)), places].tolist()

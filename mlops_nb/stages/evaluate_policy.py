@@ -76,7 +76,7 @@ def evaluate_policy(
         "metrics": {"value": span_of(found.value), "gain": span_of(found.gain)},
         "errors": {"value": found.value.plain()["error"], "gain": found.gain.plain()["error"]},
         "interval": f"95%, by each {each}; skewness after Hall (1992), nowhere narrower than Student's",
-        "criteria": criteria_of(problem, found), "rules": [], "cost": None, "confusion": None, "curves": {}, "said": said_sample(proba),
+        "criteria": criteria_of(problem, found), "rules": [], "cost": None, "confusion": None, "curves": {}, "said": said_sample(proba, digits=17),
         "off_policy": {
             "values": {name: span_of(e) for name, e in spans.items()}, "overlap": overlap_told(found),
             "actions": {name_of(a): {"logged": round(float(s), 6), "policy": round(float(p), 6)} for a, s, p in zip(actions, shares, proba.mean(axis=0), strict=True)},
