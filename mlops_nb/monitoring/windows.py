@@ -264,6 +264,8 @@ def part_of(
     y_pred, proba = _answers(rows["output"], form, rule)
     sound = pd.notna(y_pred) if proba is None else np.isfinite(proba if proba.ndim == 1 else proba.sum(axis=1))
     notes = _unusual(rows, form, int((~sound).sum()))
+    if evidence.problem.kind.rewarded and proba is not None:  # what was drawn says less than what it was drawn by
+        y_pred = np.array(rule.names, dtype=object)[rule.chosen(proba)]
     rows, y_pred, proba = _where(rows, sound), y_pred[sound], None if proba is None else proba[sound]
     inputs = parsed(rows["inputs"], {f.name: _TYPES[f.kind] for f in form.fields}).combine_chunks()
     y_true, known = _rewards(rows) if evidence.problem.kind.rewarded else _truths(rows["label"], rule)

@@ -68,6 +68,7 @@ def evaluate_policy(
     logged = logged_of(test, problem, actions, units)
     found = compare_policies(logged, proba, expected)
     shares = np.bincount(logged.action, minlength=len(actions)) / len(test)
+    taken = pd.crosstab(logged.action, proba.argmax(axis=1)).reindex(index=range(len(actions)), columns=range(len(actions)), fill_value=0)
     spans = {"as logged": found.logged, "IPS": found.ips, "SNIPS": found.snips, "doubly robust": found.value}
     each = "decision" if units is None else f"of {len(np.unique(units)):,} units, whose decisions were drawn together"
     return {
@@ -76,7 +77,9 @@ def evaluate_policy(
         "metrics": {"value": span_of(found.value), "gain": span_of(found.gain)},
         "errors": {"value": found.value.plain()["error"], "gain": found.gain.plain()["error"]},
         "interval": f"95%, by each {each}; skewness after Hall (1992), nowhere narrower than Student's",
-        "criteria": criteria_of(problem, found), "rules": [], "cost": None, "confusion": None, "curves": {}, "said": said_sample(proba, digits=17),
+        "criteria": criteria_of(problem, found), "rules": [], "cost": None, "curves": {},
+        "confusion": {"classes": [name_of(a) for a in actions], "matrix": taken.to_numpy().tolist()},  # logged action, most probable one
+        "said": said_sample(proba, digits=None),
         "off_policy": {
             "values": {name: span_of(e) for name, e in spans.items()}, "overlap": overlap_told(found),
             "actions": {name_of(a): {"logged": round(float(s), 6), "policy": round(float(p), 6)} for a, s, p in zip(actions, shares, proba.mean(axis=0), strict=True)},
