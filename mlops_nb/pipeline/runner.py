@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shlex
 import time
 from collections.abc import Callable, Iterable
@@ -31,7 +32,7 @@ from .place import claim, next_id, refused, tidy_up
 from .plan import Plan, prepare
 from .processor import spent_by_all
 from .records import Records, git_state
-from .stage import roots, source_of, view_file
+from .stage import charter_with, roots, source_of, view_file
 
 # %% ../../nbs/pipeline/60_runner.ipynb #08b85301
 Listener = Callable[..., None]  # called as listen(stage, status=..., ...), from the run's own thread and the stages' threads
@@ -325,13 +326,17 @@ def run(
 def sample_store(
     cells: Iterable[Any],  # those that nbdev-test is about to run
 ) -> None:
-    "Before stage notebooks are tested: run the sample pipeline, and make its store the home of this process and its children."
-    if os.environ.get("MLOPS_NB_HOME") or not any("parameters" in cell.metadata.get("tags", ()) for cell in cells):
+    "Before stage notebooks are tested: run the sample pipeline of each charter that they need, and make its store the home of this process and its children."
+    asked = [cell.source for cell in cells if "parameters" in cell.metadata.get("tags", ())]
+    if os.environ.get("MLOPS_NB_HOME") or not asked:
         return
-    plan = prepare(open_project(), sample=2000)
-    summary = run(plan)
-    if summary["status"] != "done":
-        failed = [f"{n}: {s['error']['evalue']}" for n, s in summary["stages"].items() if "error" in s]
-        raise MlopsError(f"the sample run failed: {'; '.join(failed)}; see {plan.settings.reports.name}/{summary['run']}")
+    settings = open_project()
+    charters = {charter_with(set(re.findall(r'Output\("(\w+)"', source)), settings) for source in asked}
+    for charter in sorted(charters | {settings.charter}):
+        plan = prepare(open_project(charter=charter), sample=2000)
+        summary = run(plan)
+        if summary["status"] != "done":
+            failed = [f"{n}: {s['error']['evalue']}" for n, s in summary["stages"].items() if "error" in s]
+            raise MlopsError(f"the sample run failed: {'; '.join(failed)}; see {plan.settings.reports.name}/{summary['run']}")
     os.environ["MLOPS_NB_HOME"] = str(plan.settings.home)
     os.environ["MLOPS_NB_REPORTS"] = str(plan.settings.reports)

@@ -18,7 +18,7 @@ from ..model.entities import in_blocks, units_of
 from ..model.problem import Problem
 from ..pipeline.stage import Figure, Input, Json, Model, Output, Table, log, picture_of
 from .evaluate import check_criteria, said_sample
-from .learn_policy import fit_rewards, logged_of
+from .learn_from_log import fit_rewards, logged_of
 from .problem import as_markdown
 from ..stats.estimate import Estimate
 from ..stats.off_policy import Comparison, compare_policies, weights_of

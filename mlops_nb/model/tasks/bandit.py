@@ -74,7 +74,7 @@ class Bandit(Multiclass):
     metrics = METRICS["bandit"]
     roles = ("reward", "propensity")
     omits = frozenset({"train", "tune", "ensemble", "evaluate"})
-    brings = frozenset({"learn_policy", "evaluate_policy"})
+    brings = frozenset({"learn_from_log", "evaluate_policy"})
     trusted = tuple(f"mlops_nb.model.policies.{name}" for name in ("Mimic", "Uniform", "BestSingle", "Rewards", "Direct", "LinUCB", "Thompson"))
     unlabelled = "what is told of a drawn decision is its reward and no label; write decisions and rewards into a table that a run learns from: mlops-nb log decisions FILE"
     singles = ("the least sure", "a middling one", "the surest")
