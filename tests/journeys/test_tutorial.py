@@ -234,3 +234,16 @@ def test_checking_data(now, tmp_path):
     assert "`left >= came` is false" in said(checked, "^stays = ") and "key of an earlier row" in said(checked, "^stays = ")
     assert "5 of 6 rows, kept with the reason" in said(checked, "^quality = ") and "1 row passes though the check 'spelling'" in said(checked, "^quality = ")
     assert "don't meet what the charter demands" in said(checked, "^strict = ") and "can't stand there" in said(checked, "^def refusal")
+
+
+@BOTH_WAYS
+def test_how_decisions_learn(now, tmp_path):
+    bandit = notebook_of("bandit.ipynb", now, tmp_path)
+    assert len(re.findall(r"(?m)^\w+ +done ", said(bandit, "^!mlops-nb run$"))) == 13
+    judged = said(bandit, "^from mlops_nb.base.settings")
+    low, high, truth = float(re.search(r"doubly robust +[\d.]+ +\(([\d.]+)", judged)[1]), float(re.search(r"doubly robust .* to ([\d.]+)\)", judged)[1]), float(re.search(r"the truth +([\d.]+)", judged)[1])
+    assert low < truth < high and "better, for the interval lies above 0" in judged
+    assert "'accepted': 1000" in said(bandit, "^import numpy as np") and "1,000 decisions with their rewards" in said(bandit, "log decisions")
+    refused = said(bandit, "^charter = Path")
+    assert "have no propensity 'chance'" in refused and "was taken more often than 'chance' says" in refused
+    assert "a missing one is no 0" in refused and "there is nothing to learn" in refused
