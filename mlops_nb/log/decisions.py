@@ -54,7 +54,8 @@ def decisions_of(
     told = feedback.labels(since, until, model)
     feedback.close()
     rewards = dict(zip(told["id"].to_pylist(), told["label"].to_pylist(), strict=True))
-    rows, waiting, others = [], 0, 0
+    rows: list[tuple[Any, dict]] = []
+    waiting = others = 0
     for batch in History(home, url).batches(since, until, model, columns=["id", "time", "inputs", "output"]):
         some, without, plain = _taken(batch, rewards, names)
         rows, waiting, others = rows + some, waiting + without, others + plain

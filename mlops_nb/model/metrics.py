@@ -87,6 +87,21 @@ def _agreement(
 
     return compute
 
+# %% ../../nbs/model/20_metrics.ipynb #6dfdbc1b
+def _mean_reward(reward: Any, given: Any, classes: list | None = None) -> float:
+    "Of decisions that a policy has made itself."
+    return float(reward.mean())
+
+
+def _reward(reward: Any, given: Any, classes: list | None = None) -> Any:
+    "What each decision adds to it."
+    return reward
+
+
+def _unknown(reward: Any, given: Any, classes: list | None = None) -> float:
+    "What another policy would have earned, nobody has seen."
+    return math.nan
+
 # %% ../../nbs/model/20_metrics.ipynb #63065021
 _INF = math.inf
 _MATTHEWS = Metric(
@@ -130,11 +145,10 @@ METRICS: dict[str, dict[str, Metric]] = {
     },
     "bandit": {
         "value": Metric(
-            lambda reward, given, classes=None: float(reward.mean()), True, "decision", -_INF, _INF,
-            "mean reward of the policy's own decisions; in the reward's unit", lambda reward, given, classes=None: reward,
+            _mean_reward, True, "decision", -_INF, _INF, "mean reward of the policy's own decisions; in the reward's unit", _reward,
         ),
         "gain": Metric(
-            lambda reward, given, classes=None: math.nan, True, "decision", -_INF, _INF,
+            _unknown, True, "decision", -_INF, _INF,
             "mean reward above that of the policy that logged the decisions; known where that one decided", drafted=False,
         ),
     },

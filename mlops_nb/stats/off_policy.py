@@ -147,5 +147,5 @@ def compare_policies(
     "What a policy would have earned, beside what was earned."
     weight, rows = weights_of(logged, proba), doubly_robust(logged, proba, expected)
     gains = rows - logged.reward
-    whole = (skewed_mean(v, logged.units) for v in (logged.reward, rows, gains))
-    return Comparison(*whole, ips(logged, weight), snips(logged, weight), overlap_of(logged, weight))
+    earned, value, gain = (skewed_mean(v, logged.units) for v in (logged.reward, rows, gains))
+    return Comparison(earned, value, gain, ips(logged, weight), snips(logged, weight), overlap_of(logged, weight))

@@ -75,7 +75,7 @@ class Bandit(Multiclass):
     roles = ("reward", "propensity")
     omits = frozenset({"train", "tune", "ensemble", "evaluate"})
     brings = frozenset({"learn_from_log", "evaluate_policy"})
-    trusted = tuple(f"mlops_nb.model.policies.{name}" for name in ("Mimic", "Uniform", "BestSingle", "Rewards", "Direct", "LinUCB", "Thompson"))
+    trusted = tuple(f"mlops_nb.model.policies.{name}" for name in ("Mimic", "Uniform", "BestSingle", "Rewards", "Direct", "LinUCB", "Thompson"))  # type: ignore[assignment]
     unlabelled = "what is told of a drawn decision is its reward and no label; write decisions and rewards into a table that a run learns from: mlops-nb log decisions FILE"
     singles = ("the least sure", "a middling one", "the surest")
     group_note = "Nobody knows which action is right for a person, so no group can be said to be served better: shares of actions are compared."
