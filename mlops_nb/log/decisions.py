@@ -28,14 +28,22 @@ def _taken(batch: Any, rewards: dict[str, str], names: tuple[str, str, str]) -> 
     "Times and rows of a batch; how many wait for their reward, how many were not drawn."
     found, waiting, others = [], 0, 0
     action, probability, reward = names
-    for key, time, inputs, output in zip(*(batch[c].to_pylist() for c in ("id", "time", "inputs", "output")), strict=True):
+    for key, time, inputs, output in zip(
+        *(batch[c].to_pylist() for c in ("id", "time", "inputs", "output")), strict=True
+    ):
         said = json.loads(output)
         if said.get("propensity") is None:
             others += 1
         elif key not in rewards:
             waiting += 1
         else:
-            found.append((time, json.loads(inputs) | {action: said["decision"], probability: said["propensity"], reward: float(rewards[key])}))
+            found.append(
+                (
+                    time,
+                    json.loads(inputs)
+                    | {action: said["decision"], probability: said["propensity"], reward: float(rewards[key])},
+                )
+            )
     return found, waiting, others
 
 
@@ -69,11 +77,18 @@ def write_decisions(
 ) -> str:  # what was written and what was left out, in words
     "A table of decisions as a file that a charter can name."
     if file.suffix not in (".csv", ".parquet"):
-        raise MlopsError(f"'{file.name}' is no name of a table that can be written; expected one that ends in .csv or .parquet")
+        raise MlopsError(
+            f"'{file.name}' is no name of a table that can be written; expected one that ends in .csv or .parquet"
+        )
     if not len(found.table):
         what = f"{found.waiting:,} decisions wait for their reward, {found.others:,} answers were not drawn"
-        raise MlopsError(f"there is no decision with a reward ({what}); ask POST /v1/decide, and tell rewards by POST /v1/feedback or mlops-nb feedback FILE")
+        raise MlopsError(
+            f"there is no decision with a reward ({what}); ask POST /v1/decide, and tell rewards by "
+            "POST /v1/feedback or mlops-nb feedback FILE"
+        )
     file.parent.mkdir(parents=True, exist_ok=True)
     found.table.to_csv(file, index=False) if file.suffix == ".csv" else found.table.to_parquet(file, index=False)
-    rest = f"; left out: {found.waiting:,} that wait for their reward" * bool(found.waiting) + f"; {found.others:,} answers that were not drawn" * bool(found.others)
+    rest = f"; left out: {found.waiting:,} that wait for their reward" * bool(
+        found.waiting
+    ) + f"; {found.others:,} answers that were not drawn" * bool(found.others)
     return f"{file.name}: {len(found.table):,} decisions with their rewards{rest}"

@@ -31,7 +31,9 @@ class _Policy(ClassifierMixin, BaseEstimator):
         propensity: Any = None,  # (n,) probability with which each was drawn
     ) -> Any:
         if reward is None or propensity is None:
-            raise ValueError("a policy learns from rewards and from the probabilities of the actions, and none were given")
+            raise ValueError(
+                "a policy learns from rewards and from the probabilities of the actions, and none were given"
+            )
         self.classes_, codes = np.unique(np.asarray(y), return_inverse=True)
         self._learn(_dense(X), codes, np.asarray(reward, float), np.asarray(propensity, float))
         return self
@@ -145,7 +147,9 @@ class _Linear(_Policy):
     def _design(self, X: np.ndarray) -> np.ndarray:
         return np.column_stack([np.ones(len(X)), X])
 
-    def _known(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:  # (n, actions) expected rewards; their uncertainty, as shares of the noise
+    def _known(
+        self, X: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:  # (n, actions) expected rewards; their uncertainty, as shares of the noise
         D = self._design(X)
         return D @ self.centre_.T, np.sqrt(np.einsum("ni,aij,nj->na", D, self.inverse_, D, optimize=True))
 

@@ -4,20 +4,22 @@
 
 # %% auto #0
 __all__ = ['ROOTS', 'Graph', 'build_graph', 'reading_order', 'stage_files', 'stock_stages', 'load_graph', 'omitted', 'omitted_by',
-           'stock_graph', 'origin_mark', 'override_notes']
+           'stock_graph', 'charter_with', 'tested', 'origin_mark', 'override_notes']
 
 # %% ../../nbs/pipeline/20_graph.ipynb #9cdf95a1
 import functools
+import os
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from .. import __version__
 from ..base.artifacts import digest_of
 from ..base.charter import load_charter
 from ..base.errors import MlopsError, nearest
-from ..base.settings import Settings, stock
+from ..base.settings import Settings, load_settings, stock
 from ..model.tasks.known import TASKS
 from ..model.tasks.task import Task
 from .signatures import Stage, read_stage
@@ -158,6 +160,28 @@ def stock_graph(
 
 def _has_stock(settings: Settings) -> bool:
     return settings.stock and settings.package != "mlops_nb"  # whose own stages they are
+
+# %% ../../nbs/pipeline/20_graph.ipynb #1115ca89
+def charter_with(
+    written: set[str],  # artifacts that one stage writes
+    settings: Settings,
+) -> Path:  # the active charter, if no other one fits better
+    "The charter whose pipeline has the stage that writes these: the active one, else the first beside it."
+    for file in (settings.charter, *sorted(settings.charter.parent.glob("*.yaml"))):
+        stages = load_graph(settings.model_copy(update={"charter": file})).stages.values()
+        if any({port.artifact for port in stage.outputs} == written for stage in stages):
+            return file
+    return settings.charter
+
+
+def tested(
+    shell: Any,  # an IPython session, or None
+) -> dict[str, Path]:  # {} unless nbdev-test runs
+    "Settings under which nbdev-test runs a notebook: the charter whose pipeline has its stage."
+    if not os.environ.get("IN_TEST"):
+        return {}
+    outputs = [value for value in getattr(shell, "user_ns", {}).values() if type(value).__name__ == "Output"]
+    return {"charter": charter_with({value.artifact for value in outputs}, load_settings())}
 
 # %% ../../nbs/pipeline/20_graph.ipynb #185adcb5
 def origin_mark(stock_stage: Stage) -> str:

@@ -25,6 +25,7 @@ from ..base.artifacts import Store, write_atomic
 from ..base.errors import MlopsError
 from ..model.extensions import open_project
 from .cache import Result, known, last_results, mask_of, recall, record_file
+from .graph import charter_with
 from .execute import Failure, Kernels, execute
 from .guard import Flood
 from .keys import changes, ingredients, key_of
@@ -32,7 +33,7 @@ from .place import claim, next_id, refused, tidy_up
 from .plan import Plan, prepare
 from .processor import spent_by_all
 from .records import Records, git_state
-from .stage import charter_with, roots, source_of, view_file
+from .stage import roots, source_of, view_file
 
 # %% ../../nbs/pipeline/60_runner.ipynb #08b85301
 Listener = Callable[..., None]  # called as listen(stage, status=..., ...), from the run's own thread and the stages' threads

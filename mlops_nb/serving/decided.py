@@ -42,9 +42,17 @@ def prove_decides(
 ) -> None:
     "Refuse where nothing can be drawn, or nothing of it could be learnt."
     if not served.kind.rewarded:
-        raise Refused(f"nothing is decided by chance here: '{served.name}' is a {served.task} model, and its answers are predictions; ask POST /v1/predict", 404)
+        raise Refused(
+            f"nothing is decided by chance here: '{served.name}' is a {served.task} model, and its "
+            "answers are predictions; ask POST /v1/predict",
+            404,
+        )
     if not logged:
-        raise Refused("decisions are drawn so that they can be learnt from, and this service writes none down; start it with a prediction log", 404)
+        raise Refused(
+            "decisions are drawn so that they can be learnt from, and this service writes none down; "
+            "start it with a prediction log",
+            404,
+        )
 
 
 def decided_of(
@@ -54,5 +62,8 @@ def decided_of(
     predictions: Sequence[Prediction],  # drawn
 ) -> Decided:
     "The answer to a request."
-    made = [DrawnAction(p.id, p.decision, float(p.propensity or 0.0), list(p.flags), p.arm, p.version, p.phase) for p in predictions]
+    made = [
+        DrawnAction(p.id, p.decision, float(p.propensity or 0.0), list(p.flags), p.arm, p.version, p.phase)
+        for p in predictions
+    ]
     return Decided(name, version, phase, made)

@@ -17,10 +17,15 @@ def _customers(rng: np.random.Generator, n: int) -> Any:
     "Contexts: who visits a shop."
     import pandas as pd
 
-    return pd.DataFrame({
-        "age": rng.integers(18, 80, n), "visits": rng.poisson(4, n), "days_away": rng.gamma(2.0, 20.0, n).round(1),
-        "basket": np.exp(rng.normal(3.3, 0.5, n)).round(2), "channel": rng.choice(["app", "shop", "web"], n, p=[0.4, 0.25, 0.35]),
-    })  # fmt: skip
+    return pd.DataFrame(
+        {
+            "age": rng.integers(18, 80, n),
+            "visits": rng.poisson(4, n),
+            "days_away": rng.gamma(2.0, 20.0, n).round(1),
+            "basket": np.exp(rng.normal(3.3, 0.5, n)).round(2),
+            "channel": rng.choice(["app", "shop", "web"], n, p=[0.4, 0.25, 0.35]),
+        }
+    )
 
 
 def chance_of_buying(
@@ -30,7 +35,12 @@ def chance_of_buying(
     young, away = (50 - rows["age"]) / 15, (rows["days_away"] - 40) / 28
     rich, app = (np.log(rows["basket"]) - 3.3) / 0.5, (rows["channel"] == "app") * 1.0
     usual = -1.1 + 0.12 * (rows["visits"] - 4)
-    odds = [usual + 1.3 * rich - 0.3 * young, usual + 1.1 * young - 0.5 * rich, usual - 0.7 * away, usual - 0.6 + 1.2 * away + 1.1 * app]
+    odds = [
+        usual + 1.3 * rich - 0.3 * young,
+        usual + 1.1 * young - 0.5 * rich,
+        usual - 0.7 * away,
+        usual - 0.6 + 1.2 * away + 1.1 * app,
+    ]
     return 1 / (1 + np.exp(-np.column_stack(odds)))
 
 
@@ -52,7 +62,11 @@ def offers(
     rows = _customers(rng, n)
     chance, buys = chance_of_offer(rows), chance_of_buying(rows)
     taken, each = (rng.random(n)[:, None] > chance.cumsum(axis=1)).sum(axis=1).clip(0, len(ACTIONS) - 1), np.arange(n)
-    return rows.assign(offer=np.array(ACTIONS)[taken], chance=chance[each, taken].round(12), bought=(rng.random(n) < buys[each, taken]) * 1)
+    return rows.assign(
+        offer=np.array(ACTIONS)[taken],
+        chance=chance[each, taken].round(12),
+        bought=(rng.random(n) < buys[each, taken]) * 1,
+    )
 
 
 def true_value(

@@ -36,13 +36,25 @@ def gate_of(
     gain, why = found.gain, found.overlap.why
     told = f"{gain.value:+.4g} a decision beside what was earned (95% interval {gain.low:+.4g} to {gain.high:+.4g})"
     if why:
-        said = f"cannot say: {why}; log more decisions with more exploration, or learn a policy that is closer to the log"
+        said = (
+            f"cannot say: {why}; log more decisions with more exploration, or learn a policy that is closer to the log"
+        )
     else:
-        said = f"{told}: {'better, for the interval lies above 0' if found.better else 'not shown to be better, for the interval is not above 0'}"
+        said = (
+            f"{told}: "
+            f"{'better, for the interval lies above 0' if found.better else 'not shown to be better, for the interval is not above 0'}"
+        )
     return {
-        "metric": "beats the log", "sense": "at_least", "bound": 0.0, **span_of(gain), "passed": found.better is True, "sure": found.better is not None,
-        "message": said, "reason": "A policy is released only when the interval says that it earns more than the one that logged the decisions.",
-    }  # fmt: skip
+        "metric": "beats the log",
+        "sense": "at_least",
+        "bound": 0.0,
+        **span_of(gain),
+        "passed": found.better is True,
+        "sure": found.better is not None,
+        "message": said,
+        "reason": "A policy is released only when the interval says that it earns more than the one that logged "
+        "the decisions.",
+    }
 
 
 def criteria_of(
@@ -68,23 +80,37 @@ def evaluate_policy(
     logged = logged_of(test, problem, actions, units)
     found = compare_policies(logged, proba, expected)
     shares = np.bincount(logged.action, minlength=len(actions)) / len(test)
-    taken = pd.crosstab(logged.action, proba.argmax(axis=1)).reindex(index=range(len(actions)), columns=range(len(actions)), fill_value=0)
+    taken = pd.crosstab(logged.action, proba.argmax(axis=1)).reindex(
+        index=range(len(actions)), columns=range(len(actions)), fill_value=0
+    )
     spans = {"as logged": found.logged, "IPS": found.ips, "SNIPS": found.snips, "doubly robust": found.value}
     each = "decision" if units is None else f"of {len(np.unique(units)):,} units, whose decisions were drawn together"
     return {
-        "task": problem.task, "n": len(test), "threshold": None,
+        "task": problem.task,
+        "n": len(test),
+        "threshold": None,
         "prevalence": {name_of(a): round(float(s), 6) for a, s in zip(actions, shares, strict=True)},
         "metrics": {"value": span_of(found.value), "gain": span_of(found.gain)},
         "errors": {"value": found.value.plain()["error"], "gain": found.gain.plain()["error"]},
         "interval": f"95%, by each {each}; skewness after Hall (1992), nowhere narrower than Student's",
-        "criteria": criteria_of(problem, found), "rules": [], "cost": None, "curves": {},
-        "confusion": {"classes": [name_of(a) for a in actions], "matrix": taken.to_numpy().tolist()},  # logged action, most probable one
+        "criteria": criteria_of(problem, found),
+        "rules": [],
+        "cost": None,
+        "curves": {},
+        "confusion": {
+            "classes": [name_of(a) for a in actions],
+            "matrix": taken.to_numpy().tolist(),
+        },  # logged action, most probable one
         "said": said_sample(proba, digits=None),
         "off_policy": {
-            "values": {name: span_of(e) for name, e in spans.items()}, "overlap": overlap_told(found),
-            "actions": {name_of(a): {"logged": round(float(s), 6), "policy": round(float(p), 6)} for a, s, p in zip(actions, shares, proba.mean(axis=0), strict=True)},
+            "values": {name: span_of(e) for name, e in spans.items()},
+            "overlap": overlap_told(found),
+            "actions": {
+                name_of(a): {"logged": round(float(s), 6), "policy": round(float(p), 6)}
+                for a, s, p in zip(actions, shares, proba.mean(axis=0), strict=True)
+            },
         },
-    }, weights_of(logged, proba)  # fmt: skip
+    }, weights_of(logged, proba)
 
 
 def overlap_told(
@@ -93,9 +119,14 @@ def overlap_told(
     "How well the log covers the policy's decisions, for JSON."
     o = found.overlap
     return {
-        "n": o.n, "effective": round(o.effective, 2), "largest": round(o.largest, 6), "unsupported": round(o.unsupported, 6),
-        "weights": {q: round(w, 6) for q, w in o.weights.items()}, "mean": span_of(o.mean), "why": o.why,
-    }  # fmt: skip
+        "n": o.n,
+        "effective": round(o.effective, 2),
+        "largest": round(o.largest, 6),
+        "unsupported": round(o.unsupported, 6),
+        "weights": {q: round(w, 6) for q, w in o.weights.items()},
+        "mean": span_of(o.mean),
+        "why": o.why,
+    }
 
 # %% ../../nbs/stages/250_evaluate_policy.ipynb #64545079
 def plot_value(
@@ -110,11 +141,25 @@ def plot_value(
     left, right = figure.subplots(1, 2)
     values = result["off_policy"]["values"]
     for place, (name, e) in enumerate(values.items()):
-        left.errorbar(e["value"], -place, xerr=[[e["value"] - e["low"]], [e["high"] - e["value"]]], fmt="s" if name == "as logged" else "o", color="0.4" if name == "as logged" else "#08519c", capsize=3)
+        left.errorbar(
+            e["value"],
+            -place,
+            xerr=[[e["value"] - e["low"]], [e["high"] - e["value"]]],
+            fmt="s" if name == "as logged" else "o",
+            color="0.4" if name == "as logged" else "#08519c",
+            capsize=3,
+        )
     left.set_yticks([-p for p in range(len(values))], list(values))
-    left.set(xlabel=f"mean {in_figure(unit)} of a decision, 95% interval", title=f"{result['n']:,} decisions not learnt from")
+    left.set(
+        xlabel=f"mean {in_figure(unit)} of a decision, 95% interval", title=f"{result['n']:,} decisions not learnt from"
+    )
     right.hist(weight, bins=40, color="0.6")
-    right.set(xlabel="weight: its probability by the logged one", ylabel="decisions (log scale)", yscale="log", title=f"worth {result['off_policy']['overlap']['effective']:,.0f} decisions of its own")
+    right.set(
+        xlabel="weight: its probability by the logged one",
+        ylabel="decisions (log scale)",
+        yscale="log",
+        title=f"worth {result['off_policy']['overlap']['effective']:,.0f} decisions of its own",
+    )
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
     return figure

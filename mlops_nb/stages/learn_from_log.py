@@ -50,16 +50,22 @@ def make_policies(
     "The candidates by their names."
     trees = trees_of(made, seed)
     known = {
-        "logged": ("linear", Mimic(explore)), "uniform": ("linear", Uniform(explore)), "best_single": ("linear", BestSingle(explore)),
-        "greedy_linear": ("linear", Direct(None, 0.0, explore)), "greedy_trees": ("tree", Direct(trees, 0.0, explore)),
+        "logged": ("linear", Mimic(explore)),
+        "uniform": ("linear", Uniform(explore)),
+        "best_single": ("linear", BestSingle(explore)),
+        "greedy_linear": ("linear", Direct(None, 0.0, explore)),
+        "greedy_trees": ("tree", Direct(trees, 0.0, explore)),
         "softmax_trees": ("tree", Direct(trees, temperature, explore)),
-        "linucb": ("linear", LinUCB(alpha, explore=explore)), "thompson": ("linear", Thompson(explore=explore)),
-    }  # fmt: skip
+        "linucb": ("linear", LinUCB(alpha, explore=explore)),
+        "thompson": ("linear", Thompson(explore=explore)),
+    }
     if unknown := [n for n in asked if n not in known]:
         raise MlopsError(f"no policy '{unknown[0]}'{nearest(unknown[0], known)}")
     if not asked:
         raise MlopsError(f"learn_from_log.candidates names no policy; expected some of {', '.join(known)}")
-    return {n: Pipeline([("recipe", clone(made[known[n][0]])), ("estimator", known[n][1])]) for n in dict.fromkeys(asked)}
+    return {
+        n: Pipeline([("recipe", clone(made[known[n][0]])), ("estimator", known[n][1])]) for n in dict.fromkeys(asked)
+    }
 
 # %% ../../nbs/stages/240_learn_from_log.ipynb #984659e4
 def logged_of(
@@ -72,7 +78,10 @@ def logged_of(
     codes = pd.Index(actions).get_indexer(frame[problem.target])
     if (codes < 0).any():
         strange = frame[problem.target].iloc[int(np.argmax(codes < 0))]
-        raise MlopsError(f"the rows have an action '{strange}' that the policy has not learnt{nearest(strange, actions)}; bring more rows of it, or leave it out by a rule")
+        raise MlopsError(
+            f"the rows have an action '{strange}' that the policy has not "
+            f"learnt{nearest(strange, actions)}; bring more rows of it, or leave it out by a rule"
+        )
     reward, propensity = (frame[str(c)].to_numpy(float) for c in (problem.reward, problem.propensity))
     return Logged(codes, propensity, reward, units)
 
@@ -84,7 +93,9 @@ def fit_policy(
 ) -> Pipeline:  # fitted
     "A policy that has learnt from these decisions."
     reward, propensity = (frame[str(c)].to_numpy(float) for c in (problem.reward, problem.propensity))
-    return policy.fit(features_of(frame, problem), frame[problem.target], estimator__reward=reward, estimator__propensity=propensity)
+    return policy.fit(
+        features_of(frame, problem), frame[problem.target], estimator__reward=reward, estimator__propensity=propensity
+    )
 
 
 def fit_rewards(
@@ -128,7 +139,9 @@ def judge_policies(
     for fold in range(int(fold_of.max()) + 1):
         inside, out = frame[learns_from(fold_of, fold)], fold_of == fold
         for name, policy in policies.items():
-            proba[name][out] = fit_policy(clone(policy), inside, problem).predict_proba(features_of(frame[out], problem))
+            proba[name][out] = fit_policy(clone(policy), inside, problem).predict_proba(
+                features_of(frame[out], problem)
+            )
         for kind in expected:
             expected[kind][out] = fit_rewards(kind, made, inside, problem, actions, seed)(frame[out])
     here = fold_of >= 0
@@ -162,7 +175,10 @@ def choose_policy(
     luck = luck_by_rows(lambda counts: counts @ rows / counts.sum(axis=1, keepdims=True), things, seed=seed)
     thin = [f"{n}: {one.overlap.why}" for n, one in ranked if one.overlap.why]
     value, gain = found[name].value, found[name].gain
-    why = f"{name} would have earned {value.value:.4g} a decision ({value.low:.4g} to {value.high:.4g}), {gain.value:+.4g} beside the log; {len(found)} candidates on rows that they have not learnt from"
+    why = (
+        f"{name} would have earned {value.value:.4g} a decision ({value.low:.4g} to {value.high:.4g}), "
+        f"{gain.value:+.4g} beside the log; {len(found)} candidates on rows that they have not learnt from"
+    )
     why += f"; nobody can say of {'; '.join(thin)}" if thin else ""
     return Choice(name, why, ranked, luck)
 
@@ -173,7 +189,13 @@ def line_of(
 ) -> dict[str, Any]:  # for JSON
     "A candidate with its figures."
     spans = {what: getattr(found, what).plain() for what in ("value", "gain", "ips", "snips")}
-    return {"name": name, **spans, "effective": found.overlap.effective, "better": found.better, "why": found.overlap.why}
+    return {
+        "name": name,
+        **spans,
+        "effective": found.overlap.effective,
+        "better": found.better,
+        "why": found.overlap.why,
+    }
 
 # %% ../../nbs/stages/240_learn_from_log.ipynb #23cfc058
 def policies_figure(
@@ -187,12 +209,17 @@ def policies_figure(
     axes = figure.subplots()
     for place, (_, one) in enumerate(reversed(choice.ranked)):
         reach = [[one.value.value - one.value.low], [one.value.high - one.value.value]]
-        axes.errorbar(one.value.value, place, xerr=reach, fmt="o" if not one.overlap.why else "x", color="#08519c", capsize=3)
+        axes.errorbar(
+            one.value.value, place, xerr=reach, fmt="o" if not one.overlap.why else "x", color="#08519c", capsize=3
+        )
     earned = choice.ranked[0][1].logged
     axes.axvspan(earned.low, earned.high, color="0.85", label="as logged, with its interval")
     axes.axvline(earned.value, color="0.4", linestyle="--", linewidth=1)
     axes.set_yticks(range(len(choice.ranked)), [name for name, _ in reversed(choice.ranked)])
-    axes.set(xlabel=f"mean {in_figure(unit)} of a decision, doubly robust, 95% interval; x: nobody can say", title=f"{earned.n:,} decisions, each judged unseen")
+    axes.set(
+        xlabel=f"mean {in_figure(unit)} of a decision, doubly robust, 95% interval; x: nobody can say",
+        title=f"{earned.n:,} decisions, each judged unseen",
+    )
     axes.legend(frameon=False, loc="lower right")
     axes.spines[["top", "right"]].set_visible(False)
     return figure
@@ -205,7 +232,18 @@ def decision_of_policy(
 ) -> dict[str, Any]:  # the decision artifact
     "The choice as data."
     return {
-        "chosen": choice.name, "why": choice.why, "candidates": [line_of(*one) for one in choice.ranked], "luck": choice.luck._asdict(),
-        "params": {"explore": explore}, "threshold": None, "threshold_why": "", "weights": None, "weights_why": "", "positive": None,
-        "costs": None, "calibration": None, "valid": {}, "rewards": judged.rewards,
-    }  # fmt: skip
+        "chosen": choice.name,
+        "why": choice.why,
+        "candidates": [line_of(*one) for one in choice.ranked],
+        "luck": choice.luck._asdict(),
+        "params": {"explore": explore},
+        "threshold": None,
+        "threshold_why": "",
+        "weights": None,
+        "weights_why": "",
+        "positive": None,
+        "costs": None,
+        "calibration": None,
+        "valid": {},
+        "rewards": judged.rewards,
+    }

@@ -115,11 +115,20 @@ def overlap_of(logged: Logged, weight: np.ndarray) -> Overlap:
 def _thin(effective: float, mean: Estimate, missing: float, n: int) -> str:
     "Why nobody can say, where that is so."
     if effective < FEW_ROWS:
-        return f"{n:,} logged decisions are worth {effective:.0f} of the policy's own, expected at least {FEW_ROWS}: it decides what was seldom decided"
+        return (
+            f"{n:,} logged decisions are worth {effective:.0f} of the policy's own, expected at least "
+            f"{FEW_ROWS}: it decides what was seldom decided"
+        )
     if missing:
-        return f"about {missing:.0%} of its decisions are ones that the log never makes there, so nobody knows what they earn"
+        return (
+            f"about {missing:.0%} of its decisions are ones that the log never makes there, so nobody knows "
+            "what they earn"
+        )
     if mean.low > 1:
-        return f"weights have the mean {mean.value:.2f}, expected 1: the logged probabilities are smaller than what was drawn by"
+        return (
+            f"weights have the mean {mean.value:.2f}, expected 1: the logged probabilities are smaller than "
+            "what was drawn by"
+        )
     return ""
 
 # %% ../../nbs/stats/92_off_policy.ipynb #b97cb080

@@ -140,7 +140,7 @@ def test_charters_that_ship_mean_what_they_meant():
         told, meant = made.statement(), before.statement()
         assert told | {"positive": None} == meant | {"positive": None} and check_sense(made) == [] and made.monitoring == before.monitoring and made.retraining == before.retraining
         assert str(told["positive"]).lower() == str(meant["positive"]).lower()
-        graph = stock_graph("binary")
+        graph = stock_graph(made.task)
         assert knob_values(graph, made.knobs, made.sample) == knob_values(graph, before.knobs, before.sample)
 
 

@@ -25,20 +25,32 @@ def propensity_findings(
     "Why these probabilities can't be those that the actions were drawn by."
     import numpy as np
 
-    p, way = np.asarray(propensity, float), f"write into '{named}' the probability of the action that was taken, as it was when it was drawn"
+    p, way = (
+        np.asarray(propensity, float),
+        f"write into '{named}' the probability of the action that was taken, as it was when it was drawn",
+    )
     if (p == 1).all():
-        yield f"every '{named}' is 1: each action was certain, so nobody knows what another would have earned; log decisions that are drawn by chance"
+        yield (
+            f"every '{named}' is 1: each action was certain, so nobody knows what another would have "
+            "earned; log decisions that are drawn by chance"
+        )
         return
     for one in np.unique(np.asarray(action, str)):
         share = np.where(np.asarray(action, str) == one, 1 / p, 0.0)
         error = float(share.std(ddof=1)) / math.sqrt(len(p))
         if share.mean() > 1 + 5 * error:
-            yield f"action '{one}' was taken more often than '{named}' says: 1 / '{named}' adds up to {share.mean():.2f} times the rows, expected at most 1; {way}"
+            yield (
+                f"action '{one}' was taken more often than '{named}' says: 1 / '{named}' adds up to "
+                f"{share.mean():.2f} times the rows, expected at most 1; {way}"
+            )
             return
     sure = p[p > 0.5]
     others, seen = float(((1 - sure) / sure).sum()), int((p <= 0.5).sum())
     if seen + 5 * math.sqrt(others) + 5 < others:
-        yield f"by '{named}' about {others:,.0f} decisions must have gone against a probable action, and {seen:,} have a probability of at most 0.5; {way}"
+        yield (
+            f"by '{named}' about {others:,.0f} decisions must have gone against a probable action, and "
+            f"{seen:,} have a probability of at most 0.5; {way}"
+        )
 
 # %% ../../../nbs/model/tasks/50_bandit.ipynb #86ff94b0
 def number_findings(
@@ -56,11 +68,17 @@ def number_findings(
         yield f"{role} '{column.name}' has {odd.iloc[0]!r}; expected numbers"
     elif number.isna().any() and not required:
         way = f"wait until all are there, or set such rows aside: rules: {{{column.name}: {{required: true}}}}"
-        yield f"{int(number.isna().sum()):,} of {len(number):,} rows have no {role} '{column.name}', and a missing one is no 0; {way}"
+        yield (
+            f"{int(number.isna().sum()):,} of {len(number):,} rows have no {role} '{column.name}', and a "
+            f"missing one is no 0; {way}"
+        )
     if len(out := number[(number <= low) | (number > high) | number.isin([math.inf, -math.inf])]):
         span = f"numbers above {low:g} and at most {high:g}" if math.isfinite(high) else "finite numbers"
         why = ": an action that can't be drawn isn't taken" if role == "propensity" else ""
-        yield f"{len(out):,} rows have {role} '{column.name}' = {out.iloc[0]:g}; expected {span}{why}; mend what writes the log"
+        yield (
+            f"{len(out):,} rows have {role} '{column.name}' = {out.iloc[0]:g}; expected {span}{why}; mend "
+            "what writes the log"
+        )
 
 # %% ../../../nbs/model/tasks/50_bandit.ipynb #a42aefb0
 LEAST = 10  # rows of an action, or nothing can be said of it
@@ -75,15 +93,26 @@ class Bandit(Multiclass):
     roles = ("reward", "propensity")
     omits = frozenset({"train", "tune", "ensemble", "evaluate"})
     brings = frozenset({"learn_from_log", "evaluate_policy"})
-    trusted = tuple(f"mlops_nb.model.policies.{name}" for name in ("Mimic", "Uniform", "BestSingle", "Rewards", "Direct", "LinUCB", "Thompson"))  # type: ignore[assignment]
-    unlabelled = "what is told of a drawn decision is its reward and no label; write decisions and rewards into a table that a run learns from: mlops-nb log decisions FILE"
+    trusted = tuple(
+        f"mlops_nb.model.policies.{name}"
+        for name in ("Mimic", "Uniform", "BestSingle", "Rewards", "Direct", "LinUCB", "Thompson")
+    )  # type: ignore[assignment]
+    unlabelled = (
+        "what is told of a drawn decision is its reward and no label; write decisions and rewards into a "
+        "table that a run learns from: mlops-nb log decisions FILE"
+    )
     singles = ("the least sure", "a middling one", "the surest")
-    group_note = "Nobody knows which action is right for a person, so no group can be said to be served better: shares of actions are compared."
+    group_note = (
+        "Nobody knows which action is right for a person, so no group can be said to be served better: "
+        "shares of actions are compared."
+    )
     cells = {
-        "evaluate": "what the policy would have earned and how much more than the log, off-policy with intervals; overlap, or cannot say",
+        "evaluate": "what the policy would have earned and how much more than the log, off-policy with intervals; "
+        "overlap, or cannot say",
         "fairness": "share of each action by group; no rules, for no class is looked for",
         "explain": "what each column adds to the probability of the most probable action",
-        "compiled serving": "not compiled, the plain model answers: probabilities, the most probable action, and by /v1/decide one that is drawn",
+        "compiled serving": "not compiled, the plain model answers: probabilities, the most probable action, and by "
+        "/v1/decide one that is drawn",
         "batch": "the most probable action and the probability of each",
         "drift": "columns, probabilities, share of each action; mean reward of what was drawn",
         "A/B": "mean reward of what was drawn, guardrails",
@@ -93,28 +122,49 @@ class Bandit(Multiclass):
 
     def findings(self, target: Any, asked: Statement) -> Iterable[str]:
         if asked.costs != type(asked.costs)():
-            yield f"costs: a {self.name} task has rewards and no costs of errors; take costs out, and subtract what an action costs from '{asked.reward}'"
+            yield (
+                f"costs: a {self.name} task has rewards and no costs of errors; take costs out, and "
+                f"subtract what an action costs from '{asked.reward}'"
+            )
         counts = target.value_counts()
         allowed = asked.rules[asked.target].allowed if asked.target in asked.rules else None
         for one in allowed or ():
             if not positions(counts.index, one):
-                yield f"action '{one}' is allowed, and the log never took it, so nobody knows what it earns; take it out of rules: {asked.target}: allowed{nearest(one, map(name_of, counts.index[:50]))}"
+                yield (
+                    f"action '{one}' is allowed, and the log never took it, so nobody knows what it earns; "
+                    f"take it out of rules: {asked.target}: "
+                    f"allowed{nearest(one, map(name_of, counts.index[:50]))}"
+                )
         for one, rows in counts.items():
             if rows < LEAST and (allowed is None or positions(allowed, one)):
                 others = ", ".join(str(name_of(c)) for c, n in counts.items() if n >= LEAST)
-                yield f"action '{one}' was taken {rows} times, expected at least {LEAST}; log more of it, or leave its rows out: rules: {{{asked.target}: {{allowed: [{others}]}}}}"
+                yield (
+                    f"action '{one}' was taken {rows} times, expected at least {LEAST}; log more of it, or "
+                    f"leave its rows out: rules: {{{asked.target}: {{allowed: [{others}]}}}}"
+                )
 
     def row_findings(self, frame: Any, asked: Statement) -> Iterable[str]:
         reward, propensity = frame[asked.reward], frame[asked.propensity]
         needed = {c: asked.rules[c].required if c in asked.rules else False for c in (asked.reward, asked.propensity)}
-        wrong = [*number_findings(reward, "reward", required=needed[asked.reward]), *number_findings(propensity, "propensity", 0, 1, needed[asked.propensity])]
+        wrong = [
+            *number_findings(reward, "reward", required=needed[asked.reward]),
+            *number_findings(propensity, "propensity", 0, 1, needed[asked.propensity]),
+        ]
         if not wrong and reward.nunique() < 2:
-            wrong.append(f"every reward '{asked.reward}' is {reward.dropna().iloc[0]}, so no action is better than another; expected rewards that differ")
+            wrong.append(
+                f"every reward '{asked.reward}' is {reward.dropna().iloc[0]}, so no action is better "
+                "than another; expected rewards that differ"
+            )
         here = frame[asked.target].notna().to_numpy() & propensity.notna().to_numpy()
-        yield from wrong or propensity_findings(propensity[here].astype(float), frame[asked.target][here], str(asked.propensity))
+        yield from wrong or propensity_findings(
+            propensity[here].astype(float), frame[asked.target][here], str(asked.propensity)
+        )
 
     def group_measures(self, y_true: Any, y_pred: Any) -> dict[str, Any]:
-        return {f"share of {one}": (y_pred == one).astype(float) for one in sorted({*y_true.tolist(), *y_pred.tolist()}, key=str)}
+        return {
+            f"share of {one}": (y_pred == one).astype(float)
+            for one in sorted({*y_true.tolist(), *y_pred.tolist()}, key=str)
+        }
 
     def decides(self, asked: Statement, threshold: float | None) -> str:
         return "the most probable action; /v1/decide draws one by its probability"
