@@ -108,7 +108,8 @@ def log_decisions(
     settings = open_project()
     asked = load_charter(charter or settings.charter)
     if not task_of(asked.task).rewarded:
-        raise MlopsError(f"{asked.name} is a {asked.task} task, which draws no decisions; what is said of its predictions: mlops-nb log query")
+        what = f"{asked.name} is a {asked.task} task, which draws no decisions"
+        raise MlopsError(f"{what}; what is said of its predictions: mlops-nb log query")
     names = asked.target, str(asked.propensity), str(asked.reward)
     say(write_decisions(decisions_of(settings.home, settings.log_url, asked.name, names, since), file))
 

@@ -145,11 +145,13 @@ METRICS: dict[str, dict[str, Metric]] = {
     },
     "bandit": {
         "value": Metric(
-            _mean_reward, True, "decision", -_INF, _INF, "mean reward of the policy's own decisions; in the reward's unit", _reward,
+            _mean_reward, True, "decision", -_INF, _INF,
+            "mean reward of the policy's own decisions; in the reward's unit", _reward,
         ),
         "gain": Metric(
             _unknown, True, "decision", -_INF, _INF,
-            "mean reward above that of the policy that logged the decisions; known where that one decided", drafted=False,
+            "mean reward above that of the policy that logged the decisions; known where that one decided",
+            drafted=False,
         ),
     },
 }

@@ -155,7 +155,7 @@ class _Linear(_Policy):
 
 
 class LinUCB(_Linear):
-    "The action with the highest upper confidence bound (Li et al., A Contextual-Bandit Approach to Personalized News, 2010; disjoint models)."
+    "The action with the highest upper confidence bound (disjoint LinUCB: Li et al., WWW 2010)."
 
     def __init__(self, alpha: float = 1.0, ridge: float = 1.0, explore: float = 0.05):
         self.alpha, self.ridge, self.explore = alpha, ridge, explore
@@ -183,7 +183,7 @@ def probability_of_best(
 
 
 class Thompson(_Linear):
-    "Linear Thompson sampling (Agrawal & Goyal, Thompson Sampling for Contextual Bandits with Linear Payoffs, 2013), by the probabilities that it draws with."
+    "Linear Thompson sampling (Agrawal & Goyal, ICML 2013), by the probabilities that it draws with."
 
     def __init__(self, scale: float = 1.0, ridge: float = 1.0, explore: float = 0.05):
         self.scale, self.ridge, self.explore = scale, ridge, explore

@@ -65,7 +65,10 @@ def openapi_of(
     from mlops_nb.serving.protocol import InferenceRequest
 
     served = service.model.current
-    (asked, answered, _, tensors, inferred, item, items, verdicts, *decided), parts = msgspec.json.schema_components((served.row_schema.request, Answered, Error, InferenceRequest, Inferred, Item, Items, Taken, *([Decided] if served.kind.rewarded else [])), ref_template="#/components/schemas/{name}")
+    types: tuple = (served.row_schema.request, Answered, Error, InferenceRequest, Inferred, Item, Items, Taken)
+    types += (Decided,) if served.kind.rewarded else ()
+    found, parts = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
+    asked, answered, _, tensors, inferred, item, items, verdicts, *decided = found
     for place, name in served.row_schema.odd_names.items():
         parts["Row"]["properties"][name] = parts["Row"]["properties"].pop(place)
         parts["Row"]["required"] = [name if one == place else one for one in parts["Row"].get("required", [])]
@@ -84,7 +87,8 @@ def openapi_of(
 
     paths = {"/v1/predict": post("Predict rows", {"schema": asked, "example": example}, answered)}
     if decided:
-        paths["/v1/decide"] = post("Draw an action for each row, and log it with its probability", {"schema": asked, "example": example}, decided[0])
+        how = {"schema": asked, "example": example}
+        paths["/v1/decide"] = post("Draw an action for each row, and log it with its probability", how, decided[0])
     paths["/v1/feedback"] = post("Say what turned out to be true, or rate an answer", {"schema": {"anyOf": [item, items]}, "example": {"feedback": [{"id": "0" * 32, "label": _label(served)}]}}, verdicts)
     for path, names in (("/v2/models/{name}/infer", ("name",)), ("/v2/models/{name}/versions/{version}/infer", ("name", "version"))):
         paths[path] = post("Predict tensors (Open Inference Protocol v2)", {"schema": tensors}, inferred, parameters=named(*names))

@@ -178,7 +178,9 @@ async def answer(
 
 # %% ../../nbs/serving/35_service.ipynb #bed7a430
 @patch
-async def _by_arm(self: Service, arms: Arms, rows: Sequence[tuple], subjects: Sequence[str | None] | None, drawn: bool = False) -> list[Prediction]:
+async def _by_arm(
+    self: Service, arms: Arms, rows: Sequence[tuple], subjects: Sequence[str | None] | None, drawn: bool = False
+) -> list[Prediction]:
     "Each row answered by the arm that its unit is in."
     ids = new_ids(len(rows))
     made: list[Any] = [None] * len(rows)

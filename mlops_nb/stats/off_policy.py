@@ -29,7 +29,7 @@ def weights_of(
     logged: Logged,
     proba: np.ndarray,  # (n, actions) of the policy that is asked about; rows sum to 1
 ) -> np.ndarray:  # (n,) at least 0
-    "Importance weights: how much more probable each action is than it was when it was drawn (Horvitz & Thompson, 1952)."
+    "Importance weights: how much more probable each action is than when it was drawn (Horvitz & Thompson, 1952)."
     return proba[np.arange(len(logged.action)), logged.action] / logged.propensity
 
 # %% ../../nbs/stats/92_off_policy.ipynb #0dae1d80
@@ -50,7 +50,7 @@ def skewed_mean(
     units: np.ndarray | None = None,  # (n,) codes 0.. of what was drawn together
     level: float = 0.95,
 ) -> Estimate:
-    "A mean whose interval minds skewness (Hall, On the removal of skewness by transformation, 1992), and is nowhere narrower than Student's."
+    "A mean whose interval minds skewness (Hall, JRSS B, 1992), and is nowhere narrower than Student's."
     middle = float(np.mean(values))
     off = values - middle
     found = spread(off, units=units)
@@ -81,7 +81,7 @@ def doubly_robust(
     proba: np.ndarray,  # (n, actions) of the policy that is asked about
     expected: np.ndarray,  # (n, actions) reward of each action, by a model that has not learnt from these rows
 ) -> np.ndarray:  # (n,) whose mean is the policy's value
-    "What each row says of the policy's value (Dudik, Langford & Li, Doubly Robust Policy Evaluation and Learning, 2011)."
+    "What each row says of the policy's value (Dudik, Langford & Li, ICML 2011)."
     told = expected[np.arange(len(logged.action)), logged.action]
     return (proba * expected).sum(axis=1) + weights_of(logged, proba) * (logged.reward - told)
 

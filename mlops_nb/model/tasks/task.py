@@ -49,7 +49,7 @@ class Task:
     brings: ClassVar[frozenset[str]] = frozenset()  # stages that only tasks which name them have, often in the place of one of `omits`
     names_answer: ClassVar[bool] = False  # whether `target` isn't a column of the rows, but what its answer is to be called
     roles: ClassVar[tuple[str, ...]] = ()  # places of the charter that name a column and that this task needs: of base.charter.ROLES
-    rewarded: ClassVar[bool] = False  # whether the target is an action that was taken: it is drawn when it is served, and what is said of it later is a reward
+    rewarded: ClassVar[bool] = False  # whether the target is an action: drawn when served, and rewarded later
     unlabelled: ClassVar[str] = ""  # why no challenger can be made of labelled predictions, with the way out
     trusted: ClassVar[tuple[str, ...]] = ()  # reviewed types in the files of its own estimators, beyond those that are known
     group_note: ClassVar[str] = ""  # what a fairness audit by groups can't say
