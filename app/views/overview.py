@@ -100,6 +100,14 @@ def calibration_chart(curves: dict, unit: str) -> alt.LayerChart:
     return honest + rules + points
 
 
+def policy_chart(policy: dict, unit: str) -> alt.LayerChart:
+    "What was earned, and what the policy would have earned, with 95% intervals."
+    frame = pd.DataFrame([{"estimate": name, **span} for name, span in policy["values"].items()])
+    base = alt.Chart(frame).encode(y=alt.Y("estimate:N", sort=list(policy["values"]), title=None, axis=alt.Axis(labelLimit=220)))
+    spans = base.mark_rule(color=BLUE).encode(x=alt.X("low:Q", title=f"mean {unit} of a decision", scale=alt.Scale(zero=False)), x2="high:Q")
+    return spans + base.mark_point(color=BLUE, filled=True, size=60).encode(x="value:Q", tooltip=["estimate", "value", "low", "high"])
+
+
 def importance_chart(explanation: dict) -> alt.LayerChart:
     "What moves the model's answers most."
     frame = pd.DataFrame(explanation["global"]).head(10)
@@ -160,8 +168,15 @@ if curves := evaluation.curves:
         columns[0].altair_chart(confusion_chart(evaluation.confusion, problem.positive).properties(height=300), width="stretch")
         columns[1].markdown("**Ranking**: ROC curve", help="The further above the dashed line of guessing, the better it ranks.")
         columns[1].altair_chart(roc_chart(curves).properties(height=300), width="stretch")
-    columns[-1].markdown("**Honesty**: what it says, and what is so", help="On the dashed line, what the model says is what happens.")
-    columns[-1].altair_chart(calibration_chart(curves, problem.kind.unit(problem.target)).properties(height=300), width="stretch")
+    if "calibration" in curves:
+        columns[-1].markdown("**Honesty**: what it says, and what is so", help="On the dashed line, what the model says is what happens.")
+        columns[-1].altair_chart(calibration_chart(curves, problem.kind.unit(problem.target)).properties(height=300), width="stretch")
+if policy := (evaluation.model_extra or {}).get("off_policy"):
+    st.subheader("How it decides")
+    st.markdown("**Beside the log**: what would have been earned", help="Estimated from decisions that the policy has not learnt from; each with its 95% interval.")
+    st.altair_chart(policy_chart(policy, str(problem.reward)).properties(height=180), width="stretch")
+    table(pd.DataFrame(policy["actions"]).T.rename(columns={"logged": "share in the log", "policy": "share by the policy"}).round(3))
+    st.caption(in_markdown(policy["overlap"]["why"]) or f"{policy['overlap']['n']:,} logged decisions are worth {policy['overlap']['effective']:,.0f} of the policy's own.")
 
 if evidence.explanation.get("global"):
     st.subheader("What it goes by")

@@ -445,7 +445,7 @@ LATER = {
     "keys": Later("serving", "API keys of a service: add, list, remove."),
     "score": Later("scoring", "Predict for a whole table: score IN OUT --model MODEL."),
     "data": Later("data", "Versions of data sets: add, versions, diff, checkout, push, pull, which.", ("dvc", "data")),
-    "log": Later("log", "The prediction log: roll, retain, erase, query, events."),
+    "log": Later("log", "The prediction log: roll, retain, erase, query, events, decisions."),
     "feedback": Later("log", "Import labels or ratings of logged predictions: feedback FILE --model MODEL."),
     "monitor": Later("monitoring", "Look at each window of the prediction log that is over: drift, quality, alarms."),
     "alerts": Later("monitoring", "What a person should look at: list, ack, send."),

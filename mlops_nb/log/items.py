@@ -84,6 +84,7 @@ def _huge(value: Any) -> bool:
 class _Said(msgspec.Struct):
     decision: Any = None
     probabilities: dict[str, float] | None = None
+    propensity: float | None = None  # the decision was drawn: what is said of it is its reward
 
 
 _read_said = msgspec.json.Decoder(_Said).decode
@@ -95,6 +96,8 @@ def label_of(
 ) -> str:  # the class as `probabilities` names it, or the number's shortest form
     "A label that fits the version that gave this answer."
     said = _read_said(output)
+    if said.propensity is not None:
+        return repr(_number(label, "the decision was drawn, and what came of it is its reward"))
     if said.probabilities:
         names = list(said.probabilities)
         with suppress(MlopsError):
@@ -108,14 +111,14 @@ def label_of(
 _NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)
 
 
-def _number(label: str | int | float | bool) -> float:
+def _number(label: str | int | float | bool, why: str = "the model answers with numbers") -> float:
     "A finite number, or the text of one."
     try:
         value = math.nan if isinstance(label, bool) or (isinstance(label, str) and not _NUMBER.fullmatch(label)) else float(label)
     except OverflowError:
         value = math.inf
     if not math.isfinite(value):
-        raise BadItem(f"label: {shown(label)}; expected a finite number, the model answers with numbers", "label")
+        raise BadItem(f"label: {shown(label)}; expected a finite number, {why}", "label")
     return value
 
 # %% ../../nbs/log/34_items.ipynb #ec109c32

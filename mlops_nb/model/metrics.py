@@ -87,6 +87,21 @@ def _agreement(
 
     return compute
 
+# %% ../../nbs/model/20_metrics.ipynb #6dfdbc1b
+def _mean_reward(reward: Any, given: Any, classes: list | None = None) -> float:
+    "Of decisions that a policy has made itself."
+    return float(reward.mean())
+
+
+def _reward(reward: Any, given: Any, classes: list | None = None) -> Any:
+    "What each decision adds to it."
+    return reward
+
+
+def _unknown(reward: Any, given: Any, classes: list | None = None) -> float:
+    "What another policy would have earned, nobody has seen."
+    return math.nan
+
 # %% ../../nbs/model/20_metrics.ipynb #63065021
 _INF = math.inf
 _MATTHEWS = Metric(
@@ -127,6 +142,17 @@ METRICS: dict[str, dict[str, Metric]] = {
         "r2": Metric(_of("r2_score"), True, "value", -_INF, 1, "share of variance explained; 0 is the mean, 1 is exact"),
         "rmse": Metric(_of("root_mean_squared_error"), False, "value", 0, _INF, "typical error, large ones count more; in the target's unit"),
         "mae": Metric(_of("mean_absolute_error"), False, "value", 0, _INF, "mean error in the target's unit"),
+    },
+    "bandit": {
+        "value": Metric(
+            _mean_reward, True, "decision", -_INF, _INF,
+            "mean reward of the policy's own decisions; in the reward's unit", _reward,
+        ),
+        "gain": Metric(
+            _unknown, True, "decision", -_INF, _INF,
+            "mean reward above that of the policy that logged the decisions; known where that one decided",
+            drafted=False,
+        ),
     },
 }
 

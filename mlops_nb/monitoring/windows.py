@@ -264,9 +264,11 @@ def part_of(
     y_pred, proba = _answers(rows["output"], form, rule)
     sound = pd.notna(y_pred) if proba is None else np.isfinite(proba if proba.ndim == 1 else proba.sum(axis=1))
     notes = _unusual(rows, form, int((~sound).sum()))
+    if evidence.problem.kind.rewarded and proba is not None:  # what was drawn says less than what it was drawn by
+        y_pred = np.array(rule.names, dtype=object)[rule.chosen(proba)]
     rows, y_pred, proba = _where(rows, sound), y_pred[sound], None if proba is None else proba[sound]
     inputs = parsed(rows["inputs"], {f.name: _TYPES[f.kind] for f in form.fields}).combine_chunks()
-    y_true, known = _truths(rows["label"], rule)
+    y_true, known = _rewards(rows) if evidence.problem.kind.rewarded else _truths(rows["label"], rule)
     arms = {arm: n for arm, n in answered.items() if arm}
     drawn = drawn_of(rows.select(["subject", "time", "inputs"]).to_pandas(), evidence)
     found = measured(inputs, form), y_pred, proba, known, y_true[known]
@@ -304,6 +306,13 @@ def _truths(labels: pa.ChunkedArray, rule: Decision) -> tuple[np.ndarray, np.nda
     hits = zip(*((n is not None, n == rule.names[rule.at]) for n in found), strict=True)
     known, positive = (np.array(each, dtype=bool)[at] for each in hits)
     return positive if rule.looks_for else np.array(found, dtype=object)[at], known
+
+
+def _rewards(rows: pa.Table) -> tuple[np.ndarray, np.ndarray]:  # numbers, whether they are known
+    "What came of decisions that were drawn; what is said of others is no reward."
+    number = pd.to_numeric(rows["label"].to_pandas(), errors="coerce").to_numpy(dtype=float, na_value=np.nan)
+    drawn = parsed(rows["output"], {"propensity": pa.float64()})["propensity"]
+    return number, np.isfinite(number) & drawn.is_valid().to_numpy()
 
 
 def _told_once(column: pa.ChunkedArray) -> tuple[pa.Array, np.ndarray]:  # k values; (n,) places among them, k where there is none

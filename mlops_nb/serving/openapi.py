@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from ..log.items import Item
+from .decided import Decided
 from .feedback import Items, Taken
 from .service import Service
 from .version import Prediction, ServedVersion
@@ -64,7 +65,10 @@ def openapi_of(
     from mlops_nb.serving.protocol import InferenceRequest
 
     served = service.model.current
-    (asked, answered, _, tensors, inferred, item, items, verdicts), parts = msgspec.json.schema_components((served.row_schema.request, Answered, Error, InferenceRequest, Inferred, Item, Items, Taken), ref_template="#/components/schemas/{name}")
+    types: tuple = (served.row_schema.request, Answered, Error, InferenceRequest, Inferred, Item, Items, Taken)
+    types += (Decided,) if served.kind.rewarded else ()
+    found, parts = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
+    asked, answered, _, tensors, inferred, item, items, verdicts, *decided = found
     for place, name in served.row_schema.odd_names.items():
         parts["Row"]["properties"][name] = parts["Row"]["properties"].pop(place)
         parts["Row"]["required"] = [name if one == place else one for one in parts["Row"].get("required", [])]
@@ -82,6 +86,9 @@ def openapi_of(
         return [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names]
 
     paths = {"/v1/predict": post("Predict rows", {"schema": asked, "example": example}, answered)}
+    if decided:
+        how = {"schema": asked, "example": example}
+        paths["/v1/decide"] = post("Draw an action for each row, and log it with its probability", how, decided[0])
     paths["/v1/feedback"] = post("Say what turned out to be true, or rate an answer", {"schema": {"anyOf": [item, items]}, "example": {"feedback": [{"id": "0" * 32, "label": _label(served)}]}}, verdicts)
     for path, names in (("/v2/models/{name}/infer", ("name",)), ("/v2/models/{name}/versions/{version}/infer", ("name", "version"))):
         paths[path] = post("Predict tensors (Open Inference Protocol v2)", {"schema": tensors}, inferred, parameters=named(*names))
@@ -91,7 +98,7 @@ def openapi_of(
 
 def _label(served: ServedVersion) -> Any:
     "What a label may be, for an example."
-    return served.classes[-1] if served.classes else 12.5
+    return served.classes[-1] if served.classes and not served.kind.rewarded else 12.5
 
 # %% ../../nbs/serving/58_openapi.ipynb #ee1fb65c
 def page_of(

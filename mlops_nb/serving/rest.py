@@ -21,6 +21,7 @@ from starlette.routing import Match
 
 from .body import Gone, read_body
 from .cold import COLD, cold_app
+from .decided import decided_of, prove_decides
 from .feedback import read_feedback, taken
 from ..model.rows import Refused
 from .service import Service, version_of
@@ -38,6 +39,7 @@ class Rest:
 
     _hot: Callable[..., Awaitable[None]]  # let in, read, answer, count
     _other: Callable[..., Awaitable[None]]  # everything that isn't hot
+    _decide: Callable[..., Awaitable[tuple]]
     _predict: Callable[..., Awaitable[tuple]]  # the hot routes: model, phase, predictions, body and headers of an answer
     _infer: Callable[..., Awaitable[tuple]]
     _feedback: Callable[..., Awaitable[tuple]]
@@ -65,6 +67,8 @@ class Rest:
             await self._hot("/v1/predict", self._predict, scope, receive, send)
         elif path.startswith("/v2/models/") and (found := _INFER.fullmatch(path)):
             await self._hot("/v2/infer", self._infer, scope, receive, send, *found.groups())
+        elif path == "/v1/decide":
+            await self._hot("/v1/decide", self._decide, scope, receive, send)
         elif path == "/v1/feedback":
             await self._hot("/v1/feedback", self._feedback, scope, receive, send)
         else:
@@ -196,6 +200,17 @@ async def _predict(self: Rest, scope: Any, body: bytes, began: float) -> tuple:
     predictions, outputs = await self.service.answer(served, asked.rows, asked.subjects, began)
     version, phase = version_of(served, predictions)
     said = b'{"model":%b,"version":%d,"phase":"%b","predictions":[%b]}' % (_encode(served.name), version, phase.encode(), b",".join(outputs))
+    return f"{served.name}/{version}", phase, predictions, said, [_JSON]
+
+# %% ../../nbs/serving/60_rest.ipynb #af2fc82c
+@patch
+async def _decide(self: Rest, scope: Any, body: bytes, began: float) -> tuple:
+    served = self.service.model.current
+    prove_decides(served, self.service.log is not None)
+    asked = served.row_schema.read(body)
+    predictions, _ = await self.service.answer(served, asked.rows, asked.subjects, began, drawn=True)
+    version, phase = version_of(served, predictions)
+    said = _encode(decided_of(served.name, version, phase, predictions))
     return f"{served.name}/{version}", phase, predictions, said, [_JSON]
 
 # %% ../../nbs/serving/60_rest.ipynb #00277650

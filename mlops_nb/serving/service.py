@@ -147,17 +147,18 @@ async def answer(
     subjects: Sequence[str | None] | None = None,  # whom the rows are about
     began: float | None = None,  # time.perf_counter() when the request came
     pinned: bool = False,  # the caller asks for this version, whatever experiment runs
+    drawn: bool = False,  # whether decisions are drawn by their probabilities
 ) -> tuple[list[Prediction], list[bytes]]:  # and each as JSON
     "Answers, and their place in the prediction log."
     began = time.perf_counter() if began is None else began
     inputs = inputs_of(served, rows, subjects)
     arms = self.model.arms
     if arms is not None and not pinned and arms.row_schema is served.row_schema:
-        predictions = await self._by_arm(arms, rows, subjects)
+        predictions = await self._by_arm(arms, rows, subjects, drawn)
     elif served.compiled is not None and len(rows) <= self.limits.inline:
-        predictions = served.answer(rows)
+        predictions = served.answer(rows, drawn=drawn)
     else:
-        predictions = await asyncio.to_thread(served.answer, rows)
+        predictions = await asyncio.to_thread(served.answer, rows, drawn=drawn)
     outputs = [self._encode(p) for p in predictions]
     if self.log is not None:
         now, took = self.clock(), time.perf_counter() - began
@@ -177,7 +178,9 @@ async def answer(
 
 # %% ../../nbs/serving/35_service.ipynb #bed7a430
 @patch
-async def _by_arm(self: Service, arms: Arms, rows: Sequence[tuple], subjects: Sequence[str | None] | None) -> list[Prediction]:
+async def _by_arm(
+    self: Service, arms: Arms, rows: Sequence[tuple], subjects: Sequence[str | None] | None, drawn: bool = False
+) -> list[Prediction]:
     "Each row answered by the arm that its unit is in."
     ids = new_ids(len(rows))
     made: list[Any] = [None] * len(rows)
@@ -185,9 +188,9 @@ async def _by_arm(self: Service, arms: Arms, rows: Sequence[tuple], subjects: Se
         served, part = arms.served[arm], [rows[i] for i in places]
         keys = "".join([ids[32 * i : 32 * i + 32] for i in places])
         if served.compiled is not None and len(part) <= self.limits.inline:
-            said = served.answer(part, ids=keys)
+            said = served.answer(part, ids=keys, drawn=drawn)
         else:
-            said = await asyncio.to_thread(served.answer, part, ids=keys)
+            said = await asyncio.to_thread(served.answer, part, ids=keys, drawn=drawn)
         for place, prediction in zip(places, said, strict=True):
             prediction.arm, prediction.version, prediction.phase = arm, served.version, served.phase
             made[place] = prediction

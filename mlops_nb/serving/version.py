@@ -20,6 +20,7 @@ from ..model.compiled_model import CompiledModel, prove
 from ..base.scalars import moment
 from ..model.rows import RowSchema, Flag
 from ..registry.evidence import Evidence
+from .draw import drawn_actions
 
 # %% ../../nbs/serving/18_version.ipynb #feff03d8
 class Prediction(msgspec.Struct, omit_defaults=True):
@@ -33,6 +34,7 @@ class Prediction(msgspec.Struct, omit_defaults=True):
     arm: str = ""  # of the experiment that runs; empty when there is none
     version: int = 0  # that answered, while an experiment runs
     phase: str = ""  # where that version stands, while an experiment runs
+    propensity: float | None = None  # with which the decision was drawn; None: it was not drawn
 
 # %% ../../nbs/serving/18_version.ipynb #c93c7490
 def new_ids(
@@ -130,6 +132,7 @@ def answer(
     rows: Sequence[tuple],  # checked by the row schema
     threads: int = 1,
     ids: str = "",  # 32 hex digits a row, when they are known already
+    drawn: bool = False,  # whether decisions are drawn by their probabilities
 ) -> list[Prediction]:  # one a row
     "Decisions for checked rows: the one way to an answer, whoever asks."
     answers, flags = self.compute(rows, threads)
@@ -138,6 +141,9 @@ def answer(
     if not self.kind.has_classes:
         return [Prediction(*three) for three in zip(ids_of, answers.tolist(), flags, strict=True)]
     made, rule = [], self.rule
-    for key, proba, found, best in zip(ids_of, answers.tolist(), flags, rule.chosen(answers).tolist(), strict=True):
+    places, chances = drawn_actions(answers, ids_of, self.label) if drawn else (rule.chosen(answers).tolist(), [])
+    for key, proba, found, best in zip(ids_of, answers.tolist(), flags, places, strict=True):
         made.append(Prediction(key, self.classes[best], found, proba[rule.at if rule.looks_for else best], dict(zip(rule.names, proba, strict=True))))
+    for prediction, chance in zip(made, chances, strict=False):
+        prediction.propensity = prediction.probability = chance
     return made

@@ -14,6 +14,7 @@ from typing import Any
 
 from ..base.artifacts import write_atomic
 from ..base.errors import MlopsError, nearest
+from .offers import offers
 
 logger = logging.getLogger("mlops_nb")
 
@@ -62,7 +63,7 @@ def _files(package: str, extra: str) -> Path:
     return Path(found.submodule_search_locations[0])
 
 # %% ../../nbs/sources/20_datasets.ipynb #68fa41f4
-MAKERS = {"flights": flights}
+MAKERS = {"flights": flights, "offers": offers}
 
 
 def make(

@@ -110,7 +110,7 @@ def plan(
         raise _NoPlan(f"no experiment can be planned: {name} is {known.value:g} on the rows that evaluated the model, and nothing can be better; see whether something gives the target away, or plan by another metric")
     effect = float(f"{abs(known.best - known.value) / 10:.2g}") if effect is None and math.isfinite(known.best) else effect
     if not effect:
-        raise MlopsError(f"{name} is {known.value:g}, so nothing says which improvement is worth while; give one: -p abtest.minimum_effect=NUMBER")
+        raise _NoPlan(f"{name} is {known.value:g}, so nothing says which improvement is worth while; give one: -p abtest.minimum_effect=NUMBER")
     signed = effect if known.best > known.value else -effect
     try:
         spread = {"rate": known.value} if known.share else {"sd": known.sd}
@@ -213,8 +213,8 @@ def contributed(
         return rows[name].to_numpy(float)
     kind = problem.kind
     check_comparable(name, problem)
-    if not kind.has_classes:
-        return kind.each(name, pd.to_numeric(rows["label"]).to_numpy(float), Answers(None, rows["decision"].to_numpy(float)))
+    if kind.rewarded or not kind.has_classes:
+        return kind.each(name, pd.to_numeric(rows["label"]).to_numpy(float), Answers(None, rows["decision"].to_numpy(None if kind.rewarded else float)))
     read = str if isinstance(rows["decision"].iloc[0], str) else number_of  # numbers and truths, whatever their labels look like
     y_true, y_pred = (np.array([read(v) for v in rows[c]], dtype=object) for c in ("label", "decision"))
     if name == "accuracy" and name in kind.stock():

@@ -82,13 +82,14 @@ def judge_bound(
 def said_sample(
     said: np.ndarray,  # (n,) probability of the positive class or predicted number; or (n, classes)
     most: int = 500,  # >= 2
+    digits: int | None = 5,  # of several numbers a row; None: all, where some values are the same for many rows
 ) -> list:
     "What the model said, for later comparison: evenly spaced order statistics of one number a row, or some rows of several."
     if said.ndim == 1:
         places = np.unique(np.linspace(0, len(said) - 1, min(most, len(said))).round().astype(int))
         return [float(f"{v:.6g}") for v in np.sort(said)[places]]
     rows = np.random.default_rng(0).permutation(len(said))[: max(2, most // said.shape[1])]
-    return said[np.sort(rows)].round(5).tolist()
+    return (said if digits is None else said.round(digits))[np.sort(rows)].tolist()
 
 # %% ../../nbs/stages/090_evaluate.ipynb #fb2a4808
 def mean_cost(

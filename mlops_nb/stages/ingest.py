@@ -55,7 +55,7 @@ def check_target(
             f"target '{problem.target}' has {only} in {len(frame):,} rows; there is nothing to learn, expected at least"
             " two different values"
         )
-    if found := list(problem.kind.findings(known, problem)):
+    if found := [*problem.kind.findings(known, problem), *problem.kind.row_findings(frame, problem)]:
         raise MlopsError("\n".join(found))
 
 # %% ../../nbs/stages/020_ingest.ipynb #0d7db559

@@ -332,7 +332,7 @@ def split_rows(
     read = problem.feature_names(frame.columns)
     labels = frame[problem.target] if problem.knows_classes else None
     if labels is not None:
-        prove_classes(labels, not problem.kind.has_positive)
+        prove_classes(labels, not problem.kind.has_positive and not problem.kind.rewarded)
     named = dict.fromkeys(c for c in (group if chosen == "group" else None, problem.id) if c is not None)
     things = entities_of(frame, read, named, seed)
     if chosen == "time":

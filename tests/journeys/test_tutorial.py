@@ -252,3 +252,16 @@ def test_which_rows_are_alike(now, tmp_path):
     assert "phase rejected" in nothing and "no structure was found" in nothing
     shown = json.dumps([c["outputs"] for c in segments["cells"] if c["cell_type"] == "code"])
     assert not re.search(r"/(tmp|home|root|Users)/|\\u001b", shown)
+
+
+@BOTH_WAYS
+def test_how_decisions_learn(now, tmp_path):
+    bandit = notebook_of("bandit.ipynb", now, tmp_path)
+    assert len(re.findall(r"(?m)^\w+ +done ", said(bandit, "^!mlops-nb run$"))) == 13
+    judged = said(bandit, "^from mlops_nb.base.settings")
+    low, high, truth = float(re.search(r"doubly robust +[\d.]+ +\(([\d.]+)", judged)[1]), float(re.search(r"doubly robust .* to ([\d.]+)\)", judged)[1]), float(re.search(r"the truth +([\d.]+)", judged)[1])
+    assert low < truth < high and "better, for the interval lies above 0" in judged
+    assert "'accepted': 1000" in said(bandit, "^import numpy as np") and "1,000 decisions with their rewards" in said(bandit, "log decisions")
+    refused = said(bandit, "^charter = Path")
+    assert "have no propensity 'chance'" in refused and "was taken more often than 'chance' says" in refused
+    assert "a missing one is no 0" in refused and "there is nothing to learn" in refused

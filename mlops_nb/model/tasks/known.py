@@ -9,6 +9,7 @@ __all__ = ['TASKS', 'METRICS', 'task_of', 'add_task', 'tasks_table']
 from ...base.artifacts import trust
 from ...base.errors import MlopsError, nearest
 from ..metrics import METRICS
+from .bandit import Bandit
 from .binary import Binary
 from .clustering import Clustering
 from .multiclass import Multiclass
@@ -16,7 +17,7 @@ from .regression import Regression
 from .task import CELLS, Task
 
 # %% ../../../nbs/model/tasks/90_known.ipynb #bfb6fabd
-_STOCK = (Binary(), Multiclass(), Regression(), Clustering())
+_STOCK = (Binary(), Multiclass(), Regression(), Clustering(), Bandit())
 #: Every task, by the name that a charter gives.
 TASKS: dict[str, Task] = {task.name: task for task in _STOCK}
 METRICS |= {task.name: task.metrics for task in _STOCK}

@@ -50,6 +50,8 @@ class Task:
     no_labels: ClassVar[str] = ""  # why nobody can say what would have been right; empty: somebody can
     names_answer: ClassVar[bool] = False  # whether `target` isn't a column of the rows, but what its answer is to be called
     roles: ClassVar[tuple[str, ...]] = ()  # places of the charter that name a column and that this task needs: of base.charter.ROLES
+    rewarded: ClassVar[bool] = False  # whether the target is an action: drawn when served, and rewarded later
+    no_retraining: ClassVar[str] = ""  # why no challenger can be made of labelled predictions, with the way out
     trusted: ClassVar[tuple[str, ...]] = ()  # reviewed types in the files of its own estimators, beyond those that are known
     group_note: ClassVar[str] = ""  # what a fairness audit by groups can't say
     singles: ClassVar[tuple[str, ...]]  # three rows that are worth a look, from the lowest answer to the highest
@@ -71,6 +73,14 @@ class Task:
     ) -> Iterable[str]:  # sentences, each with the way out
         "Why these values can't be the target of this task."
         raise NotImplementedError
+
+    def row_findings(
+        self,
+        frame: Any,  # the rows with all columns that the charter names
+        asked: Statement,  # the charter's
+    ) -> Iterable[str]:  # sentences, each with the way out
+        "Why nothing can be learnt from these rows, beyond their target."
+        return ()
 
     def y_true(
         self,
