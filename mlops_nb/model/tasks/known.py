@@ -10,12 +10,13 @@ from ...base.artifacts import trust
 from ...base.errors import MlopsError, nearest
 from ..metrics import METRICS
 from .binary import Binary
+from .control import Control
 from .multiclass import Multiclass
 from .regression import Regression
 from .task import CELLS, Task
 
 # %% ../../../nbs/model/tasks/90_known.ipynb #bfb6fabd
-_STOCK = (Binary(), Multiclass(), Regression())
+_STOCK = (Binary(), Multiclass(), Regression(), Control())
 #: Every task, by the name that a charter gives.
 TASKS: dict[str, Task] = {task.name: task for task in _STOCK}
 _OURS = (  # of every task: numbers and names
