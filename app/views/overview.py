@@ -100,6 +100,13 @@ def calibration_chart(curves: dict, unit: str) -> alt.LayerChart:
     return honest + rules + points
 
 
+def learning_chart(learning: dict, metric: str) -> alt.LayerChart:
+    "What the seeds reach as they learn, with the 95% interval."
+    base = alt.Chart(pd.DataFrame(learning)).encode(x=alt.X("at:Q", title="episodes learnt from"))
+    band = base.mark_area(color=BLUE, opacity=0.25).encode(y=alt.Y("low:Q", title=f"{metric.replace('_', ' ')} of the seeds (interquartile, 95% interval)"), y2="high:Q")
+    return band + base.mark_line(color=BLUE).encode(y="iqm:Q", tooltip=["at", alt.Tooltip("iqm:Q", format=".4g")])
+
+
 def importance_chart(explanation: dict) -> alt.LayerChart:
     "What moves the model's answers most."
     frame = pd.DataFrame(explanation["global"]).head(10)
@@ -118,7 +125,7 @@ def lineage(version: Version, evidence: Evidence) -> pd.DataFrame:
         "model": decision.why or decision.chosen,
         "decides": problem.kind.decides(problem, decision.threshold),
         "data": f"{data.get('name') or problem.data.source}, sha256 {str(data.get('sha256', ''))[:12]}",
-        "rows": f"{data.get('rows', 0):,} read, {data['rows_train']:,} to train on, {evidence.evaluation.n:,} to test on",
+        "rows": f"{data.get('rows', 0):,} read, {data['rows_train']:,} to train on, {evidence.evaluation.n:,} {problem.kind.judged_on} to be judged by",
         "learnt": evidence.learnt.said,
         "licence": problem.data.every("licence") or "not said",
         "code": code,
@@ -135,7 +142,7 @@ st.markdown(in_markdown(problem.goal))
 standing(version, st.session_state["versions"])
 headline(evaluation, [problem.metric, *problem.secondary, *(c["metric"] for c in evaluation.criteria)], problem.kind.metrics)
 learnt = f"{evidence.learnt.said[:1].upper()}{evidence.learnt.said[1:]}." if evidence.learnt.rows is not None else ""
-st.caption(f"On {evaluation.n:,} test rows that nothing was chosen by. {judged(here.registry_uri, version, evidence)} {learnt}".strip())
+st.caption(f"On {evaluation.n:,} {problem.kind.judged_on} that nothing was chosen by. {judged(here.registry_uri, version, evidence)} {learnt}".strip())
 if evaluation.cost:
     st.caption(f"Mean cost of a decision, by the charter's costs: {number(evaluation.cost.value)} ({interval(evaluation.cost)})")
 
@@ -155,8 +162,12 @@ if evaluation.confusion and "roc" in curves:
     columns[0].altair_chart(confusion_chart(evaluation.confusion, problem.positive).properties(height=300), width="stretch")
     columns[1].markdown("**Ranking**: ROC curve", help="The further above the dashed line of guessing, the better it ranks.")
     columns[1].altair_chart(roc_chart(curves).properties(height=300), width="stretch")
-columns[-1].markdown("**Honesty**: what it says, and what is so", help="On the dashed line, what the model says is what happens.")
-columns[-1].altair_chart(calibration_chart(curves, problem.kind.unit(problem.target)).properties(height=300), width="stretch")
+if "calibration" in curves:
+    columns[-1].markdown("**Honesty**: what it says, and what is so", help="On the dashed line, what the model says is what happens.")
+    columns[-1].altair_chart(calibration_chart(curves, problem.kind.unit(problem.target)).properties(height=300), width="stretch")
+if "learning" in curves:
+    columns[-1].markdown("**Learning**: what was reached, by episodes", help="Interquartile mean of all seeds with its 95% interval.")
+    columns[-1].altair_chart(learning_chart(curves["learning"], problem.metric).properties(height=300), width="stretch")
 
 if evidence.explanation.get("global"):
     st.subheader("What it goes by")

@@ -259,6 +259,8 @@ class Retrainer:
                 if not alone:
                     raise _Refusal(f"a retraining of {self.name} is running; the trigger is seen again when that has ended")
                 self._clear_away()
+                if not task_of(self.charter.task).relearns:
+                    raise _Refusal(f"a {self.charter.task} task learns by acting, and labels are nothing that it could learn from; let it act again: mlops-nb run")
                 if not force and (why := why_not(self.past(), self.charter.retraining, now, _ended_at(self._told()))):
                     raise _Refusal(why)
                 champion = self.champion()

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['players', 'exact_returns', 'figures', 'judgement', 'draw_returns']
 
-# %% ../../nbs/stages/220_judge_policy.ipynb #08989669
+# %% ../../nbs/stages/220_judge_policy.ipynb #0036bac1
 from typing import Annotated, Any
 
 import numpy as np
@@ -24,18 +24,18 @@ from .learn_policy import Place, as_table, place_of
 from .problem import as_markdown
 from ..stats.estimate import Estimate, mean_estimate
 
-# %% ../../nbs/stages/220_judge_policy.ipynb #cbd4b2c9
+# %% ../../nbs/stages/220_judge_policy.ipynb #de6b2713
 def players(
     place: Place,
     policy: Any,  # fitted: answers actions' names
     n: int,  # episodes each
-    root: int,  # of random numbers that nobody else has used
+    root: list[int],  # of random numbers that nobody else has used
 ) -> dict[str, Played]:
     "The policy, a random player, and a rule of thumb where somebody knows one, each in fresh episodes of its own."
     who = {"policy": actor(policy, place.made.columns, place.made.actions), "random": at_random(len(place.made.actions))}
     if (thumb := heuristic_of(place.made.name)) is not None:
         who["heuristic"] = thumb[0]
-    return {name: play(place.world, act, n, np.random.default_rng([root, 991, k])) for k, (name, act) in enumerate(who.items())}
+    return {name: play(place.world, act, n, np.random.default_rng([*root, k])) for k, (name, act) in enumerate(who.items())}
 
 
 def exact_returns(
@@ -54,7 +54,7 @@ def exact_returns(
         "unbeatable": best_return(world, limit),
     }
 
-# %% ../../nbs/stages/220_judge_policy.ipynb #17390e31
+# %% ../../nbs/stages/220_judge_policy.ipynb #e79fe863
 def _difference(one: Any, other: Any) -> Estimate:
     "The difference of two means of independent episodes, with Welch's interval."
     from scipy.stats import ttest_ind
@@ -88,7 +88,7 @@ def figures(
         made["seeds_reaching"] = Estimate(share, float(span.low), float(span.high), len(reached), float(np.sqrt(share * (1 - share) / len(reached))))
     return made
 
-# %% ../../nbs/stages/220_judge_policy.ipynb #d3cda0a6
+# %% ../../nbs/stages/220_judge_policy.ipynb #5dc04eac
 def judgement(
     stated: Problem,
     found: dict[str, Estimate],

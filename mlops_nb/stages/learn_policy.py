@@ -6,7 +6,7 @@
 __all__ = ['Place', 'place_of', 'method_of', 'Learner', 'Seed', 'learn', 'mean_return', 'as_table', 'learn_all', 'chosen',
            'story', 'rows_met', 'divide', 'form_of', 'origin_of']
 
-# %% ../../nbs/stages/210_learn_policy.ipynb #aaf50469
+# %% ../../nbs/stages/210_learn_policy.ipynb #c964918a
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -26,7 +26,7 @@ from ..model.problem import Problem
 from ..pipeline.stage import Figure, Input, Json, Model, Output, Source, Table, log, picture_of
 from ..sources.environments import Environment, environment
 
-# %% ../../nbs/stages/210_learn_policy.ipynb #7d81d464
+# %% ../../nbs/stages/210_learn_policy.ipynb #f576016c
 class Place(NamedTuple):
     "An environment to play in, and its own dynamics where it says them."
 
@@ -50,7 +50,7 @@ def place_of(
         return Place(made, Tabled(dynamics, made.sizes, made.limit), dynamics)
     return Place(made, Stepped(made.many, made.limit, made.first), None)
 
-# %% ../../nbs/stages/210_learn_policy.ipynb #236a68ec
+# %% ../../nbs/stages/210_learn_policy.ipynb #85b289e1
 def method_of(
     asked: str,  # auto, or one of the methods
     place: Place,
@@ -71,7 +71,7 @@ def method_of(
         )
     return asked
 
-# %% ../../nbs/stages/210_learn_policy.ipynb #207ea48e
+# %% ../../nbs/stages/210_learn_policy.ipynb #7f9af12c
 class Learner(NamedTuple):
     "How a seed learns."
 
@@ -120,7 +120,7 @@ def as_table(place: Place, act: Any) -> Any:  # (S, A)
     seen = np.stack(np.unravel_index(np.arange(states), place.made.sizes), axis=1)
     return np.eye(actions)[act(seen, None)]
 
-# %% ../../nbs/stages/210_learn_policy.ipynb #85600347
+# %% ../../nbs/stages/210_learn_policy.ipynb #29b14788
 def _steps(place: Place, how: Learner, rng: Any) -> Iterator[tuple[int, float, Any]]:  # episodes, mean return, the policy then
     "A seed's curve as it is learnt: of the greedy policy where states are counted, of the one that draws by reinforce."
     made = place.made
@@ -156,7 +156,7 @@ def _state_of(sizes: tuple[int, ...], made: Environment) -> Any:
 
     return state
 
-# %% ../../nbs/stages/210_learn_policy.ipynb #12590961
+# %% ../../nbs/stages/210_learn_policy.ipynb #4b05f1b3
 def learn_all(
     place: Place,
     how: Learner,
@@ -189,7 +189,7 @@ def story(
         "iqm": middle, "low": low, "high": high, "reached": [one.reached for one in learnt], "chosen": chosen(learnt),
     }  # fmt: skip
 
-# %% ../../nbs/stages/210_learn_policy.ipynb #9076941a
+# %% ../../nbs/stages/210_learn_policy.ipynb #da326f74
 def rows_met(
     place: Place,
     policy: Any,
@@ -226,7 +226,7 @@ def divide(
     together = pd.concat(codes, ignore_index=True)
     return pieces, together.assign(unit=together["entity"])
 
-# %% ../../nbs/stages/210_learn_policy.ipynb #bab79ff8
+# %% ../../nbs/stages/210_learn_policy.ipynb #38a0e333
 def form_of(
     rows: pd.DataFrame,  # training rows
     stated: Problem,
@@ -238,6 +238,7 @@ def form_of(
     if place.made.sizes is not None:
         most = dict(zip(place.made.columns, place.made.sizes, strict=True))
         fields = [f.model_copy(update={"min": 0, "max": most[f.name] - 1}) for f in fields]
+    fields = [f.model_copy(update={"nullable": False}) for f in fields]  # what is seen is seen whole
     return form.model_copy(update={"fields": fields, "classes": sorted(place.made.actions)})
 
 

@@ -37,6 +37,8 @@ class Control(Multiclass):
     meaning = "what to do in each state of an environment, learnt by doing"
     metrics = _PLAYED | {"accuracy": METRICS["multiclass"]["accuracy"]}
     sources = "gym:"
+    relearns = False
+    judged_on = "fresh episodes"
     names_answer = True
     omits = frozenset({"ingest", "validate", "split", "features", "train", "tune", "ensemble", "evaluate", "fairness", "abtest"})
     brings = frozenset({"learn_policy", "judge_policy"})
