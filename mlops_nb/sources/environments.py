@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['address_of', 'read_options', 'Environment', 'environment', 'described']
 
-# %% ../../nbs/sources/46_environments.ipynb #7700b261
+# %% ../../nbs/sources/46_environments.ipynb #7dde286e
 import inspect
 import json
 import math
@@ -19,7 +19,7 @@ from ..base.artifacts import Store
 from ..base.errors import MlopsError, nearest
 from .local import SourceFile
 
-# %% ../../nbs/sources/46_environments.ipynb #25865449
+# %% ../../nbs/sources/46_environments.ipynb #87e95ace
 _ADDRESS = re.compile(r"gym:([A-Za-z][A-Za-z0-9-]{0,59}-v\d{1,3})(?:\?(.{1,300}))?")
 _OPTION = re.compile(r"([a-z][a-z_]{0,39})=([A-Za-z0-9._+-]{1,40})")
 
@@ -37,7 +37,7 @@ def address_of(
         )
     return found[1], {one[1]: one[2] for one in said if one}
 
-# %% ../../nbs/sources/46_environments.ipynb #e8e42b5f
+# %% ../../nbs/sources/46_environments.ipynb #8fb1cc7d
 _LONGEST = 100_000  # steps that an episode may have
 _READ = {"true": True, "false": False}
 
@@ -67,7 +67,7 @@ def read_options(
         raise MlopsError(f"option max_episode_steps={made['max_episode_steps']}: expected 1 to {_LONGEST:,} steps")
     return made
 
-# %% ../../nbs/sources/46_environments.ipynb #12f80f3e
+# %% ../../nbs/sources/46_environments.ipynb #72cfb677
 class Environment(NamedTuple):
     "An environment that was checked: what is seen, what can be done, how long an episode may be."
 
@@ -92,7 +92,7 @@ class Environment(NamedTuple):
         how = "vector_entry_point" if gymnasium.spec(self.name).vector_entry_point else "sync"
         return gymnasium.make_vec(self.name, num_envs=n, vectorization_mode=how, **self.options | {"max_episode_steps": self.limit})
 
-# %% ../../nbs/sources/46_environments.ipynb #159ceab8
+# %% ../../nbs/sources/46_environments.ipynb #07b6fa69
 #: What is seen and what can be done, in words, where gymnasium's documentation has them.
 _WORDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "FrozenLake": (("row", "column"), ("left", "down", "right", "up")),
@@ -114,7 +114,7 @@ def _grid(single: Any, count: int, name: str) -> tuple[int, ...]:
     sizes = sizes or ((bare.nrow, bare.ncol) if name.startswith("FrozenLake") else (count,))
     return tuple(map(int, sizes)) if math.prod(sizes) == count else (count,)
 
-# %% ../../nbs/sources/46_environments.ipynb #620e6651
+# %% ../../nbs/sources/46_environments.ipynb #24be8de3
 _MOST_STATES, _MOST_COLUMNS, _MOST_ACTIONS = 100_000, 200, 200
 
 
@@ -128,7 +128,7 @@ def _seen(single: Any, name: str) -> tuple[int, tuple[int, ...] | None]:
     elif isinstance(space, spaces.MultiDiscrete) and space.nvec.ndim == 1:
         sizes = tuple(map(int, space.nvec))
     elif isinstance(space, spaces.Tuple) and all(isinstance(s, spaces.Discrete) for s in space.spaces):
-        sizes = tuple(int(s.n) for s in space.spaces)
+        sizes = tuple(int(s.n) for s in space.spaces if isinstance(s, spaces.Discrete))
     elif isinstance(space, spaces.Box) and len(space.shape) == 1:
         sizes = None
     else:
@@ -152,7 +152,7 @@ def _done(single: Any, name: str) -> tuple[int, int]:
         )
     return int(space.n), int(space.start)
 
-# %% ../../nbs/sources/46_environments.ipynb #6893d7d9
+# %% ../../nbs/sources/46_environments.ipynb #2bb3eb9c
 def _gymnasium() -> Any:
     if find_spec("gymnasium") is None:
         raise MlopsError("a source that begins with gym: is an environment of gymnasium, which is not installed; install it: pip install 'mlops-nb[rl]'")
@@ -203,7 +203,7 @@ def _checked(name: str, options: dict[str, Any], single: Any, limit: int) -> Env
     start = getattr(bare, "initial_state_distrib", None) if told is not None else None
     return Environment(name, options, single, limit, seen, sizes, done, first, told if start is not None else None, start)
 
-# %% ../../nbs/sources/46_environments.ipynb #0b392aef
+# %% ../../nbs/sources/46_environments.ipynb #b6051e2c
 def described(
     source: str,  # as the charter has it
     home: Path,  # of the store that keeps it

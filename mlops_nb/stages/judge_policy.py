@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['players', 'exact_returns', 'figures', 'judgement', 'draw_returns']
 
-# %% ../../nbs/stages/220_judge_policy.ipynb #0036bac1
+# %% ../../nbs/stages/220_judge_policy.ipynb #9a04e0ea
 from typing import Annotated, Any
 
 import numpy as np
@@ -24,7 +24,7 @@ from .learn_policy import Place, as_table, place_of
 from .problem import as_markdown
 from ..stats.estimate import Estimate, mean_estimate
 
-# %% ../../nbs/stages/220_judge_policy.ipynb #de6b2713
+# %% ../../nbs/stages/220_judge_policy.ipynb #1abf390a
 def players(
     place: Place,
     policy: Any,  # fitted: answers actions' names
@@ -54,7 +54,7 @@ def exact_returns(
         "unbeatable": best_return(world, limit),
     }
 
-# %% ../../nbs/stages/220_judge_policy.ipynb #e79fe863
+# %% ../../nbs/stages/220_judge_policy.ipynb #aad3dc07
 def _difference(one: Any, other: Any) -> Estimate:
     "The difference of two means of independent episodes, with Welch's interval."
     from scipy.stats import ttest_ind
@@ -88,7 +88,7 @@ def figures(
         made["seeds_reaching"] = Estimate(share, float(span.low), float(span.high), len(reached), float(np.sqrt(share * (1 - share) / len(reached))))
     return made
 
-# %% ../../nbs/stages/220_judge_policy.ipynb #5dc04eac
+# %% ../../nbs/stages/220_judge_policy.ipynb #5a87e122
 def judgement(
     stated: Problem,
     found: dict[str, Estimate],
@@ -102,7 +102,7 @@ def judgement(
     if lost:
         why = {"gap_to_optimum": "the environment doesn't say its own dynamics, so no optimum can be computed", "gain_over_heuristic": "nobody knows a rule of thumb for this environment", "seeds_reaching": "it counts seeds that reach a bound on mean_return, and success names none", "accuracy": "nobody has labelled an action yet"}
         raise MlopsError(f"success: {lost[0]} can't be measured here: {why.get(lost[0], 'it was not played for')}; take it out of the charter")
-    metrics = {name: {"value": e.value, "low": e.low, "high": e.high} for name, e in found.items()}
+    metrics: dict[str, dict[str, float | None]] = {name: {"value": e.value, "low": e.low, "high": e.high} for name, e in found.items()}
     beside = {name: {"mean_return": float(one.returns.mean()), "episodes": len(one.returns)} for name, one in played.items()}
     n = len(played["policy"].returns)
     return {

@@ -6,7 +6,7 @@
 __all__ = ['Place', 'place_of', 'method_of', 'Learner', 'Seed', 'learn', 'mean_return', 'as_table', 'learn_all', 'chosen',
            'story', 'rows_met', 'divide', 'form_of', 'origin_of']
 
-# %% ../../nbs/stages/210_learn_policy.ipynb #c964918a
+# %% ../../nbs/stages/210_learn_policy.ipynb #e0342884
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -26,7 +26,7 @@ from ..model.problem import Problem
 from ..pipeline.stage import Figure, Input, Json, Model, Output, Source, Table, log, picture_of
 from ..sources.environments import Environment, environment
 
-# %% ../../nbs/stages/210_learn_policy.ipynb #f576016c
+# %% ../../nbs/stages/210_learn_policy.ipynb #86b28ea0
 class Place(NamedTuple):
     "An environment to play in, and its own dynamics where it says them."
 
@@ -50,7 +50,7 @@ def place_of(
         return Place(made, Tabled(dynamics, made.sizes, made.limit), dynamics)
     return Place(made, Stepped(made.many, made.limit, made.first), None)
 
-# %% ../../nbs/stages/210_learn_policy.ipynb #85b289e1
+# %% ../../nbs/stages/210_learn_policy.ipynb #41f31118
 def method_of(
     asked: str,  # auto, or one of the methods
     place: Place,
@@ -71,7 +71,7 @@ def method_of(
         )
     return asked
 
-# %% ../../nbs/stages/210_learn_policy.ipynb #7f9af12c
+# %% ../../nbs/stages/210_learn_policy.ipynb #99066f93
 class Learner(NamedTuple):
     "How a seed learns."
 
@@ -99,10 +99,8 @@ def learn(
 ) -> Seed:
     "A policy, learnt from nothing."
     rng, fresh = (np.random.default_rng([root, k]) for k in range(2))
-    at, scores, policy = [], [], None
-    for n, score, policy in _steps(place, how, rng):
-        at.append(n)
-        scores.append(score)
+    told = list(_steps(place, how, rng))
+    at, scores, policy = [n for n, _, _ in told], [score for _, score, _ in told], told[-1][2]
     act = actor(policy, place.made.columns, place.made.actions)
     return Seed(policy, at, scores, float(mean_return(place, policy, act, trials, fresh)))
 
@@ -117,10 +115,10 @@ def mean_return(place: Place, policy: Any, act: Any, n: int, rng: Any) -> float:
 def as_table(place: Place, act: Any) -> Any:  # (S, A)
     "A policy's action in each state, as probabilities."
     states, actions = place.shape
-    seen = np.stack(np.unravel_index(np.arange(states), place.made.sizes), axis=1)
+    seen = np.stack(np.unravel_index(np.arange(states), place.made.sizes or ()), axis=1)
     return np.eye(actions)[act(seen, None)]
 
-# %% ../../nbs/stages/210_learn_policy.ipynb #29b14788
+# %% ../../nbs/stages/210_learn_policy.ipynb #7de8d57a
 def _steps(place: Place, how: Learner, rng: Any) -> Iterator[tuple[int, float, Any]]:  # episodes, mean return, the policy then
     "A seed's curve as it is learnt: of the greedy policy where states are counted, of the one that draws by reinforce."
     made = place.made
@@ -156,7 +154,7 @@ def _state_of(sizes: tuple[int, ...], made: Environment) -> Any:
 
     return state
 
-# %% ../../nbs/stages/210_learn_policy.ipynb #4b05f1b3
+# %% ../../nbs/stages/210_learn_policy.ipynb #2859f8c5
 def learn_all(
     place: Place,
     how: Learner,
@@ -189,7 +187,7 @@ def story(
         "iqm": middle, "low": low, "high": high, "reached": [one.reached for one in learnt], "chosen": chosen(learnt),
     }  # fmt: skip
 
-# %% ../../nbs/stages/210_learn_policy.ipynb #da326f74
+# %% ../../nbs/stages/210_learn_policy.ipynb #a3f2084f
 def rows_met(
     place: Place,
     policy: Any,
@@ -226,7 +224,7 @@ def divide(
     together = pd.concat(codes, ignore_index=True)
     return pieces, together.assign(unit=together["entity"])
 
-# %% ../../nbs/stages/210_learn_policy.ipynb #38a0e333
+# %% ../../nbs/stages/210_learn_policy.ipynb #b1f1ad52
 def form_of(
     rows: pd.DataFrame,  # training rows
     stated: Problem,

@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['Dynamics', 'dynamics_of', 'policy_values', 'expected_return', 'greedy', 'value_iteration', 'best_return']
 
-# %% ../../../nbs/model/control/10_dynamics.ipynb #a0a7bbd6
+# %% ../../../nbs/model/control/10_dynamics.ipynb #4a7c7e10
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
-# %% ../../../nbs/model/control/10_dynamics.ipynb #1c84295d
+# %% ../../../nbs/model/control/10_dynamics.ipynb #1f40afe6
 class Dynamics(NamedTuple):
     "p(s', r | s, a) as arrays of states x actions x outcomes; outcomes that are none have probability 0."
 
@@ -34,7 +34,7 @@ class Dynamics(NamedTuple):
         "What an action is worth if states are worth that: the right side of Bellman's equation (S&B 4.6)."
         return (self.proba * (self.reward + gamma * values[self.reach] * ~self.ends)).sum(axis=2)
 
-# %% ../../../nbs/model/control/10_dynamics.ipynb #b3739bd7
+# %% ../../../nbs/model/control/10_dynamics.ipynb #e29463ae
 def dynamics_of(
     tables: Mapping[int, Mapping[int, list]],  # state -> action -> (probability, next state, reward, ends): gymnasium's `P`
     start: Any,  # (S,) probability of each state at the beginning
@@ -51,7 +51,7 @@ def dynamics_of(
                 proba[s, a, k], reach[s, a, k], reward[s, a, k], ends[s, a, k] = p, to, r, over
     return Dynamics(proba, reach, reward, ends, np.asarray(start, float))
 
-# %% ../../../nbs/model/control/10_dynamics.ipynb #74278568
+# %% ../../../nbs/model/control/10_dynamics.ipynb #fbdd5630
 def policy_values(
     world: Dynamics,
     policy: Any,  # (S, A) probability of each action in each state
@@ -83,7 +83,7 @@ def greedy(
     "The policy that takes the action that is worth most."
     return np.eye(worth.shape[1])[worth.argmax(axis=1)]
 
-# %% ../../../nbs/model/control/10_dynamics.ipynb #14cabad8
+# %% ../../../nbs/model/control/10_dynamics.ipynb #ca3dee04
 def value_iteration(
     world: Dynamics,
     gamma: float,  # discount, 0 <= gamma < 1

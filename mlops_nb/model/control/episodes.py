@@ -5,15 +5,15 @@
 # %% auto #0
 __all__ = ['World', 'Tabled', 'Stepped', 'Played', 'play', 'at_random']
 
-# %% ../../../nbs/model/control/20_episodes.ipynb #29ac0369
+# %% ../../../nbs/model/control/20_episodes.ipynb #d47d58ba
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from .dynamics import Dynamics, dynamics_of
+from .dynamics import Dynamics
 
-# %% ../../../nbs/model/control/20_episodes.ipynb #2e836ebb
+# %% ../../../nbs/model/control/20_episodes.ipynb #3e46d8dd
 class World(Protocol):
     "What can be played in: n episodes at once, each with a time limit."
 
@@ -27,7 +27,7 @@ class World(Protocol):
         "Act in all of them."
         ...
 
-# %% ../../../nbs/model/control/20_episodes.ipynb #dabc0bbe
+# %% ../../../nbs/model/control/20_episodes.ipynb #32eba86d
 class Tabled:
     "Episodes drawn from the tables of an environment that says its own dynamics."
 
@@ -57,7 +57,7 @@ class Tabled:
     def _shown(self) -> Any:
         return np.stack(np.unravel_index(self._state, self.sizes), axis=1).astype(float)
 
-# %% ../../../nbs/model/control/20_episodes.ipynb #7a98a943
+# %% ../../../nbs/model/control/20_episodes.ipynb #e2633021
 class Stepped:
     "Episodes of an environment that only says what comes next."
 
@@ -86,7 +86,7 @@ class Stepped:
         rows = np.stack(seen, axis=1) if isinstance(seen, tuple) else np.asarray(seen)
         return rows.reshape(len(rows), -1).astype(float)
 
-# %% ../../../nbs/model/control/20_episodes.ipynb #c0b2a97e
+# %% ../../../nbs/model/control/20_episodes.ipynb #a7c67f2d
 class Played(NamedTuple):
     "Whole episodes, one of each that was begun, so that long ones count no less than short ones."
 

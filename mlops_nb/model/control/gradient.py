@@ -5,15 +5,15 @@
 # %% auto #0
 __all__ = ['Softmax', 'policy_gradient', 'rewards_to_go', 'Adam', 'Climb', 'reinforce']
 
-# %% ../../../nbs/model/control/40_gradient.ipynb #791943ff
-from collections.abc import Callable, Iterator
+# %% ../../../nbs/model/control/40_gradient.ipynb #810a4912
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from .episodes import World
 
-# %% ../../../nbs/model/control/40_gradient.ipynb #02a2aa53
+# %% ../../../nbs/model/control/40_gradient.ipynb #c4c523ef
 class Softmax(NamedTuple):
     "A policy: probabilities of actions by weighted sums of what is seen."
 
@@ -37,7 +37,7 @@ class Softmax(NamedTuple):
         "The most probable actions, as one is served."
         return (seen @ self.weights + self.bias).argmax(axis=1)
 
-# %% ../../../nbs/model/control/40_gradient.ipynb #223a26d5
+# %% ../../../nbs/model/control/40_gradient.ipynb #99f61bc3
 def policy_gradient(
     policy: Softmax,
     seen: Any,  # (m, columns)
@@ -48,7 +48,7 @@ def policy_gradient(
     off = (np.eye(len(policy.bias))[actions] - policy.proba(seen)) * advantage[:, None] / len(seen)
     return seen.T @ off, off.sum(axis=0)
 
-# %% ../../../nbs/model/control/40_gradient.ipynb #ea7b0aaf
+# %% ../../../nbs/model/control/40_gradient.ipynb #757b0324
 def rewards_to_go(
     rewards: Any,  # (T, n) of n episodes side by side, 0 where they are over
     gamma: float,  # discount, 0..1
@@ -64,7 +64,8 @@ class Adam:
     "Steps of steepest ascent, each by what its gradient was like before (Kingma & Ba 2015, algorithm 1)."
 
     def __init__(self, rate: float, decay: tuple[float, float] = (0.9, 0.999)):
-        self.rate, self.decay, self.count, self.past = rate, decay, 0, None
+        self.rate, self.decay, self.count = rate, decay, 0
+        self.past: tuple[Any, ...] | None = None
 
     def step(
         self,
@@ -74,11 +75,11 @@ class Adam:
         "The next step."
         past = (np.zeros_like(gradient), np.zeros_like(gradient)) if self.past is None else self.past
         self.count += 1
-        self.past = tuple(d * m + (1 - d) * g for d, m, g in zip(self.decay, past, (gradient, gradient**2), strict=True))
-        mean, square = (m / (1 - d**self.count) for d, m in zip(self.decay, self.past, strict=True))
+        past = self.past = tuple(d * m + (1 - d) * g for d, m, g in zip(self.decay, past, (gradient, gradient**2), strict=True))
+        mean, square = (m / (1 - d**self.count) for d, m in zip(self.decay, past, strict=True))
         return share * self.rate * mean / (np.sqrt(square) + 1e-8)
 
-# %% ../../../nbs/model/control/40_gradient.ipynb #82ac1b90
+# %% ../../../nbs/model/control/40_gradient.ipynb #0fe5bd59
 class Climb(NamedTuple):
     "How much is learnt from what."
 
@@ -88,11 +89,15 @@ class Climb(NamedTuple):
     updates: int = 150
 
 
+_USUAL = Climb()
+
+
 class _Baseline:
     "What a return could be expected to be: least squares on earlier episodes, by what is seen, its squares and the time (Duan et al. 2016)."
 
     def __init__(self, limit: int):
-        self.limit, self._fit = limit, None
+        self.limit = limit
+        self._fit: Any = None
 
     def _read(self, seen: Any, at: Any) -> Any:
         time = (at / self.limit)[:, None]
@@ -117,12 +122,12 @@ def _batch(world: World, policy: Softmax, n: int, rng: Any) -> tuple[Any, ...]:
         alive = alive & ~over
     return tuple(np.array(part) for part in zip(*kept, strict=True))
 
-# %% ../../../nbs/model/control/40_gradient.ipynb #83faaf30
+# %% ../../../nbs/model/control/40_gradient.ipynb #6e512a0f
 def reinforce(
     world: World,
     actions: int,
     rng: Any,  # numpy.random.Generator
-    climb: Climb = Climb(),
+    climb: Climb = _USUAL,
 ) -> Iterator[tuple[int, float, Softmax]]:  # episodes so far, their mean return in this update, the policy after it
     "Learn a policy by REINFORCE with a baseline (Williams 1992; S&B 13.4)."
     adam, baseline, scale, inner = Adam(climb.rate), _Baseline(world.limit), None, None

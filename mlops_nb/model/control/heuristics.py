@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['HEURISTICS', 'heuristic_of']
 
-# %% ../../../nbs/model/control/70_heuristics.ipynb #580c6bd6
+# %% ../../../nbs/model/control/70_heuristics.ipynb #e097e100
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-# %% ../../../nbs/model/control/70_heuristics.ipynb #5b953e9e
+# %% ../../../nbs/model/control/70_heuristics.ipynb #1cbd8e73
 def _taxi(seen: Any) -> Any:
     "South or north to the right row, then east or west; picks up and drops off where that is possible."
     at = np.array([(0, 0), (0, 4), (4, 0), (4, 3)])

@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['interquartile_mean', 'iqm_interval', 'draw_curves']
 
-# %% ../../../nbs/model/control/50_learning_curves.ipynb #78105211
+# %% ../../../nbs/model/control/50_learning_curves.ipynb #73066095
 from typing import Any
 
 import numpy as np
 
-# %% ../../../nbs/model/control/50_learning_curves.ipynb #eea0a3b9
+# %% ../../../nbs/model/control/50_learning_curves.ipynb #dd243efc
 def interquartile_mean(
     scores: Any,  # (seeds, ...) what each reached
 ) -> Any:  # (...)
@@ -33,7 +33,7 @@ def iqm_interval(
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2], axis=0)
     return interquartile_mean(scores), low, high
 
-# %% ../../../nbs/model/control/50_learning_curves.ipynb #51f5be7f
+# %% ../../../nbs/model/control/50_learning_curves.ipynb #e490b465
 def draw_curves(
     at: Any,  # (points,) episodes learnt from
     scores: Any,  # (seeds, points)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['states_frame', 'tree_policy', 'softmax_policy', 'actor']
 
-# %% ../../../nbs/model/control/60_policies.ipynb #4171db54
+# %% ../../../nbs/model/control/60_policies.ipynb #5a288409
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,7 +14,7 @@ import pandas as pd
 
 from .gradient import Softmax
 
-# %% ../../../nbs/model/control/60_policies.ipynb #4d7144ba
+# %% ../../../nbs/model/control/60_policies.ipynb #adcb4367
 def states_frame(
     columns: Sequence[str],
     sizes: Sequence[int],  # how many values each column has
@@ -29,23 +29,32 @@ def tree_policy(
     columns: Sequence[str],
     sizes: Sequence[int],  # how many values each column has
     actions: Sequence[str],  # their names
-) -> Any:  # sklearn.tree.DecisionTreeClassifier
+) -> Any:  # sklearn.pipeline.Pipeline of a DecisionTreeClassifier
     "The greedy policy of a table: a tree that answers each state's best action, the first of equal ones, with probability 1."
     from sklearn.tree import DecisionTreeClassifier
 
     rows, best = states_frame(columns, sizes), np.asarray(actions)[worth.argmax(axis=1)]
     every = pd.concat([rows, rows.iloc[[0] * len(actions)]], ignore_index=True)  # each action is known, also one that is never best
     weight = np.r_[np.ones(len(rows)), np.zeros(len(actions))]
-    tree = DecisionTreeClassifier(random_state=0).fit(every, np.r_[best, np.asarray(actions)], sample_weight=weight)
-    assert (tree.predict(rows) == best).all(), "a tree without a limit has a leaf for each state"
-    return tree
+    tree = DecisionTreeClassifier(random_state=0).fit(every.to_numpy(), np.r_[best, np.asarray(actions)], sample_weight=weight)
+    made = _by_name(tree, rows)
+    assert (made.predict(rows) == best).all(), "a tree without a limit has a leaf for each state"
+    return made
 
-# %% ../../../nbs/model/control/60_policies.ipynb #a2eb152b
+
+def _by_name(estimator: Any, rows: pd.DataFrame) -> Any:  # sklearn.pipeline.Pipeline
+    "An estimator that finds its columns by their names, in whatever order they come."
+    from sklearn.compose import ColumnTransformer
+    from sklearn.pipeline import Pipeline
+
+    return Pipeline([("seen", ColumnTransformer([("all", "passthrough", list(rows.columns))]).fit(rows)), ("policy", estimator)])
+
+# %% ../../../nbs/model/control/60_policies.ipynb #20b2ecee
 def softmax_policy(
     learnt: Softmax,
     columns: Sequence[str],
     actions: Sequence[str],  # their names
-) -> Any:  # sklearn.linear_model.LogisticRegression
+) -> Any:  # sklearn.pipeline.Pipeline of a LogisticRegression
     "A softmax policy, its coefficients as logistic regression holds them."
     from sklearn.linear_model import LogisticRegression
 
@@ -55,9 +64,8 @@ def softmax_policy(
         weights, bias = weights[1:] - weights[:1], bias[1:] - bias[:1]
     made = LogisticRegression()
     made.classes_, made.coef_, made.intercept_ = np.asarray(actions)[order], np.ascontiguousarray(weights), np.ascontiguousarray(bias)
-    made.n_features_in_, made.feature_names_in_ = len(columns), np.array(columns, dtype=object)
-    made.n_iter_ = np.zeros(1, np.int32)
-    return made
+    made.n_features_in_, made.n_iter_ = len(columns), np.zeros(1, np.int32)
+    return _by_name(made, pd.DataFrame(np.zeros((1, len(columns))), columns=list(columns)))
 
 
 def actor(

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TABULAR', 'Steps', 'learn_from_tables', 'learn_by_stepping']
 
-# %% ../../../nbs/model/control/30_tabular.ipynb #04a7270e
+# %% ../../../nbs/model/control/30_tabular.ipynb #8d411480
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from importlib.util import find_spec
@@ -15,7 +15,7 @@ import numpy as np
 
 from .dynamics import Dynamics
 
-# %% ../../../nbs/model/control/30_tabular.ipynb #9f3e3b47
+# %% ../../../nbs/model/control/30_tabular.ipynb #a156458d
 #: By which rule a table is learnt, and its number in the loop.
 TABULAR = {"q_learning": 0, "sarsa": 1, "double_q": 2}
 
@@ -27,7 +27,10 @@ class Steps(NamedTuple):
     power: float = 0.7  # the n-th visit of a state and action moves its value by n to the minus that, 0.5 < power <= 1
     explore: float = 0.3  # share of actions at random, in the end: it falls from 1 to that over the first half
 
-# %% ../../../nbs/model/control/30_tabular.ipynb #3c930855
+
+_USUAL = Steps()
+
+# %% ../../../nbs/model/control/30_tabular.ipynb #4cc629aa
 def _rules(
     jit: Callable,  # numba.njit, or what leaves a function as it is
 ) -> tuple[Callable, Callable]:
@@ -62,7 +65,7 @@ def _rules(
 
     return choose, move
 
-# %% ../../../nbs/model/control/30_tabular.ipynb #2e913769
+# %% ../../../nbs/model/control/30_tabular.ipynb #b572b4e5
 def _loop(jit: Callable) -> Callable:
     "Whole episodes from tables."
     choose, move = _rules(jit)
@@ -105,14 +108,14 @@ def _compiled() -> Callable:
 
     return _loop(numba.njit)
 
-# %% ../../../nbs/model/control/30_tabular.ipynb #54f55235
+# %% ../../../nbs/model/control/30_tabular.ipynb #acd5eb0a
 def learn_from_tables(
     rule: str,  # one of TABULAR
     world: Dynamics,
     limit: int,  # steps of an episode at most
     episodes: int,  # >= points
     rng: Any,  # numpy.random.Generator
-    steps: Steps = Steps(),
+    steps: Steps = _USUAL,
     points: int = 20,  # how often the table is shown
     loop: Callable | None = None,  # None: compiled, where that can be
 ) -> Iterator[tuple[int, Any]]:  # episodes so far, (S, A) action values
@@ -125,7 +128,7 @@ def learn_from_tables(
         (loop or _compiled())(TABULAR[rule], *tables, q, visits, worth, first, last, episodes, limit, *steps, rng)
         yield int(last), worth / 2 if rule == "double_q" else worth.copy()
 
-# %% ../../../nbs/model/control/30_tabular.ipynb #3b5f9178
+# %% ../../../nbs/model/control/30_tabular.ipynb #754412eb
 def learn_by_stepping(
     rule: str,  # one of TABULAR
     single: Any,  # gymnasium.Env, time limit included
@@ -133,7 +136,7 @@ def learn_by_stepping(
     shape: tuple[int, int],  # states, actions
     episodes: int,  # >= points
     rng: Any,  # numpy.random.Generator
-    steps: Steps = Steps(),
+    steps: Steps = _USUAL,
     points: int = 20,  # how often the table is shown
     first_action: int = 0,  # its number
 ) -> Iterator[tuple[int, Any]]:  # episodes so far, (S, A) action values
