@@ -22,7 +22,7 @@ from ..base.errors import MlopsError, nearest
 from ..base.settings import find_root, stock
 from .draft import charter_text
 from .guess import Column, Guess, guess_from, nameless_note
-from ..pipeline.graph import build_graph, stock_stages
+from ..pipeline.graph import stock_graph
 
 # %% ../../nbs/cli/20_project.ipynb #879d113b
 def project_name(folder: Path) -> str:
@@ -166,7 +166,7 @@ def init(
     inside = {f: folder.resolve() in f.resolve().parents for f in files}
     sources = [f.resolve().relative_to(folder.resolve()) if inside[f] else Path("data", f.name) for f in files]
     first, *more = (source.as_posix() for source in sources)
-    charter = charter_text(name, first, guess, build_graph(stock_stages().values()), more)
+    charter = charter_text(name, first, guess, stock_graph(guess.task.name), more)
     return Made(folder, name, guess, _write(folder, name, charter, [f for f in files if not inside[f]]))
 
 # %% ../../nbs/cli/20_project.ipynb #143f2e66

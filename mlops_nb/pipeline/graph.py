@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ROOTS', 'Graph', 'build_graph', 'reading_order', 'stage_files', 'stock_stages', 'load_graph', 'omitted',
-           'origin_mark', 'override_notes']
+           'stock_graph', 'origin_mark', 'override_notes']
 
 # %% ../../nbs/pipeline/20_graph.ipynb #9cdf95a1
 import functools
@@ -136,9 +136,19 @@ def omitted(
         task = load_charter(settings.charter).task
     except MlopsError:
         task = ""
+    return dict.fromkeys(_left_out(task), task)
+
+
+def stock_graph(
+    task: str,  # its name; another than those that are known has all stages that no task brings
+) -> Graph:
+    "The pipeline that ships with mlops_nb, for a task."
+    return build_graph(stage for name, stage in stock_stages().items() if name not in _left_out(task))
+
+
+def _left_out(task: str) -> frozenset[str]:
     kind = TASKS.get(task, Task)
-    brought = frozenset().union(*(known.brings for known in TASKS.values()))
-    return dict.fromkeys(kind.omits | brought - kind.brings, task)
+    return kind.omits | frozenset().union(*(known.brings for known in TASKS.values())) - kind.brings
 
 
 def _has_stock(settings: Settings) -> bool:

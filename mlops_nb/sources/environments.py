@@ -47,7 +47,9 @@ def _option(name: str, text: str, like: Any) -> Any:
     try:
         value = _READ[text.lower()] if isinstance(like, bool) else type(like)(text)
     except (KeyError, ValueError):
-        raise MlopsError(f"option {name}={text}: expected {'true or false' if isinstance(like, bool) else f'a value like {like!r}'}") from None
+        raise MlopsError(
+            f"option {name}={text}: expected {'true or false' if isinstance(like, bool) else f'a value like {like!r}'}"
+        ) from None
     if isinstance(value, float) and not math.isfinite(value):
         raise MlopsError(f"option {name}={text}: expected a finite number")
     return value
@@ -90,7 +92,9 @@ class Environment(NamedTuple):
         import gymnasium
 
         how = "vector_entry_point" if gymnasium.spec(self.name).vector_entry_point else "sync"
-        return gymnasium.make_vec(self.name, num_envs=n, vectorization_mode=how, **self.options | {"max_episode_steps": self.limit})
+        return gymnasium.make_vec(
+            self.name, num_envs=n, vectorization_mode=how, **self.options | {"max_episode_steps": self.limit}
+        )
 
 # %% ../../nbs/sources/46_environments.ipynb #07b6fa69
 #: What is seen and what can be done, in words, where gymnasium's documentation has them.
@@ -132,11 +136,19 @@ def _seen(single: Any, name: str) -> tuple[int, tuple[int, ...] | None]:
     elif isinstance(space, spaces.Box) and len(space.shape) == 1:
         sizes = None
     else:
-        kind = "dict of observations" if isinstance(space, spaces.Dict) else f"{type(space).__name__} of shape {space.shape}"
-        raise MlopsError(f"gym:{name} shows a {kind}, expected one row of numbers; learn from another environment, such as gym:CartPole-v1")
+        kind = (
+            "dict of observations"
+            if isinstance(space, spaces.Dict)
+            else f"{type(space).__name__} of shape {space.shape}"
+        )
+        raise MlopsError(
+            f"gym:{name} shows a {kind}, expected one row of numbers; learn from another environment, such as gym:CartPole-v1"
+        )
     columns = len(sizes) if sizes is not None else space.shape[0]
     if columns > _MOST_COLUMNS or math.prod(sizes or ()) > _MOST_STATES:
-        raise MlopsError(f"gym:{name} has {columns:,} columns or {math.prod(sizes or ()):,} states; expected at most {_MOST_COLUMNS} and {_MOST_STATES:,}")
+        raise MlopsError(
+            f"gym:{name} has {columns:,} columns or {math.prod(sizes or ()):,} states; expected at most {_MOST_COLUMNS} and {_MOST_STATES:,}"
+        )
     return columns, sizes
 
 
@@ -155,7 +167,9 @@ def _done(single: Any, name: str) -> tuple[int, int]:
 # %% ../../nbs/sources/46_environments.ipynb #2bb3eb9c
 def _gymnasium() -> Any:
     if find_spec("gymnasium") is None:
-        raise MlopsError("a source that begins with gym: is an environment of gymnasium, which is not installed; install it: pip install 'mlops-nb[rl]'")
+        raise MlopsError(
+            "a source that begins with gym: is an environment of gymnasium, which is not installed; install it: pip install 'mlops-nb[rl]'"
+        )
     import gymnasium
 
     return gymnasium
@@ -163,7 +177,11 @@ def _gymnasium() -> Any:
 
 def _spec(gymnasium: Any, name: str) -> Any:
     "The registry's entry, of gymnasium's own environments."
-    own = {k: s for k, s in gymnasium.registry.items() if isinstance(s.entry_point, str) and s.entry_point.startswith("gymnasium.envs.") and "/" not in k}
+    own = {
+        k: s
+        for k, s in gymnasium.registry.items()
+        if isinstance(s.entry_point, str) and s.entry_point.startswith("gymnasium.envs.") and "/" not in k
+    }
     if name not in own:
         versions = [k for k in own if k.rpartition("-v")[0] == name.rpartition("-v")[0]]
         near = f"; there is {versions[-1]}" if versions else nearest(name, own)
@@ -189,7 +207,9 @@ def environment(
         raise MlopsError(f"gym:{name} can't be made: {' '.join(str(error).split())[:300]}") from error
     limit = options.pop("max_episode_steps", spec.max_episode_steps)
     if not limit:
-        raise MlopsError(f"gym:{name} has no time limit, so an episode may never end; give it one: gym:{name}?max_episode_steps=200")
+        raise MlopsError(
+            f"gym:{name} has no time limit, so an episode may never end; give it one: gym:{name}?max_episode_steps=200"
+        )
     return _checked(name, options, single, int(limit))
 
 
@@ -197,11 +217,21 @@ def _checked(name: str, options: dict[str, Any], single: Any, limit: int) -> Env
     "What is seen and done, in words."
     (count, first), (columns, sizes), bare = _done(single, name), _seen(single, name), single.unwrapped
     seen, done = _WORDS.get(name.rpartition("-v")[0], ((), ()))
-    seen = seen if len(seen) == columns else ("state",) if sizes and columns == 1 else tuple(f"observation_{k}" for k in range(columns))
+    seen = (
+        seen
+        if len(seen) == columns
+        else ("state",)
+        if sizes and columns == 1
+        else tuple(f"observation_{k}" for k in range(columns))
+    )
     done = done if len(done) == count else tuple(f"action_{k}" for k in range(count))
-    told = getattr(bare, "P", None) if not getattr(bare, "fickle_passenger", False) else None  # a fickle one has a memory that no state shows
+    told = (
+        getattr(bare, "P", None) if not getattr(bare, "fickle_passenger", False) else None
+    )  # a fickle one has a memory that no state shows
     start = getattr(bare, "initial_state_distrib", None) if told is not None else None
-    return Environment(name, options, single, limit, seen, sizes, done, first, told if start is not None else None, start)
+    return Environment(
+        name, options, single, limit, seen, sizes, done, first, told if start is not None else None, start
+    )
 
 # %% ../../nbs/sources/46_environments.ipynb #b6051e2c
 def described(
@@ -210,6 +240,19 @@ def described(
 ) -> SourceFile:
     "An environment as a file: what it is, in words and numbers."
     made, store = environment(source), Store(home)
-    about = {"environment": made.name, "options": made.options, "limit": made.limit, "columns": made.columns, "sizes": made.sizes, "actions": made.actions}
+    about = {
+        "environment": made.name,
+        "options": made.options,
+        "limit": made.limit,
+        "columns": made.columns,
+        "sizes": made.sizes,
+        "actions": made.actions,
+    }
     digest = store.put(json.dumps(about | {"gymnasium": version("gymnasium")}, sort_keys=True).encode())
-    return SourceFile(path=str(store.path(digest)), name=source, format="gymnasium", sha256=digest, about={"licence": "MIT", "attribution": f"gymnasium {version('gymnasium')}, Farama Foundation"})
+    return SourceFile(
+        path=str(store.path(digest)),
+        name=source,
+        format="gymnasium",
+        sha256=digest,
+        about={"licence": "MIT", "attribution": f"gymnasium {version('gymnasium')}, Farama Foundation"},
+    )

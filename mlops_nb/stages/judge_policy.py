@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['players', 'exact_returns', 'figures', 'judgement', 'draw_returns']
 
-# %% ../../nbs/stages/220_judge_policy.ipynb #9a04e0ea
+# %% ../../nbs/stages/220_judge_policy.ipynb #757fabb0
 from typing import Annotated, Any
 
 import numpy as np
@@ -24,7 +24,7 @@ from .learn_policy import Place, as_table, place_of
 from .problem import as_markdown
 from ..stats.estimate import Estimate, mean_estimate
 
-# %% ../../nbs/stages/220_judge_policy.ipynb #1abf390a
+# %% ../../nbs/stages/220_judge_policy.ipynb #effecb38
 def players(
     place: Place,
     policy: Any,  # fitted: answers actions' names
@@ -32,17 +32,24 @@ def players(
     root: list[int],  # of random numbers that nobody else has used
 ) -> dict[str, Played]:
     "The policy, a random player, and a rule of thumb where somebody knows one, each in fresh episodes of its own."
-    who = {"policy": actor(policy, place.made.columns, place.made.actions), "random": at_random(len(place.made.actions))}
+    who = {
+        "policy": actor(policy, place.made.columns, place.made.actions),
+        "random": at_random(len(place.made.actions)),
+    }
     if (thumb := heuristic_of(place.made.name)) is not None:
         who["heuristic"] = thumb[0]
-    return {name: play(place.world, act, n, np.random.default_rng([*root, k])) for k, (name, act) in enumerate(who.items())}
+    return {
+        name: play(place.world, act, n, np.random.default_rng([*root, k])) for k, (name, act) in enumerate(who.items())
+    }
 
 
 def exact_returns(
     place: Place,
     policy: Any,
     gamma: float,  # discount of value iteration, 0..1
-) -> dict[str, float]:  # policy, optimum (value iteration's policy), unbeatable (one that counts its steps); empty where nobody knows
+) -> dict[
+    str, float
+]:  # policy, optimum (value iteration's policy), unbeatable (one that counts its steps); empty where nobody knows
     "Mean returns without any episode, the time limit included."
     if place.dynamics is None:
         return {}
@@ -54,7 +61,7 @@ def exact_returns(
         "unbeatable": best_return(world, limit),
     }
 
-# %% ../../nbs/stages/220_judge_policy.ipynb #aad3dc07
+# %% ../../nbs/stages/220_judge_policy.ipynb #ab540573
 def _difference(one: Any, other: Any) -> Estimate:
     "The difference of two means of independent episodes, with Welch's interval."
     from scipy.stats import ttest_ind
@@ -63,7 +70,9 @@ def _difference(one: Any, other: Any) -> Estimate:
     value = float(one.mean() - other.mean())
     error = float(np.sqrt(one.var(ddof=1) / len(one) + other.var(ddof=1) / len(other)))
     span = found.confidence_interval(0.95) if error > 0 else None
-    return Estimate(value, float(span.low) if span else value, float(span.high) if span else value, min(len(one), len(other)), error)
+    return Estimate(
+        value, float(span.low) if span else value, float(span.high) if span else value, min(len(one), len(other)), error
+    )
 
 
 def figures(
@@ -74,7 +83,11 @@ def figures(
 ) -> dict[str, Estimate]:
     "The task's metrics; those of which nothing is known are left out."
     mine = played["policy"].returns
-    made = {"mean_return": mean_estimate(mine)} | {f"gain_over_{name}": _difference(mine, played[name].returns) for name in ("random", "heuristic") if name in played}
+    made = {"mean_return": mean_estimate(mine)} | {
+        f"gain_over_{name}": _difference(mine, played[name].returns)
+        for name in ("random", "heuristic")
+        if name in played
+    }
     if exact:
         size = abs(exact["optimum"]) or 1.0
         gap = (exact["optimum"] - exact["policy"]) / size
@@ -85,10 +98,12 @@ def figures(
         hits = int(np.sum(np.asarray(reached) >= asked))
         span = binomtest(hits, len(reached)).proportion_ci(0.95, "wilson")
         share = hits / len(reached)
-        made["seeds_reaching"] = Estimate(share, float(span.low), float(span.high), len(reached), float(np.sqrt(share * (1 - share) / len(reached))))
+        made["seeds_reaching"] = Estimate(
+            share, float(span.low), float(span.high), len(reached), float(np.sqrt(share * (1 - share) / len(reached)))
+        )
     return made
 
-# %% ../../nbs/stages/220_judge_policy.ipynb #5a87e122
+# %% ../../nbs/stages/220_judge_policy.ipynb #bed9e33d
 def judgement(
     stated: Problem,
     found: dict[str, Estimate],
@@ -100,10 +115,21 @@ def judgement(
     "What is known of the policy, and whether the charter's bounds are met."
     lost = [c.metric for c in stated.success if c.metric not in found]
     if lost:
-        why = {"gap_to_optimum": "the environment doesn't say its own dynamics, so no optimum can be computed", "gain_over_heuristic": "nobody knows a rule of thumb for this environment", "seeds_reaching": "it counts seeds that reach a bound on mean_return, and success names none", "accuracy": "nobody has labelled an action yet"}
-        raise MlopsError(f"success: {lost[0]} can't be measured here: {why.get(lost[0], 'it was not played for')}; take it out of the charter")
-    metrics: dict[str, dict[str, float | None]] = {name: {"value": e.value, "low": e.low, "high": e.high} for name, e in found.items()}
-    beside = {name: {"mean_return": float(one.returns.mean()), "episodes": len(one.returns)} for name, one in played.items()}
+        why = {
+            "gap_to_optimum": "the environment doesn't say its own dynamics, so no optimum can be computed",
+            "gain_over_heuristic": "nobody knows a rule of thumb for this environment",
+            "seeds_reaching": "it counts seeds that reach a bound on mean_return, and success names none",
+            "accuracy": "nobody has labelled an action yet",
+        }
+        raise MlopsError(
+            f"success: {lost[0]} can't be measured here: {why.get(lost[0], 'it was not played for')}; take it out of the charter"
+        )
+    metrics: dict[str, dict[str, float | None]] = {
+        name: {"value": e.value, "low": e.low, "high": e.high} for name, e in found.items()
+    }
+    beside = {
+        name: {"mean_return": float(one.returns.mean()), "episodes": len(one.returns)} for name, one in played.items()
+    }
     n = len(played["policy"].returns)
     return {
         "task": stated.task, "n": n, "threshold": None, "prevalence": None, "metrics": metrics,
@@ -126,7 +152,13 @@ def draw_returns(played: dict[str, Played], exact: dict[str, float]) -> Any:  # 
         axes.plot([mean.low, mean.high], [k, k], color="0.2", linewidth=3)
         axes.plot(mean.value, k, "o", color="0", markersize=6)
     if exact:
-        axes.axvline(exact["optimum"], color="0.3", linestyle="--", linewidth=1, label=f"value iteration, exact: {exact['optimum']:.4g}")
+        axes.axvline(
+            exact["optimum"],
+            color="0.3",
+            linestyle="--",
+            linewidth=1,
+            label=f"value iteration, exact: {exact['optimum']:.4g}",
+        )
         axes.legend(frameon=False, fontsize=8)
     axes.set_yticks(range(len(played)), [f"{name}\nn = {len(one.returns)}" for name, one in played.items()])
     axes.set(xlabel="return of an episode: each, their mean and its 95% interval")

@@ -6,7 +6,7 @@
 __all__ = ['Place', 'place_of', 'method_of', 'Learner', 'Seed', 'learn', 'mean_return', 'as_table', 'learn_all', 'chosen',
            'story', 'rows_met', 'divide', 'form_of', 'origin_of']
 
-# %% ../../nbs/stages/210_learn_policy.ipynb #e0342884
+# %% ../../nbs/stages/210_learn_policy.ipynb #d0ef361c
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -26,7 +26,7 @@ from ..model.problem import Problem
 from ..pipeline.stage import Figure, Input, Json, Model, Output, Source, Table, log, picture_of
 from ..sources.environments import Environment, environment
 
-# %% ../../nbs/stages/210_learn_policy.ipynb #86b28ea0
+# %% ../../nbs/stages/210_learn_policy.ipynb #95b04d2e
 class Place(NamedTuple):
     "An environment to play in, and its own dynamics where it says them."
 
@@ -50,7 +50,7 @@ def place_of(
         return Place(made, Tabled(dynamics, made.sizes, made.limit), dynamics)
     return Place(made, Stepped(made.many, made.limit, made.first), None)
 
-# %% ../../nbs/stages/210_learn_policy.ipynb #41f31118
+# %% ../../nbs/stages/210_learn_policy.ipynb #8b602c69
 def method_of(
     asked: str,  # auto, or one of the methods
     place: Place,
@@ -71,7 +71,7 @@ def method_of(
         )
     return asked
 
-# %% ../../nbs/stages/210_learn_policy.ipynb #99066f93
+# %% ../../nbs/stages/210_learn_policy.ipynb #6051c423
 class Learner(NamedTuple):
     "How a seed learns."
 
@@ -118,8 +118,10 @@ def as_table(place: Place, act: Any) -> Any:  # (S, A)
     seen = np.stack(np.unravel_index(np.arange(states), place.made.sizes or ()), axis=1)
     return np.eye(actions)[act(seen, None)]
 
-# %% ../../nbs/stages/210_learn_policy.ipynb #7de8d57a
-def _steps(place: Place, how: Learner, rng: Any) -> Iterator[tuple[int, float, Any]]:  # episodes, mean return, the policy then
+# %% ../../nbs/stages/210_learn_policy.ipynb #021a0b40
+def _steps(
+    place: Place, how: Learner, rng: Any
+) -> Iterator[tuple[int, float, Any]]:  # episodes, mean return, the policy then
     "A seed's curve as it is learnt: of the greedy policy where states are counted, of the one that draws by reinforce."
     made = place.made
     if how.method == "reinforce":
@@ -136,12 +138,29 @@ def _steps(place: Place, how: Learner, rng: Any) -> Iterator[tuple[int, float, A
     if place.dynamics is not None:
         tables = learn_from_tables(how.method, place.dynamics, made.limit, how.episodes, rng, how.steps, how.points)
     else:
-        tables = learn_by_stepping(how.method, made.single, _state_of(sizes, made), place.shape, how.episodes, rng, how.steps, how.points, made.first)
+        tables = learn_by_stepping(
+            how.method,
+            made.single,
+            _state_of(sizes, made),
+            place.shape,
+            how.episodes,
+            rng,
+            how.steps,
+            how.points,
+            made.first,
+        )
     for n, worth in tables:
         if place.dynamics is not None:
             score = expected_return(place.dynamics, greedy(worth), made.limit)
         else:
-            score = float(play(place.world, lambda seen, _, w=worth: w[np.ravel_multi_index(seen.astype(int).T, sizes)].argmax(axis=1), 100, rng).returns.mean())  # type: ignore[misc]
+            score = float(
+                play(
+                    place.world,
+                    lambda seen, _, w=worth: w[np.ravel_multi_index(seen.astype(int).T, sizes)].argmax(axis=1),
+                    100,
+                    rng,
+                ).returns.mean()
+            )  # type: ignore[misc]
         yield n, score, tree_policy(worth, made.columns, sizes, made.actions)
 
 
@@ -154,7 +173,7 @@ def _state_of(sizes: tuple[int, ...], made: Environment) -> Any:
 
     return state
 
-# %% ../../nbs/stages/210_learn_policy.ipynb #2859f8c5
+# %% ../../nbs/stages/210_learn_policy.ipynb #cfcb5af2
 def learn_all(
     place: Place,
     how: Learner,
@@ -187,7 +206,7 @@ def story(
         "iqm": middle, "low": low, "high": high, "reached": [one.reached for one in learnt], "chosen": chosen(learnt),
     }  # fmt: skip
 
-# %% ../../nbs/stages/210_learn_policy.ipynb #a3f2084f
+# %% ../../nbs/stages/210_learn_policy.ipynb #61257d60
 def rows_met(
     place: Place,
     policy: Any,
@@ -224,7 +243,7 @@ def divide(
     together = pd.concat(codes, ignore_index=True)
     return pieces, together.assign(unit=together["entity"])
 
-# %% ../../nbs/stages/210_learn_policy.ipynb #b1f1ad52
+# %% ../../nbs/stages/210_learn_policy.ipynb #298efe4b
 def form_of(
     rows: pd.DataFrame,  # training rows
     stated: Problem,
@@ -244,4 +263,13 @@ def origin_of(file: Any, rows: pd.DataFrame, stated: Problem) -> dict[str, Any]:
     "What the rows come from."
     columns = [{"name": c, "type": str(rows[c].dtype), "missing": 0} for c in rows]
     terms = {what: getattr(stated.data, what) or file.about.get(what, "") for what in ("licence", "attribution")}
-    return {"source": file.name, "name": file.name, "format": file.format, "sha256": file.sha256, **terms, "rows_in_source": len(rows), "rows": len(rows), "columns": columns}
+    return {
+        "source": file.name,
+        "name": file.name,
+        "format": file.format,
+        "sha256": file.sha256,
+        **terms,
+        "rows_in_source": len(rows),
+        "rows": len(rows),
+        "columns": columns,
+    }

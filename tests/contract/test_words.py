@@ -19,11 +19,10 @@ from mlops_nb.model.columns import forbidden, read_column
 from mlops_nb.model.rows import RowSchema, Refused
 from mlops_nb.model.schema import Field, Schema
 from mlops_nb.base.errors import MlopsError
-from mlops_nb.pipeline.graph import build_graph
 from mlops_nb.pipeline.knobs import knob_values
 from mlops_nb.cli.draft import charter_text
 from mlops_nb.cli.guess import Column, Guess, TargetTask
-from mlops_nb.pipeline.graph import stock_stages
+from mlops_nb.pipeline.graph import stock_graph
 from mlops_nb.base.scalars import Null, number_in, read_as
 from mlops_nb.base.settings import stock
 from mlops_nb.model.problem import Problem
@@ -91,7 +90,7 @@ def test_fields_read_their_words():
 
 
 def test_knobs_read_their_words():
-    graph = build_graph(stock_stages().values())
+    graph = stock_graph("binary")
     layer = load(YAML.format(positive="a") + "knobs:\n  split: {strategy: time, test_size: 0.25, time: 1.10, group: no, valid_from: 2013-01-05, seed: 7}\n"
                  "  ingest: {max_rows: 60000}\n  train: {candidates: [linear, dummy]}\n  abtest: {watched: false, minimum_effect: ~, table: 12:30}\n").knobs  # fmt: skip
     values = knob_values(graph, layer)
@@ -141,11 +140,11 @@ def test_charters_that_ship_mean_what_they_meant():
         told, meant = made.statement(), before.statement()
         assert told | {"positive": None} == meant | {"positive": None} and check_sense(made) == [] and made.monitoring == before.monitoring and made.retraining == before.retraining
         assert str(told["positive"]).lower() == str(meant["positive"]).lower()
-        graph = build_graph(stock_stages().values())
+        graph = stock_graph(made.task)
         assert knob_values(graph, made.knobs, made.sample) == knob_values(graph, before.knobs, before.sample)
 
 
-GRAPH = build_graph(stock_stages().values())
+GRAPH = stock_graph("binary")
 
 
 @settings(max_examples=25, deadline=None)

@@ -36,7 +36,9 @@ class Dynamics(NamedTuple):
 
 # %% ../../../nbs/model/control/10_dynamics.ipynb #e29463ae
 def dynamics_of(
-    tables: Mapping[int, Mapping[int, list]],  # state -> action -> (probability, next state, reward, ends): gymnasium's `P`
+    tables: Mapping[
+        int, Mapping[int, list]
+    ],  # state -> action -> (probability, next state, reward, ends): gymnasium's `P`
     start: Any,  # (S,) probability of each state at the beginning
 ) -> Dynamics:
     "gymnasium's tables as arrays, outcomes in their order."

@@ -75,7 +75,9 @@ class Adam:
         "The next step."
         past = (np.zeros_like(gradient), np.zeros_like(gradient)) if self.past is None else self.past
         self.count += 1
-        past = self.past = tuple(d * m + (1 - d) * g for d, m, g in zip(self.decay, past, (gradient, gradient**2), strict=True))
+        past = self.past = tuple(
+            d * m + (1 - d) * g for d, m, g in zip(self.decay, past, (gradient, gradient**2), strict=True)
+        )
         mean, square = (m / (1 - d**self.count) for d, m in zip(self.decay, past, strict=True))
         return share * self.rate * mean / (np.sqrt(square) + 1e-8)
 
@@ -133,7 +135,9 @@ def reinforce(
     adam, baseline, scale, inner = Adam(climb.rate), _Baseline(world.limit), None, None
     for k in range(climb.updates):
         scaled = inner or Softmax(0.0, np.zeros(actions))
-        seen, did, got, going = _batch(world, _unscaled(scaled, scale) if inner else _blind(world, actions, rng), climb.side_by_side, rng)
+        seen, did, got, going = _batch(
+            world, _unscaled(scaled, scale) if inner else _blind(world, actions, rng), climb.side_by_side, rng
+        )
         at = np.broadcast_to(np.arange(len(got))[:, None], got.shape)[going]
         if scale is None:
             scale = np.maximum(seen[going].std(axis=0), 1e-6)

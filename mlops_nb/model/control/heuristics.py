@@ -18,7 +18,10 @@ def _taxi(seen: Any) -> Any:
     row, column, passenger, to = seen.astype(int).T
     aboard = passenger == 4
     goal = at[np.where(aboard, to, passenger % 4)]
-    middle = np.column_stack([np.full(len(row), 2), column])  # the row without walls, from which all columns can be reached
+    middle = np.column_stack([
+        np.full(len(row), 2),
+        column,
+    ])  # the row without walls, from which all columns can be reached
     goal = np.where((column != goal[:, 1])[:, None] & (row != 2)[:, None], middle, goal)
     across = np.where(column < goal[:, 1], 2, np.where(column > goal[:, 1], 3, np.where(aboard, 5, 4)))
     along = (row != goal[:, 0]) & ~((row == 2) & (column != goal[:, 1]))
@@ -27,9 +30,15 @@ def _taxi(seen: Any) -> Any:
 
 #: By an environment's name without its version: what is seen (n, columns) -> numbers of actions (n,), and the rule in words.
 HEURISTICS: dict[str, tuple[Callable[[Any], Any], str]] = {
-    "CartPole": (lambda seen: (seen[:, 2] + 0.5 * seen[:, 3] > 0).astype(int), "push to the side that the pole is falling to"),
+    "CartPole": (
+        lambda seen: (seen[:, 2] + 0.5 * seen[:, 3] > 0).astype(int),
+        "push to the side that the pole is falling to",
+    ),
     "FrozenLake": (lambda seen: np.where(seen[:, 0] < seen[:, 1], 1, 2), "down or right, whichever is further to go"),
-    "CliffWalking": (lambda seen: np.where(seen[:, 1] == 11, 2, np.where(seen[:, 0] == 3, 0, 1)), "up, along the cliff, down"),
+    "CliffWalking": (
+        lambda seen: np.where(seen[:, 1] == 11, 2, np.where(seen[:, 0] == 3, 0, 1)),
+        "up, along the cliff, down",
+    ),
     "Taxi": (_taxi, "by the middle row to the passenger's column, then to the destination's"),
     "MountainCar": (lambda seen: np.where(seen[:, 1] < 0, 0, 2), "push the way it moves"),
     "Acrobot": (lambda seen: np.where(seen[:, 4] < 0, 2, 0), "swing against the first joint's motion"),

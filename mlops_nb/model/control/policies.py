@@ -34,9 +34,13 @@ def tree_policy(
     from sklearn.tree import DecisionTreeClassifier
 
     rows, best = states_frame(columns, sizes), np.asarray(actions)[worth.argmax(axis=1)]
-    every = pd.concat([rows, rows.iloc[[0] * len(actions)]], ignore_index=True)  # each action is known, also one that is never best
+    every = pd.concat(
+        [rows, rows.iloc[[0] * len(actions)]], ignore_index=True
+    )  # each action is known, also one that is never best
     weight = np.r_[np.ones(len(rows)), np.zeros(len(actions))]
-    tree = DecisionTreeClassifier(random_state=0).fit(every.to_numpy(), np.r_[best, np.asarray(actions)], sample_weight=weight)
+    tree = DecisionTreeClassifier(random_state=0).fit(
+        every.to_numpy(), np.r_[best, np.asarray(actions)], sample_weight=weight
+    )
     made = _by_name(tree, rows)
     assert (made.predict(rows) == best).all(), "a tree without a limit has a leaf for each state"
     return made
@@ -47,7 +51,10 @@ def _by_name(estimator: Any, rows: pd.DataFrame) -> Any:  # sklearn.pipeline.Pip
     from sklearn.compose import ColumnTransformer
     from sklearn.pipeline import Pipeline
 
-    return Pipeline([("seen", ColumnTransformer([("all", "passthrough", list(rows.columns))]).fit(rows)), ("policy", estimator)])
+    return Pipeline([
+        ("seen", ColumnTransformer([("all", "passthrough", list(rows.columns))]).fit(rows)),
+        ("policy", estimator),
+    ])
 
 # %% ../../../nbs/model/control/60_policies.ipynb #20b2ecee
 def softmax_policy(
@@ -63,7 +70,11 @@ def softmax_policy(
     if len(order) == 2:  # of two, the logistic function of the difference
         weights, bias = weights[1:] - weights[:1], bias[1:] - bias[:1]
     made = LogisticRegression()
-    made.classes_, made.coef_, made.intercept_ = np.asarray(actions)[order], np.ascontiguousarray(weights), np.ascontiguousarray(bias)
+    made.classes_, made.coef_, made.intercept_ = (
+        np.asarray(actions)[order],
+        np.ascontiguousarray(weights),
+        np.ascontiguousarray(bias),
+    )
     made.n_features_in_, made.n_iter_ = len(columns), np.zeros(1, np.int32)
     return _by_name(made, pd.DataFrame(np.zeros((1, len(columns))), columns=list(columns)))
 

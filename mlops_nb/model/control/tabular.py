@@ -78,7 +78,25 @@ def _loop(jit: Callable) -> Callable:
         return k
 
     @jit
-    def learn(kind, chances, reach, rewards, ends, begin, q, visits, worth, first, last, episodes, limit, gamma, power, explore, rng):
+    def learn(
+        kind,
+        chances,
+        reach,
+        rewards,
+        ends,
+        begin,
+        q,
+        visits,
+        worth,
+        first,
+        last,
+        episodes,
+        limit,
+        gamma,
+        power,
+        explore,
+        rng,
+    ):
         "Episodes first..last - 1 of all."
         for e in range(first, last):
             share = max(explore, 1.0 - (1.0 - explore) * e / (0.5 * episodes))

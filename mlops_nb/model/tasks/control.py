@@ -40,7 +40,18 @@ class Control(Multiclass):
     relearns = False
     judged_on = "fresh episodes"
     names_answer = True
-    omits = frozenset({"ingest", "validate", "split", "features", "train", "tune", "ensemble", "evaluate", "fairness", "abtest"})
+    omits = frozenset({
+        "ingest",
+        "validate",
+        "split",
+        "features",
+        "train",
+        "tune",
+        "ensemble",
+        "evaluate",
+        "fairness",
+        "abtest",
+    })
     brings = frozenset({"learn_policy", "judge_policy"})
     group_note = "Nobody is decided about: a policy acts in an environment, so there are no groups to compare."
     cells = {
