@@ -72,7 +72,7 @@ def expected_return(
     policy: Any,  # (S, A) probability of each action in each state
     limit: int,  # steps of an episode at most, >= 1
 ) -> float:
-    "The mean return of episodes that a time limit cuts, undiscounted: exact, by backward recursion over the steps that are left."
+    "The mean return, undiscounted, of episodes that a time limit cuts: exact, by recursion over the steps left."
     values = np.zeros(len(world.start))
     for _ in range(limit):
         values = (policy * world.backup(values)).sum(axis=1)

@@ -95,7 +95,7 @@ _USUAL = Climb()
 
 
 class _Baseline:
-    "What a return could be expected to be: least squares on earlier episodes, by what is seen, its squares and the time (Duan et al. 2016)."
+    "What a return could be expected to be: least squares by what is seen and the time (Duan et al. 2016)."
 
     def __init__(self, limit: int):
         self.limit = limit

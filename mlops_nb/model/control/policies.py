@@ -30,7 +30,7 @@ def tree_policy(
     sizes: Sequence[int],  # how many values each column has
     actions: Sequence[str],  # their names
 ) -> Any:  # sklearn.pipeline.Pipeline of a DecisionTreeClassifier
-    "The greedy policy of a table: a tree that answers each state's best action, the first of equal ones, with probability 1."
+    "The greedy policy of a table: a tree with each state's best action, the first of equal ones."
     from sklearn.tree import DecisionTreeClassifier
 
     rows, best = states_frame(columns, sizes), np.asarray(actions)[worth.argmax(axis=1)]

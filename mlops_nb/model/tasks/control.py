@@ -21,12 +21,21 @@ def _of_episodes(y_true: Any, given: Any, classes: list | None = None) -> float:
 
 
 _INF = math.inf
+_HIGH: tuple[Any, ...] = (_of_episodes, True, "decision", -_INF, _INF)
 _PLAYED: dict[str, Metric] = {
-    "mean_return": Metric(_of_episodes, True, "decision", -_INF, _INF, "mean sum of rewards of an episode; read it beside a random player, a rule of thumb and the optimum"),
-    "gain_over_random": Metric(_of_episodes, True, "decision", -_INF, _INF, "mean return above a random player's; 0 is knowing nothing"),
-    "gain_over_heuristic": Metric(_of_episodes, True, "decision", -_INF, _INF, "mean return above a rule of thumb's; 0 is as good"),
-    "gap_to_optimum": Metric(_of_episodes, False, "decision", -_INF, _INF, "share of the return of value iteration's policy that is missing, both exact; 0 is none"),
-    "seeds_reaching": Metric(_of_episodes, True, "decision", 0, 1, "share of the seeds whose policy reaches the return that the charter asks for; 1 is all"),
+    "mean_return": Metric(
+        *_HIGH, "mean sum of rewards of an episode; read it beside a random player, a rule of thumb and the optimum"
+    ),
+    "gain_over_random": Metric(*_HIGH, "mean return above a random player's; 0 is knowing nothing"),
+    "gain_over_heuristic": Metric(*_HIGH, "mean return above a rule of thumb's; 0 is as good"),
+    "gap_to_optimum": Metric(
+        _of_episodes, False, "decision", -_INF, _INF,
+        "share of the return of value iteration's policy that is missing, both exact; 0 is none",
+    ),
+    "seeds_reaching": Metric(
+        _of_episodes, True, "decision", 0, 1,
+        "share of the seeds whose policy reaches the return that the charter asks for; 1 is all",
+    ),
 }  # fmt: skip
 
 # %% ../../../nbs/model/tasks/80_control.ipynb #67bb40f4
@@ -55,7 +64,7 @@ class Control(Multiclass):
     brings = frozenset({"learn_policy", "judge_policy"})
     group_note = "Nobody is decided about: a policy acts in an environment, so there are no groups to compare."
     cells = {
-        "evaluate": "mean return of fresh episodes with its interval, beside random play, a rule of thumb and the optimum; learning curves of ten seeds",
+        "evaluate": "mean return of fresh episodes with its interval, beside random play, a rule of thumb and the optimum",
         "fairness": "none: a policy decides about nobody; a sentence says so",
         "explain": "what each column adds to the probability of the action that is taken",
         "compiled serving": "probabilities and the action, equal to the model",
