@@ -115,7 +115,10 @@ def _source_findings(c: Statement) -> Iterator[str]:
     "A source that the task can't learn from."
     needed, given = TASKS[c.task].sources, c.data.source
     if needed and (not given.startswith(needed) or c.data.joined):
-        yield f"a {c.task} task learns by acting in one environment, and data.source is {given!r}; name one as {needed}NAME-v1, such as gym:CartPole-v1"
+        yield (
+            f"a {c.task} task learns by acting in one environment, and data.source is {given!r}; name one "
+            f"as {needed}NAME-v1, such as gym:CartPole-v1"
+        )
     owner = next((task for task in TASKS.values() if task.sources and given.startswith(task.sources)), None)
     if owner is not None and not needed:
         yield f"{given} is no table that a {c.task} task could learn from; say 'task: {owner.name}', or name a file"

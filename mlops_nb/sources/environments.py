@@ -105,7 +105,10 @@ _WORDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "FrozenLake8x8": (("row", "column"), ("left", "down", "right", "up")),
     "CliffWalking": (("row", "column"), ("up", "right", "down", "left")),
     "CliffWalkingSlippery": (("row", "column"), ("up", "right", "down", "left")),
-    "Taxi": (("taxi_row", "taxi_column", "passenger", "destination"), ("south", "north", "east", "west", "pickup", "dropoff")),
+    "Taxi": (
+        ("taxi_row", "taxi_column", "passenger", "destination"),
+        ("south", "north", "east", "west", "pickup", "dropoff"),
+    ),
     "Blackjack": (("player_sum", "dealer_card", "usable_ace"), ("stick", "hit")),
     "CartPole": (("position", "velocity", "angle", "angular_velocity"), ("left", "right")),
     "MountainCar": (("position", "velocity"), ("left", "none", "right")),
@@ -163,7 +166,8 @@ def _done(single: Any, name: str) -> tuple[int, int]:
     space = single.action_space
     if not isinstance(space, spaces.Discrete) or space.n > _MOST_ACTIONS:
         raise MlopsError(
-            f"gym:{name} has continuous or combined actions ({space}), expected up to {_MOST_ACTIONS} that can be counted "
+            f"gym:{name} has continuous or combined actions ({space}), "
+            f"expected up to {_MOST_ACTIONS} that can be counted "
             "(Discrete): "
             "learn in one that has them, such as gym:CartPole-v1 or gym:MountainCar-v0"
         )
@@ -218,7 +222,7 @@ def environment(
         )
     return _checked(name, options, single, int(limit))
 
-
+# %% ../../nbs/sources/46_environments.ipynb #f567d85d
 def _checked(name: str, options: dict[str, Any], single: Any, limit: int) -> Environment:
     "What is seen and done, in words."
     (count, first), (columns, sizes), bare = _done(single, name), _seen(single, name), single.unwrapped

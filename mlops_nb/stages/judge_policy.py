@@ -141,7 +141,7 @@ def judgement(
         "players": beside, "exact": exact,
     }  # fmt: skip
 
-
+# %% ../../nbs/stages/220_judge_policy.ipynb #22103ad3
 def draw_returns(played: dict[str, Played], exact: dict[str, float]) -> Any:  # matplotlib.figure.Figure
     "Each player's returns: mean, interval, and every episode."
     from matplotlib.figure import Figure as Canvas

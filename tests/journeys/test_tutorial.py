@@ -234,3 +234,16 @@ def test_checking_data(now, tmp_path):
     assert "`left >= came` is false" in said(checked, "^stays = ") and "key of an earlier row" in said(checked, "^stays = ")
     assert "5 of 6 rows, kept with the reason" in said(checked, "^quality = ") and "1 row passes though the check 'spelling'" in said(checked, "^quality = ")
     assert "don't meet what the charter demands" in said(checked, "^strict = ") and "can't stand there" in said(checked, "^def refusal")
+
+
+@BOTH_WAYS
+def test_what_learns_by_acting(now, tmp_path):
+    control = notebook_of("control.ipynb", now, tmp_path)
+    assert "value iteration 0.740, no policy beats 0.744" in said(control, "^import numpy")
+    assert re.search(r"q_learning +0\.740.* 10 of 10", said(control, "learnt = {rule"))
+    assert "phase staging; released as it was judged" in said(control, "^!mlops-nb init ice")
+    assert said(control, "Predictor.load").splitlines()[0].startswith("left ")
+    refused = said(control, "Pendulum")
+    assert "continuous" in refused and "has no time limit" in refused and "there is Taxi-v4" in refused
+    shown = json.dumps([c["outputs"] for c in control["cells"] if c["cell_type"] == "code"])
+    assert not re.search(r"/(tmp|home|root|Users)/|\\u001b", shown)

@@ -28,7 +28,7 @@ def _taxi(seen: Any) -> Any:
     return np.where(along, np.where(row < goal[:, 0], 0, 1), across)
 
 
-#: By an environment's name without its version: what is seen (n, columns) -> numbers of actions (n,), and the rule in words.
+#: By an environment's name without its version: what is seen (n, columns) -> actions (n,), and the rule in words.
 HEURISTICS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "CartPole": (
         lambda seen: (seen[:, 2] + 0.5 * seen[:, 3] > 0).astype(int),

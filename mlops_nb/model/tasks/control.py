@@ -64,7 +64,7 @@ class Control(Multiclass):
     brings = frozenset({"learn_policy", "judge_policy"})
     group_note = "Nobody is decided about: a policy acts in an environment, so there are no groups to compare."
     cells = {
-        "evaluate": "mean return of fresh episodes with its interval, beside random play, a rule of thumb and the optimum",
+        "evaluate": "mean return of fresh episodes with its interval, beside random play, a rule and the optimum",
         "fairness": "none: a policy decides about nobody; a sentence says so",
         "explain": "what each column adds to the probability of the action that is taken",
         "compiled serving": "probabilities and the action, equal to the model",

@@ -48,7 +48,7 @@ class Task:
     omits: ClassVar[frozenset[str]] = frozenset()  # stages that mean nothing for it: they are left out of the pipeline
     brings: ClassVar[frozenset[str]] = frozenset()  # stages that only tasks which name them have, often in the place of one of `omits`
     names_answer: ClassVar[bool] = False  # whether `target` isn't a column of the rows, but what its answer is to be called
-    relearns: ClassVar[bool] = True  # whether rows are what its models learn from, so that one can be fitted again on more of them
+    relearns: ClassVar[bool] = True  # whether a model can be fitted again, on more rows
     judged_on: ClassVar[str] = "test rows"  # what its figures are counted in
     sources: ClassVar[str] = ""  # how its source begins, where that is no table
     roles: ClassVar[tuple[str, ...]] = ()  # places of the charter that name a column and that this task needs: of base.charter.ROLES
