@@ -175,7 +175,10 @@ def check_sense(
     "Every place where a charter's facts contradict each other."
     if charter.task not in TASKS:
         return [f"task: no task '{charter.task}'{nearest(charter.task, TASKS)}"]
-    about = (_source_findings, _metric_findings, _target_findings, _role_findings, _cost_findings, _fairness_findings, _rule_findings, _leak_findings)
+    about = (
+        _source_findings, _metric_findings, _target_findings, _role_findings,
+        _cost_findings, _fairness_findings, _rule_findings, _leak_findings,
+    )  # fmt: skip
     return [finding for findings in about for finding in findings(charter)]
 
 # %% ../../nbs/model/25_sense.ipynb #d509ced9

@@ -155,15 +155,13 @@ def _steps(
         if place.dynamics is not None:
             score = expected_return(place.dynamics, greedy(worth), made.limit)
         else:
-            score = float(
-                play(
-                    place.world,
-                    lambda seen, _, w=worth: w[np.ravel_multi_index(seen.astype(int).T, sizes)].argmax(axis=1),
-                    100,
-                    rng,
-                ).returns.mean()
-            )  # type: ignore[misc]
+            score = float(play(place.world, _by_table(worth, sizes), 100, rng).returns.mean())
         yield n, score, tree_policy(worth, made.columns, sizes, made.actions)
+
+
+def _by_table(worth: Any, sizes: tuple[int, ...]) -> Any:
+    "Who takes what is worth most."
+    return lambda seen, rng: worth[np.ravel_multi_index(seen.astype(int).T, sizes)].argmax(axis=1)
 
 
 def _state_of(sizes: tuple[int, ...], made: Environment) -> Any:

@@ -21,13 +21,17 @@ def _of_episodes(y_true: Any, given: Any, classes: list | None = None) -> float:
 
 
 _INF = math.inf
-_HIGH: tuple[Any, ...] = (_of_episodes, True, "decision", -_INF, _INF)
+
+
+def _high(meaning: str) -> Metric:
+    "Of episodes, in the environment's unit; more is better."
+    return Metric(_of_episodes, True, "decision", -_INF, _INF, meaning)
+
+
 _PLAYED: dict[str, Metric] = {
-    "mean_return": Metric(
-        *_HIGH, "mean sum of rewards of an episode; read it beside a random player, a rule of thumb and the optimum"
-    ),
-    "gain_over_random": Metric(*_HIGH, "mean return above a random player's; 0 is knowing nothing"),
-    "gain_over_heuristic": Metric(*_HIGH, "mean return above a rule of thumb's; 0 is as good"),
+    "mean_return": _high("sum of rewards of an episode, the mean; read it beside random play, a rule and the optimum"),
+    "gain_over_random": _high("mean return above a random player's; 0 is knowing nothing"),
+    "gain_over_heuristic": _high("mean return above a rule of thumb's; 0 is as good"),
     "gap_to_optimum": Metric(
         _of_episodes, False, "decision", -_INF, _INF,
         "share of the return of value iteration's policy that is missing, both exact; 0 is none",
