@@ -79,7 +79,7 @@ def groups_chart(groups: dict, measure: str) -> alt.LayerChart:
 st.title("Fairness")
 badge(version)
 if not audit.get("by"):
-    st.info("The charter names no sensitive features, so nothing was audited. Name them under `sensitive` and run again: `mlops-nb run`", icon=":material/info:")
+    st.info(in_markdown(problem.kind.group_note) if "fairness" in problem.kind.omits else "The charter names no sensitive features, so nothing was audited. Name them under `sensitive` and run again: `mlops-nb run`", icon=":material/info:")
     st.stop()
 
 if audit.get("note"):

@@ -108,6 +108,13 @@ def policy_chart(policy: dict, unit: str) -> alt.LayerChart:
     return spans + base.mark_point(color=BLUE, filled=True, size=60).encode(x="value:Q", tooltip=["estimate", "value", "low", "high"])
 
 
+def learning_chart(learning: dict, metric: str) -> alt.LayerChart:
+    "What the seeds reach as they learn, with the 95% interval."
+    base = alt.Chart(pd.DataFrame(learning)).encode(x=alt.X("at:Q", title="episodes learnt from"))
+    band = base.mark_area(color=BLUE, opacity=0.25).encode(y=alt.Y("low:Q", title=f"{metric.replace('_', ' ')} of the seeds (interquartile, 95% interval)"), y2="high:Q")
+    return band + base.mark_line(color=BLUE).encode(y="iqm:Q", tooltip=["at", alt.Tooltip("iqm:Q", format=".4g")])
+
+
 def importance_chart(explanation: dict) -> alt.LayerChart:
     "What moves the model's answers most."
     frame = pd.DataFrame(explanation["global"]).head(10)
@@ -126,7 +133,7 @@ def lineage(version: Version, evidence: Evidence) -> pd.DataFrame:
         "model": decision.why or decision.chosen,
         "decides": problem.kind.decides(problem, decision.threshold),
         "data": f"{data.get('name') or problem.data.source}, sha256 {str(data.get('sha256', ''))[:12]}",
-        "rows": f"{data.get('rows', 0):,} read, {data['rows_train']:,} to train on, {evidence.evaluation.n:,} to test on",
+        "rows": f"{data.get('rows', 0):,} read, {data['rows_train']:,} to train on, {evidence.evaluation.n:,} {problem.kind.judged_on} to be judged by",
         "learnt": evidence.learnt.said,
         "licence": problem.data.every("licence") or "not said",
         "code": code,
@@ -143,7 +150,7 @@ st.markdown(in_markdown(problem.goal))
 standing(version, st.session_state["versions"])
 headline(evaluation, [problem.metric, *problem.secondary, *(c["metric"] for c in evaluation.criteria)], problem.kind.metrics)
 learnt = f"{evidence.learnt.said[:1].upper()}{evidence.learnt.said[1:]}." if evidence.learnt.rows is not None else ""
-st.caption(f"On {evaluation.n:,} test rows that nothing was chosen by. {judged(here.registry_uri, version, evidence)} {learnt}".strip())
+st.caption(f"On {evaluation.n:,} {problem.kind.judged_on} that nothing was chosen by. {judged(here.registry_uri, version, evidence)} {learnt}".strip())
 if evaluation.cost:
     st.caption(f"Mean cost of a decision, by the charter's costs: {number(evaluation.cost.value)} ({interval(evaluation.cost)})")
 
@@ -171,6 +178,9 @@ if curves := evaluation.curves:
     if "calibration" in curves:
         columns[-1].markdown("**Honesty**: what it says, and what is so", help="On the dashed line, what the model says is what happens.")
         columns[-1].altair_chart(calibration_chart(curves, problem.kind.unit(problem.target)).properties(height=300), width="stretch")
+    if "learning" in curves:
+        columns[-1].markdown("**Learning**: what was reached, by episodes", help="Interquartile mean of all seeds with its 95% interval.")
+        columns[-1].altair_chart(learning_chart(curves["learning"], problem.metric).properties(height=300), width="stretch")
 if policy := (evaluation.model_extra or {}).get("off_policy"):
     st.subheader("How it decides")
     st.markdown("**Beside the log**: what would have been earned", help="Estimated from decisions that the policy has not learnt from; each with its 95% interval.")

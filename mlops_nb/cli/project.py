@@ -155,6 +155,12 @@ def init(
 ) -> Made:
     "Make a project for a table, or for several that are joined: all is looked at before anything is written."
     folder, files = Path(folder), [Path(data)] if isinstance(data, str | Path) else [Path(f) for f in data]
+    if acts := next((f for f in files if str(f).startswith("gym:")), None):
+        raise MlopsError(
+            f"{acts} is an environment to learn in, no table; begin with an example: "
+            f"mlops-nb init {folder.name} --example lake (states that can be counted) "
+            "or --example cartpole (continuous ones), then name yours in its charter under data: source"
+        )
     if twice := {f.name for k, f in enumerate(files) if f.name in {other.name for other in files[:k]}}:
         raise MlopsError(f"two files are called {min(twice)}; give one of them another name")
     if (folder / "settings.ini").exists() and find_root(folder) == folder.resolve():

@@ -135,7 +135,9 @@ def labelled(
     "What the log and its feedback say about a model, whichever version answered."
     from mlops_nb.log.feedback import Feedback
 
-    name = champion.version.name
+    name, task = champion.version.name, champion.evidence.problem.kind
+    if not task.relearns:
+        raise _Refusal(f"a {task.name} task learns by acting, not from labels; let it act again: mlops-nb run")
     told = Feedback(settings.home, settings.log_url).labels(since, until, name).to_pandas()
     said = History(settings.home, settings.log_url).read(since, until, name).select(["id", "time", "subject", "inputs"]).to_pandas()
     both = said.merge(told[["id", "label"]], on="id").sort_values("time", kind="stable", ignore_index=True)

@@ -110,6 +110,19 @@ def _who_knows(role: str) -> str:
     tasks = [name for name, task in TASKS.items() if role in task.roles]
     return f", or say 'task: {tasks[0]}'" if tasks else ""
 
+# %% ../../nbs/model/25_sense.ipynb #f49612ed
+def _source_findings(c: Statement) -> Iterator[str]:
+    "A source that the task can't learn from."
+    needed, given = TASKS[c.task].sources, c.data.source
+    if needed and (not given.startswith(needed) or c.data.joined):
+        yield (
+            f"a {c.task} task learns by acting in one environment, and data.source is {given!r}; name one "
+            f"as {needed}NAME-v1, such as gym:CartPole-v1"
+        )
+    owner = next((task for task in TASKS.values() if task.sources and given.startswith(task.sources)), None)
+    if owner is not None and not needed:
+        yield f"{given} is no table that a {c.task} task could learn from; say 'task: {owner.name}', or name a file"
+
 # %% ../../nbs/model/25_sense.ipynb #bb9839ef
 def _fairness_findings(c: Statement) -> Iterator[str]:
     "Sensitive features that can't be told apart, fairness rules that can't be judged."
@@ -162,7 +175,10 @@ def check_sense(
     "Every place where a charter's facts contradict each other."
     if charter.task not in TASKS:
         return [f"task: no task '{charter.task}'{nearest(charter.task, TASKS)}"]
-    about = (_metric_findings, _target_findings, _role_findings, _cost_findings, _fairness_findings, _rule_findings, _leak_findings)
+    about = (
+        _source_findings, _metric_findings, _target_findings, _role_findings,
+        _cost_findings, _fairness_findings, _rule_findings, _leak_findings,
+    )  # fmt: skip
     return [finding for findings in about for finding in findings(charter)]
 
 # %% ../../nbs/model/25_sense.ipynb #d509ced9

@@ -30,12 +30,12 @@ _SIGNS = re.compile(r"sig|signature|pwd|x-(?:amz|goog)-.*", re.IGNORECASE)  # th
 
 def kind_of(
     source: str,  # as the charter has it
-) -> str:  # local, version, sql, openml, or the address's scheme: https, sftp, s3 ...
+) -> str:  # local, version, sql, openml, gym, or the address's scheme: https, sftp, s3 ...
     "What kind of place a source is."
     if _PINNED.fullmatch(source):
         return "version"
-    if source.startswith("openml:"):
-        return "openml"
+    if source.startswith(("openml:", "gym:")):
+        return source.partition(":")[0]
     scheme, there, _ = source.partition("://")
     if not there:
         return "local"

@@ -49,6 +49,10 @@ def _elsewhere(kind: str, part: Data, root: Path, home: Path) -> SourceFile:
         from mlops_nb.sources.tracked import pinned
 
         return pinned(part.source, root, home, part.format)
+    if kind == "gym":
+        from mlops_nb.sources.environments import described
+
+        return described(part.source, home)
     return _asked(part, root, home) if kind == "sql" else _brought(part, home)
 
 

@@ -201,6 +201,7 @@ def check_sources(
     root: Path,
 ) -> list[str] | None:  # the columns of all sources together; None: not known yet
     "Refuse sources that can't be there; nothing but the headers of text files is read."
+    from mlops_nb.sources.environments import environment
     from mlops_nb.sources.landing import check_landing
     from mlops_nb.sources.sql import query_of
     from mlops_nb.sources.versions import pin_of
@@ -216,6 +217,8 @@ def check_sources(
             pin_of(root, part.source)
         lies_here = kind_of(part.source) == "local" and not part.landing
         there = header(local_files(part, root)[0], part) if lies_here else None
+        if kind_of(part.source) == "gym":
+            there = [*environment(part.source).columns]
         if there is not None:
             for what, names in (("take", part.take), ("rename", part.rename)):
                 if lost := [c for c in names if c not in there]:

@@ -125,6 +125,8 @@ def release(
     "The judged model's twin that learnt from all rows, proven; or the judged model itself."
     of = {name: len(part) for name, part in parts.items()}
     counts: dict[str, Any] = {"rows_judged": of["train"] + of["valid"], "rows_test": of["test"]}
+    if not problem.kind.relearns:
+        return judged, Learnt()
     if source == "judged":
         return judged, Learnt(released="judged", rows=counts["rows_judged"], **counts)
     frame = in_blocks(pd.concat(parts.values(), ignore_index=True), things, *parts)

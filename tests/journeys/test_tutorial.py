@@ -265,3 +265,16 @@ def test_how_decisions_learn(now, tmp_path):
     refused = said(bandit, "^charter = Path")
     assert "have no propensity 'chance'" in refused and "was taken more often than 'chance' says" in refused
     assert "a missing one is no 0" in refused and "there is nothing to learn" in refused
+
+
+@BOTH_WAYS
+def test_what_learns_by_acting(now, tmp_path):
+    control = notebook_of("control.ipynb", now, tmp_path)
+    assert "value iteration 0.740, no policy beats 0.744" in said(control, "^import numpy")
+    assert re.search(r"q_learning +0\.740.* 10 of 10", said(control, "learnt = {rule"))
+    assert "phase staging; released as it was judged" in said(control, "^!mlops-nb init ice")
+    assert said(control, "Predictor.load").splitlines()[0].startswith("left ")
+    refused = said(control, "Pendulum")
+    assert "continuous" in refused and "has no time limit" in refused and "there is Taxi-v4" in refused
+    shown = json.dumps([c["outputs"] for c in control["cells"] if c["cell_type"] == "code"])
+    assert not re.search(r"/(tmp|home|root|Users)/|\\u001b", shown)

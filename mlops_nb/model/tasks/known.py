@@ -12,12 +12,13 @@ from ..metrics import METRICS
 from .bandit import Bandit
 from .binary import Binary
 from .clustering import Clustering
+from .control import Control
 from .multiclass import Multiclass
 from .regression import Regression
 from .task import CELLS, Task
 
 # %% ../../../nbs/model/tasks/90_known.ipynb #bfb6fabd
-_STOCK = (Binary(), Multiclass(), Regression(), Clustering(), Bandit())
+_STOCK = (Binary(), Multiclass(), Regression(), Clustering(), Bandit(), Control())
 #: Every task, by the name that a charter gives.
 TASKS: dict[str, Task] = {task.name: task for task in _STOCK}
 METRICS |= {task.name: task.metrics for task in _STOCK}

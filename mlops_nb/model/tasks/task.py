@@ -49,6 +49,9 @@ class Task:
     brings: ClassVar[frozenset[str]] = frozenset()  # stages that only tasks which name them have, often in the place of one of `omits`
     no_labels: ClassVar[str] = ""  # why nobody can say what would have been right; empty: somebody can
     names_answer: ClassVar[bool] = False  # whether `target` isn't a column of the rows, but what its answer is to be called
+    relearns: ClassVar[bool] = True  # whether a model can be fitted again, on more rows
+    judged_on: ClassVar[str] = "test rows"  # what its figures are counted in
+    sources: ClassVar[str] = ""  # how its source begins, where that is no table
     roles: ClassVar[tuple[str, ...]] = ()  # places of the charter that name a column and that this task needs: of base.charter.ROLES
     rewarded: ClassVar[bool] = False  # whether the target is an action: drawn when served, and rewarded later
     no_retraining: ClassVar[str] = ""  # why no challenger can be made of labelled predictions, with the way out
