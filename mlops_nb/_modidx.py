@@ -1614,6 +1614,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'mlops_nb.model.metrics': { 'mlops_nb.model.metrics.Metric': ('model/metrics.html#metric', 'mlops_nb/model/metrics.py'),
                                         'mlops_nb.model.metrics._agreement': ('model/metrics.html#_agreement', 'mlops_nb/model/metrics.py'),
                                         'mlops_nb.model.metrics._log_loss': ('model/metrics.html#_log_loss', 'mlops_nb/model/metrics.py'),
+                                        'mlops_nb.model.metrics._mape': ('model/metrics.html#_mape', 'mlops_nb/model/metrics.py'),
                                         'mlops_nb.model.metrics._mean_recall': ( 'model/metrics.html#_mean_recall',
                                                                                  'mlops_nb/model/metrics.py'),
                                         'mlops_nb.model.metrics._of': ('model/metrics.html#_of', 'mlops_nb/model/metrics.py'),

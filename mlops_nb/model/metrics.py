@@ -72,6 +72,13 @@ def _mean_recall(y_true: Any, given: Any, classes: list | None = None) -> float:
     return float(np.mean([np.mean(given[y_true == c] == c) for c in np.unique(y_true)]))
 
 
+def _mape(y_true: Any, given: Any, classes: list | None = None) -> float:
+    "Undefined where a truth is 0; scikit-learn's divides by 2e-16 there, and one such row is the whole mean."
+    import numpy as np
+
+    return float(np.mean(abs((given - y_true) / y_true))) if np.all(y_true != 0) else math.nan
+
+
 def _agreement(
     function: str,  # of sklearn.metrics
 ) -> Callable[[Any, Any, list | None], float]:
@@ -127,6 +134,13 @@ METRICS: dict[str, dict[str, Metric]] = {
         "r2": Metric(_of("r2_score"), True, "value", -_INF, 1, "share of variance explained; 0 is the mean, 1 is exact"),
         "rmse": Metric(_of("root_mean_squared_error"), False, "value", 0, _INF, "typical error, large ones count more; in the target's unit"),
         "mae": Metric(_of("mean_absolute_error"), False, "value", 0, _INF, "mean error in the target's unit"),
+        "mse": Metric(
+            _of("mean_squared_error"), False, "value", 0, _INF, "mean squared error; in the square of the target's unit",
+            drafted=False,
+        ),
+        "mape": Metric(
+            _mape, False, "value", 0, _INF, "mean of error / truth, 0.1 is a tenth; undefined where a truth is 0", drafted=False
+        ),
     },
 }
 

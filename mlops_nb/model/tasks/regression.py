@@ -40,6 +40,10 @@ class Regression(Task):
         words = target[pd.to_numeric(target, errors="coerce").isna()]
         if len(words) > len(target) / 2:  # fewer are for validation to hold back
             yield f"target '{target.name}' holds text (for example {words.iloc[0]!r}); a {self.name} needs numbers, a binary task a positive class"
+        nothing = int((pd.to_numeric(target, errors="coerce") == 0).sum())
+        if nothing and "mape" in [asked.metric, *(bound.metric for bound in asked.success)]:
+            yield (f"target '{target.name}' is 0 in {nothing:,} rows, of which an error is no percentage; "
+                   "judge by mae instead of mape, or take those rows out")
 
     def answers(self, model: Any, rows: Any, asked: Statement, threshold: float | None = None) -> Answers:
         return self.decided(model.predict(rows), None, asked)
