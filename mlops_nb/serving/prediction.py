@@ -93,7 +93,8 @@ def predict(
 ) -> list[Answer]:  # one a row
     "Answers for checked rows."
     about: dict[str, Any] = {"threshold": self.served.threshold, "model": self.label, "phase": self.version.phase}
-    return [Answer(p.id, p.decision, p.flags, p.probability, p.probabilities, **about) for p in self.served.answer(self.check(rows))]
+    made = self.served.answer(self.check(rows))
+    return [Answer(p.id, p.decision, p.flags, p.probability, p.probabilities, interval=p.interval, **about) for p in made]
 
 # %% ../../nbs/serving/10_prediction.ipynb #1288ae47
 @patch

@@ -17,21 +17,21 @@ from .task import Answers, Task
 class Regression(Task):
     "How much."
 
-    name, target_type = "regression", "continuous"
+    name, target_type, intervals = "regression", "continuous", True
     meaning = "a number"
     metrics = METRICS["regression"]
     singles = ("the lowest", "a middling one", "the highest")
     group_note = "Numbers are no decisions: demographic parity, equal opportunity and equalized odds do not apply. Mean error (said minus true) and mean absolute error are compared."
     cells = {
-        "evaluate": "metrics with intervals; said against seen",
+        "evaluate": "metrics with intervals; said against seen; coverage and width of the intervals said; what the errors show",
         "fairness": "mean error and mean absolute error by group; no rules, for nobody is picked",
         "explain": "what each column adds to the number, in the target's unit",
-        "compiled serving": "the number, equal to the model",
-        "batch": "the number",
+        "compiled serving": "the number, equal to the model, and its interval",
+        "batch": "the number, and the ends of its interval",
         "drift": "columns, the number that is said",
         "A/B": "metrics, guardrails",
         "retraining": "by the metric",
-        "app": "a form, the number, reasons",
+        "app": "a form, the number and its interval, reasons",
     }
 
     def findings(self, target: Any, asked: Statement) -> Iterable[str]:

@@ -48,6 +48,7 @@ class Task:
     omits: ClassVar[frozenset[str]] = frozenset()  # stages that mean nothing for it: they are left out of the pipeline
     brings: ClassVar[frozenset[str]] = frozenset()  # stages that only tasks which name them have, often in the place of one of `omits`
     names_answer: ClassVar[bool] = False  # whether `target` isn't a column of the rows, but what its answer is to be called
+    intervals: ClassVar[bool] = False  # whether its answers are numbers with an interval (stats.conformal)
     roles: ClassVar[tuple[str, ...]] = ()  # places of the charter that name a column and that this task needs: of base.charter.ROLES
     trusted: ClassVar[tuple[str, ...]] = ()  # reviewed types in the files of its own estimators, beyond those that are known
     group_note: ClassVar[str] = ""  # what a fairness audit by groups can't say
