@@ -4852,6 +4852,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                           'mlops_nb.stats.residuals._column': ( 'stats/residuals.html#_column',
                                                                                 'mlops_nb/stats/residuals.py'),
                                           'mlops_nb.stats.residuals._lean': ('stats/residuals.html#_lean', 'mlops_nb/stats/residuals.py'),
+                                          'mlops_nb.stats.residuals._middle': ( 'stats/residuals.html#_middle',
+                                                                                'mlops_nb/stats/residuals.py'),
                                           'mlops_nb.stats.residuals._slope': ('stats/residuals.html#_slope', 'mlops_nb/stats/residuals.py'),
                                           'mlops_nb.stats.residuals._spread': ( 'stats/residuals.html#_spread',
                                                                                 'mlops_nb/stats/residuals.py'),

@@ -270,7 +270,8 @@ def errors_shown(
         rows = np.unique(units, return_index=True)[1]
     some = test.iloc[rows].reset_index(drop=True)
     said = np.asarray(model.predict(feature_rows(model, some)), float)
-    found = residual_findings(said, some[problem.target].to_numpy(float) - said, feature_rows(model, some), moments is not None)
+    off, about = some[problem.target].to_numpy(float) - said, feature_rows(model, some)
+    found = residual_findings(said, off, about, moments is not None, medians=problem.metric in ("mae", "mape"))
     return [one._asdict() for one in found]
 
 

@@ -32,6 +32,13 @@ def _lean(said: np.ndarray, errors: np.ndarray) -> tuple[float, str]:
     return float(stats.ttest_1samp(errors, 0).pvalue), f"it says too {side} on the whole: the mean error is {errors.mean():+.4g}"
 
 
+def _middle(said: np.ndarray, errors: np.ndarray) -> tuple[float, str]:
+    "The sign test, of what is to be a median."
+    above = float(np.mean(errors > 0))
+    told = f"it says too {'little' if above > 0.5 else 'much'} on the whole: {above:.1%} of truths are above what it says, where half should be"
+    return float(stats.binomtest(int((errors > 0).sum()), int((errors != 0).sum()) or 1).pvalue), told
+
+
 def _slope(said: np.ndarray, errors: np.ndarray) -> tuple[float, str]:
     "Least squares of the error on what is said, its standard error robust to errors that grow (White 1980)."
     apart = said - said.mean()
@@ -93,11 +100,12 @@ def residual_findings(
     columns: pd.DataFrame | None = None,  # (n,) what errors may depend on
     in_time: bool = False,
     level: float = LEVEL,
+    medians: bool = False,  # what is said is to be a median, not a mean
 ) -> list[Finding]:  # the surest first; none of fewer than LEAST rows, or where nothing is shown
     "What errors show, each at a level that holds for all together (Holm 1979)."
     if len(errors) < LEAST or np.ptp(errors) == 0:
         return []
-    asked = {name: (p, told) for name, p, told in _asked(said, errors, columns, in_time) if np.isfinite(p)}
+    asked = {name: (p, told) for name, p, told in _asked(said, errors, columns, in_time, medians) if np.isfinite(p)}
     found, worst = [], 0.0
     for place, name in enumerate(sorted(asked, key=lambda n: asked[n][0])):
         worst = max(worst, min(1.0, asked[name][0] * (len(asked) - place)))
@@ -107,12 +115,15 @@ def residual_findings(
     return found
 
 
-def _asked(said: np.ndarray, errors: np.ndarray, columns: Any, in_time: bool) -> Iterator[tuple[str, float, str]]:
-    "Every test."
-    yield ("lean", *_lean(said, errors))
+def _asked(
+    said: np.ndarray, errors: np.ndarray, columns: Any, in_time: bool, medians: bool
+) -> Iterator[tuple[str, float, str]]:
+    "Every test; the slope of means says nothing of medians."
+    yield ("lean", *(_middle if medians else _lean)(said, errors))
     yield ("tails", *_tails(said, errors))
     if np.ptp(said) > 0:
-        yield ("slope", *_slope(said, errors))
+        if not medians:
+            yield ("slope", *_slope(said, errors))
         yield ("spread", *_spread(said, errors))
     if in_time:
         yield ("time", *_time(errors))
