@@ -4449,6 +4449,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                      'mlops_nb/stats/conformal.py'),
                                           'mlops_nb.stats.conformal._edges': ('stats/conformal.html#_edges', 'mlops_nb/stats/conformal.py'),
                                           'mlops_nb.stats.conformal._ends': ('stats/conformal.html#_ends', 'mlops_nb/stats/conformal.py'),
+                                          'mlops_nb.stats.conformal._large_enough': ( 'stats/conformal.html#_large_enough',
+                                                                                      'mlops_nb/stats/conformal.py'),
                                           'mlops_nb.stats.conformal.conformal_ends': ( 'stats/conformal.html#conformal_ends',
                                                                                        'mlops_nb/stats/conformal.py'),
                                           'mlops_nb.stats.conformal.fit_band': ( 'stats/conformal.html#fit_band',

@@ -480,7 +480,7 @@ def init_command(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the project goes; its name is the project's.")],
     data: Annotated[list[Path] | None, typer.Option(help="CSV or Parquet; several are joined; none: the example.")] = None,
     target: Annotated[str | None, typer.Option(help="Column to be learnt; default: a guess, which is said.")] = None,
-    example: Annotated[str, typer.Option(help="Without a file: income, or flights, whose table is made from the extra flights.")] = "income",
+    example: Annotated[str, typer.Option(help="Without a file: income, digits, or flights and delays, whose tables are made from the extra flights.")] = "income",
     git: Annotated[bool, typer.Option("--git", help="Git, and notebooks that merge; in a project that is there, only that.")] = False,
 ) -> None:
     "Make a project: charter, settings, CI script; the stages ship with mlops_nb."

@@ -84,7 +84,7 @@ class Bands(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     level: float  # how often the truth is to lie within
-    every: Band
+    every: Band  # of all rows; where groups have their own, of all others
     by: str = ""  # the column that tells groups; empty: none
     of: dict[str, Band] = {}  # by its values
     promise: str = ""  # what holds, and for whom
@@ -126,17 +126,24 @@ def fit_bands(
     by: str = "",  # what tells the groups
     promise: str = "",
 ) -> Bands | None:  # None: too few rows for any interval of that level
-    "Intervals by what is said, and by group where a group has rows enough; the others get the interval of all rows."
+    "Intervals by what is said, and by group where a group has rows enough; the others share theirs."
     errors = y_true - said
-    every = fit_band(said, errors, level)
+    own, few = ([], []) if groups is None else _large_enough(groups, int(2 / (1 - level)) + 1)
+    rest = np.isin(groups, few) if few else np.ones(len(said), bool)
+    every = fit_band(said[rest], errors[rest], level)
     if every is None:
         return None
-    of: dict[str, Band] = {}
-    few: list[str] = []
-    for name in np.unique(groups) if groups is not None else ():
-        mine = groups == name
-        band = fit_band(said[mine], errors[mine], level) if mine.sum() >= 2 / (1 - level) else None
-        of |= {str(name): band} if band else {}
-        few += [] if band else [str(name)]
-    told = f"; groups of {by} with too few rows for their own ({', '.join(few[:5])}) get that of all" if few else ""
+    made = {name: fit_band(said[groups == name], errors[groups == name], level) for name in own}
+    told = f"; groups of {by} with too few rows for their own share theirs: {', '.join(few[:8])}" if few else ""
+    of = {name: band for name, band in made.items() if band is not None}
     return Bands(level=level, every=every, by=by if groups is not None else "", of=of, promise=promise + told)
+
+
+def _large_enough(groups: np.ndarray, least: int) -> tuple[list[str], list[str]]:
+    "Groups of at least so many rows, and those that share: also the smallest large ones, until they are enough together."
+    names, rows = np.unique(groups, return_counts=True)
+    order = np.argsort(rows, kind="stable")
+    upto = int((rows < least).sum())
+    while upto and upto < len(names) and rows[order[:upto]].sum() < least:
+        upto += 1
+    return [str(n) for n in names[order[upto:]]], [str(n) for n in names[order[:upto]]]
