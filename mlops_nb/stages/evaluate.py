@@ -272,7 +272,8 @@ def errors_shown(
     said = np.asarray(model.predict(feature_rows(model, some)), float)
     off, about = some[problem.target].to_numpy(float) - said, feature_rows(model, some)
     found = residual_findings(said, off, about, moments is not None, medians=problem.metric in ("mae", "mape"))
-    return [one._asdict() for one in found]
+    columns = [one for one in found if one.name in about]
+    return [one._asdict() for one in found if one not in columns[3:]]  # of columns the surest three
 
 
 def interval_line(

@@ -89,7 +89,7 @@ def _column(name: str, values: pd.Series, errors: np.ndarray) -> tuple[float, st
     groups = [(v, errors[rows]) for v, rows in values.groupby(values, observed=True).indices.items() if len(rows) >= LEAST]
     if len(groups) < 2:
         return 1.0, ""
-    worst = max(groups, key=lambda g: abs(g[1].mean()) / (g[1].std() / np.sqrt(len(g[1])) or np.inf))
+    worst = max(groups, key=lambda g: abs(g[1].mean() - errors.mean()) / (g[1].std() / np.sqrt(len(g[1])) or np.inf))
     told = f"errors depend on {name}: at {worst[0]} the mean error is {worst[1].mean():+.4g} (n {len(worst[1]):,}), of all {errors.mean():+.4g}"
     return float(stats.kruskal(*(e for _, e in groups)).pvalue), told
 
