@@ -4878,4 +4878,14 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                            'mlops_nb.stats.sequential.planned': ( 'stats/sequential.html#planned',
                                                                                   'mlops_nb/stats/sequential.py'),
                                            'mlops_nb.stats.sequential.watch': ( 'stats/sequential.html#watch',
-                                                                                'mlops_nb/stats/sequential.py')}}}
+                                                                                'mlops_nb/stats/sequential.py')},
+            'mlops_nb.stats.slices': { 'mlops_nb.stats.slices.Slice': ('stats/slices.html#slice', 'mlops_nb/stats/slices.py'),
+                                       'mlops_nb.stats.slices._Asked': ('stats/slices.html#_asked', 'mlops_nb/stats/slices.py'),
+                                       'mlops_nb.stats.slices._asked': ('stats/slices.html#_asked', 'mlops_nb/stats/slices.py'),
+                                       'mlops_nb.stats.slices._condition': ('stats/slices.html#_condition', 'mlops_nb/stats/slices.py'),
+                                       'mlops_nb.stats.slices._mean': ('stats/slices.html#_mean', 'mlops_nb/stats/slices.py'),
+                                       'mlops_nb.stats.slices._words': ('stats/slices.html#_words', 'mlops_nb/stats/slices.py'),
+                                       'mlops_nb.stats.slices.confirm': ('stats/slices.html#confirm', 'mlops_nb/stats/slices.py'),
+                                       'mlops_nb.stats.slices.in_slice': ('stats/slices.html#in_slice', 'mlops_nb/stats/slices.py'),
+                                       'mlops_nb.stats.slices.propose': ('stats/slices.html#propose', 'mlops_nb/stats/slices.py'),
+                                       'mlops_nb.stats.slices.slice_line': ('stats/slices.html#slice_line', 'mlops_nb/stats/slices.py')}}}
