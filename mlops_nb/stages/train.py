@@ -330,7 +330,7 @@ def learning_curve(
     shares: Iterable[float] = (0.1, 0.25, 0.5, 1.0),  # of the rows that each fold leaves for training
     seed: int = 0,
     fits: list[Fit] | None = None,  # with all rows, from cross_validate; None: they are fitted
-) -> list[dict[str, float]]:  # n, train_mean, valid_mean, valid_low, valid_high
+) -> list[dict[str, Any]]:  # n, train_mean, valid_mean, valid_low, valid_high, scores by fold
     "The primary metric by number of training rows, on seen and unseen rows; shares too small to learn from are left out."
     order = spread_order(frame[problem.target], problem.task, seed)
     jobs = [(share, fold) for share in sorted(shares, reverse=True) for fold in range(fold_of.max() + 1)]
@@ -356,7 +356,7 @@ def learning_curve(
             continue
         n, seen, unseen = zip(*learnt, strict=True)
         mean, low, high = fold_interval(unseen, bounds_of(problem))
-        points.append({"n": round(float(np.mean(n))), "train_mean": float(np.mean(seen)), "valid_mean": mean, "valid_low": low, "valid_high": high})
+        points.append({"n": round(float(np.mean(n))), "train_mean": float(np.mean(seen)), "valid_mean": mean, "valid_low": low, "valid_high": high, "scores": list(unseen)})
     return points
 
 # %% ../../nbs/stages/060_train.ipynb #b274239a

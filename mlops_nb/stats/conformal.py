@@ -128,12 +128,13 @@ def fit_bands(
 ) -> Bands | None:  # None: too few rows for any interval of that level
     "Intervals by what is said, and by group where a group has rows enough; the others share theirs."
     errors = y_true - said
-    own, few = ([], []) if groups is None else _large_enough(groups, int(2 / (1 - level)) + 1)
-    rest = np.isin(groups, few) if few else np.ones(len(said), bool)
+    names = np.full(len(said), "") if groups is None else groups
+    own, few = ([], []) if groups is None else _large_enough(names, int(2 / (1 - level)) + 1)
+    rest = np.isin(names, few) if few else np.ones(len(said), bool)
     every = fit_band(said[rest], errors[rest], level)
     if every is None:
         return None
-    made = {name: fit_band(said[groups == name], errors[groups == name], level) for name in own}
+    made = {name: fit_band(said[names == name], errors[names == name], level) for name in own}
     told = f"; groups of {by} with too few rows for their own share theirs: {', '.join(few[:8])}" if few else ""
     of = {name: band for name, band in made.items() if band is not None}
     return Bands(level=level, every=every, by=by if groups is not None else "", of=of, promise=promise + told)

@@ -60,7 +60,8 @@ def propose(
         return []
     table = np.column_stack([one.rows for one in columns])
     tree = DecisionTreeRegressor(max_depth=DEPTH, min_samples_leaf=least, random_state=seed).fit(table, errors).tree_
-    found, waiting = [], [(0, [])]
+    found: list[tuple[float, list]] = []
+    waiting: list[tuple[int, list]] = [(0, [])]
     while waiting:
         node, path = waiting.pop()
         if tree.children_left[node] < 0:

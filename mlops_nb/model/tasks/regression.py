@@ -18,6 +18,7 @@ class Regression(Task):
     "How much."
 
     name, target_type, intervals = "regression", "continuous", True
+    brings = frozenset({"diagnose"})
     meaning = "a number"
     metrics = METRICS["regression"]
     singles = ("the lowest", "a middling one", "the highest")
