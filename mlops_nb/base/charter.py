@@ -25,6 +25,10 @@ from .validation import Check, Classes, Freshness, Share, Unit, Validation, Volu
 OF_INTERVALS = ("coverage", "mean_width")
 
 
+def _of_answers(names: list[str]) -> list[str]:
+    return [name for name in dict.fromkeys(names) if name not in OF_INTERVALS]
+
+
 class Bound(Part):
     "A metric with the value it has to reach, and why that value."
 
@@ -167,8 +171,7 @@ class Statement(Part):
     @property
     def metric_names(self) -> list[str]:
         "Every metric the charter names, the primary one first."
-        asked = (c.metric for c in self.success if c.metric not in OF_INTERVALS)
-        return list(dict.fromkeys([self.metric, *self.secondary, *asked]))
+        return _of_answers([self.metric, *self.secondary, *(c.metric for c in self.success)])
 
 # %% ../../nbs/base/30_charter.ipynb #ef36e2cb
 class Charter(Statement):

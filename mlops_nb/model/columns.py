@@ -277,22 +277,13 @@ class Scored(NamedTuple):
     unread: list[str]  # columns that hold ten values or more and not one that can be read
 
 # %% ../../nbs/model/40_columns.ipynb #d90d2e12
-def _ends_of(
-    numbers: np.ndarray,  # n
-    columns: Sequence[Column],  # none where there are no rows
-    names: Sequence[str],  # of the columns
-    bands: Bands | None,
-) -> dict[str, pa.Array]:
+def _ends_of(numbers: np.ndarray, columns: Sequence[Column], names: Sequence[str], bands: Bands | None) -> dict[str, pa.Array]:
     "The ends of the intervals, where the version says some."
     if bands is None:
         return {}
-    groups = None
-    if bands.by and columns:
-        column = columns[names.index(bands.by)]
-        places = np.where(np.isnan(column.values), -1, column.values).astype(int)
-        groups = np.array([*(column.texts or []), "None"])[places]
-    low, high = bands.of_many(numbers, groups)
-    return {"interval_low": pa.array(low), "interval_high": pa.array(high)}
+    by = columns[names.index(bands.by)] if bands.by and columns else Column(np.full(len(numbers), np.nan), np.empty(0))
+    groups = np.array([*(by.texts or []), "None"])[np.nan_to_num(by.values, nan=-1).astype(int)]
+    return dict(zip(("interval_low", "interval_high"), map(pa.array, bands.of_many(numbers, groups)), strict=True))
 
 # %% ../../nbs/model/40_columns.ipynb #0eb74574
 class Scorer:
@@ -330,8 +321,7 @@ class Scorer:
 
     def decided(
         self,
-        answers: np.ndarray,  # n x classes, or n
-        columns: Sequence[Column] = (),  # what they were made from
+        answers: np.ndarray, columns: Sequence[Column] = (),  # n x classes, or n; what they were made from
     ) -> dict[str, pa.Array]:
         "Decisions and probabilities, or numbers and the ends of their intervals, as columns."
         rule = self.rule

@@ -94,7 +94,7 @@ def _agreement(
 
     return compute
 
-# %% ../../nbs/model/20_metrics.ipynb #63065021
+# %% ../../nbs/model/20_metrics.ipynb #1973c7d4
 _INF = math.inf
 _MATTHEWS = Metric(
     _agreement("matthews_corrcoef"), True, "decision", -1, 1, "correlation of decisions and truth; 0 is guessing",
@@ -104,6 +104,18 @@ _KAPPA = Metric(
     _agreement("cohen_kappa_score"), True, "decision", -1, 1, "agreement beyond chance; 0 is guessing",
     decide="searched", drafted=False,
 )
+_OF_NUMBERS = {
+    "mse": Metric(
+        _of("mean_squared_error"), False, "value", 0, _INF, "mean squared error; in the square of the target's unit",
+        drafted=False,
+    ),
+    "mape": Metric(
+        _mape, False, "value", 0, _INF, "mean of error / truth, 0.1 is a tenth; undefined where a truth is 0",
+        drafted=False,
+    ),
+}  # fmt: skip
+
+# %% ../../nbs/model/20_metrics.ipynb #63065021
 #: What each task can be judged by; first what a new charter is judged by.
 METRICS: dict[str, dict[str, Metric]] = {
     "binary": {
@@ -134,13 +146,7 @@ METRICS: dict[str, dict[str, Metric]] = {
         "r2": Metric(_of("r2_score"), True, "value", -_INF, 1, "share of variance explained; 0 is the mean, 1 is exact"),
         "rmse": Metric(_of("root_mean_squared_error"), False, "value", 0, _INF, "typical error, large ones count more; in the target's unit"),
         "mae": Metric(_of("mean_absolute_error"), False, "value", 0, _INF, "mean error in the target's unit"),
-        "mse": Metric(
-            _of("mean_squared_error"), False, "value", 0, _INF, "mean squared error; in the square of the target's unit",
-            drafted=False,
-        ),
-        "mape": Metric(
-            _mape, False, "value", 0, _INF, "mean of error / truth, 0.1 is a tenth; undefined where a truth is 0", drafted=False
-        ),
+        **_OF_NUMBERS,
     },
 }
 

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['positive_probability', 'check_criteria', 'judge_bound', 'said_sample', 'mean_cost', 'evaluate_binary',
-           'evaluate_multiclass', 'evaluate_regression', 'evaluate', 'errors_shown', 'interval_line', 'plot_curves',
-           'plot_confusion', 'plot_multiclass', 'plot_regression']
+           'evaluate_multiclass', 'evaluate_regression', 'evaluate', 'errors_shown', 'plot_curves', 'plot_confusion',
+           'plot_multiclass', 'plot_regression']
 
 # %% ../../nbs/stages/090_evaluate.ipynb #4cad08f4
 from typing import Annotated, Any
@@ -18,7 +18,7 @@ from ..model.decision import Decision, costs_of, is_positive, name_of, position
 from ..base.charter import OF_INTERVALS
 from ..base.errors import MlopsError, nearest
 from ..model.curves import bands, calibration, roc_and_pr
-from ..model.bands import measured_intervals, too_narrow
+from ..model.bands import interval_line, measured_intervals, too_narrow
 from ..model.intervals import estimates
 from ..model.conform import feature_rows
 from ..pipeline.stage import Figure, Input, Json, Model, Output, Table, picture_of, log
@@ -274,15 +274,6 @@ def errors_shown(
     found = residual_findings(said, off, about, moments is not None, medians=problem.metric in ("mae", "mape"))
     columns = [one for one in found if one.name in about]
     return [one._asdict() for one in found if one not in columns[3:]]  # of columns the surest three
-
-
-def interval_line(
-    measured: dict[str, Any],  # from model.bands.measured_intervals
-) -> str:
-    "How often intervals hold, and how wide they are, in a sentence."
-    c, w = measured["coverage"], measured["mean_width"]
-    span = f" (95% interval {c['low']:.1%} to {c['high']:.1%})" if c["low"] is not None else ""
-    return f"Intervals of {measured['level']:.0%} hold the truth of {c['value']:.1%} of the test rows{span}; their mean width is {w['value']:.4g}. {in_markdown(measured['promise'])}."
 
 # %% ../../nbs/stages/090_evaluate.ipynb #8a841e42
 def _square(axes: Any, title: str, x: str, y: str) -> None:
