@@ -277,7 +277,7 @@ class Scored(NamedTuple):
     unread: list[str]  # columns that hold ten values or more and not one that can be read
 
 # %% ../../nbs/model/40_columns.ipynb #d90d2e12
-def _ends_of(numbers: np.ndarray, columns: Sequence[Column], names: Sequence[str], bands: Bands | None) -> dict[str, pa.Array]:
+def _ends_of(numbers: np.ndarray, columns: Sequence[Column], names: Sequence[str], bands: Bands | None) -> dict:
     "The ends of the intervals, where the version says some."
     if bands is None:
         return {}

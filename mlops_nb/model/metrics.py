@@ -72,13 +72,6 @@ def _mean_recall(y_true: Any, given: Any, classes: list | None = None) -> float:
     return float(np.mean([np.mean(given[y_true == c] == c) for c in np.unique(y_true)]))
 
 
-def _mape(y_true: Any, given: Any, classes: list | None = None) -> float:
-    "Undefined where a truth is 0; scikit-learn's divides by 2e-16 there, and one such row is the whole mean."
-    import numpy as np
-
-    return float(np.mean(abs((given - y_true) / y_true))) if np.all(y_true != 0) else math.nan
-
-
 def _agreement(
     function: str,  # of sklearn.metrics
 ) -> Callable[[Any, Any, list | None], float]:
@@ -95,6 +88,13 @@ def _agreement(
     return compute
 
 # %% ../../nbs/model/20_metrics.ipynb #1973c7d4
+def _mape(y_true: Any, given: Any, classes: list | None = None) -> float:
+    "Undefined where a truth is 0; scikit-learn's divides by 2e-16 there, and one such row is the whole mean."
+    import numpy as np
+
+    return float(np.mean(abs((given - y_true) / y_true))) if np.all(y_true != 0) else math.nan
+
+
 _INF = math.inf
 _MATTHEWS = Metric(
     _agreement("matthews_corrcoef"), True, "decision", -1, 1, "correlation of decisions and truth; 0 is guessing",

@@ -45,7 +45,7 @@ def _metric_findings(c: Statement) -> Iterator[str]:
         elif (asked := INTERVAL_METRICS.get(bound.metric)) and TASKS[c.task].intervals:
             yield from _bound_findings(bound, *asked[:3], "success")
         elif asked:
-            yield f"success: {bound.metric} is about the intervals of numbers, and a {c.task} task says none; take it out"
+            yield f"success: {bound.metric} is of intervals of numbers, and a {c.task} task says none; take it out"
 
 # %% ../../nbs/model/25_sense.ipynb #f12d5a77
 def _target_findings(c: Statement) -> Iterator[str]:

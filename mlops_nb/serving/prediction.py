@@ -94,7 +94,8 @@ def predict(
     "Answers for checked rows."
     about: dict[str, Any] = {"threshold": self.served.threshold, "model": self.label, "phase": self.version.phase}
     made = self.served.answer(self.check(rows))
-    return [Answer(p.id, p.decision, p.flags, p.probability, p.probabilities, interval=p.interval, **about) for p in made]
+    fields = ("id", "decision", "flags", "probability", "probabilities", "interval")
+    return [Answer(**{name: getattr(p, name) for name in fields}, **about) for p in made]
 
 # %% ../../nbs/serving/10_prediction.ipynb #1288ae47
 @patch

@@ -34,7 +34,7 @@ class Prediction(msgspec.Struct, omit_defaults=True):
     arm: str = ""  # of the experiment that runs; empty when there is none
     version: int = 0  # that answered, while an experiment runs
     phase: str = ""  # where that version stands, while an experiment runs
-    interval: list[float] | None = None  # of a number: low and high, between which the truth lies as often as the version's level says
+    interval: list[float] | None = None  # of a number: low and high; how often the truth lies within, the version's level says
 
 # %% ../../nbs/serving/18_version.ipynb #c93c7490
 def new_ids(

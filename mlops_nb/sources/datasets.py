@@ -35,7 +35,10 @@ def late_before(
     return pd.concat(found, names=["origin", "time_hour"]).rename("late_before").reset_index()
 
 # %% ../../nbs/sources/20_datasets.ipynb #8b921696
-_AT_THE_GATE = ["scheduled", "weekday", "minute_of_day", "carrier", "origin", "dest", "distance", "plane_age", "seats", *_WEATHER, "late_before"]
+_AT_THE_GATE = [
+    "scheduled", "weekday", "minute_of_day", "carrier", "origin", "dest", "distance", "plane_age", "seats",
+    *_WEATHER, "late_before",
+]  # fmt: skip
 
 
 def _departures() -> Any:  # pandas.DataFrame: 328,521 rows in the order of their scheduled departure

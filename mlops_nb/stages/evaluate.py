@@ -123,7 +123,8 @@ def _measured(
     few = f"; {rare} rows {of} are too few for that of ranks, probabilities or errors, which needs {FEW}"
     how = f"95%, by the influence of each {each}{few if rare < FEW else ''}"
     errors = {name: e.plain()["error"] for name, e in found.items()}
-    beside: dict[str, Any] = {name: {"value": None, "low": None, "high": None} for name in OF_INTERVALS if problem.kind.intervals}
+    unknown = {"value": None, "low": None, "high": None}
+    beside: dict[str, Any] = {name: unknown for name in OF_INTERVALS if problem.kind.intervals}
     beside |= {name: intervals[name] for name in OF_INTERVALS} if intervals else {}
     rules = worthless(y_true, said, problem) + (too_narrow(intervals) if intervals else [])
     judged = {"criteria": check_criteria(problem.success, metrics | beside), "rules": rules}

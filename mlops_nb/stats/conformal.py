@@ -63,7 +63,8 @@ def fit_band(
 
 # %% ../../nbs/stats/90_conformal.ipynb #879731a8
 def _edges(said: np.ndarray, errors: np.ndarray, least: int) -> np.ndarray:
-    "Edges of cells with at least that many rows each; none where a rank test sees no difference between the cells' errors (Kruskal and Wallis 1952)."
+    """Edges of cells with at least that many rows each; none where a rank test sees no difference between the
+    cells' errors (Kruskal and Wallis 1952)."""
     from scipy.stats import kruskal
 
     size = abs(errors)
@@ -141,7 +142,8 @@ def fit_bands(
 
 
 def _large_enough(groups: np.ndarray, least: int) -> tuple[list[str], list[str]]:
-    "Groups of at least so many rows, and those that share: also the smallest large ones, until they are enough together."
+    """Groups of at least so many rows, and those that share: also the smallest large ones, until they are enough
+    together."""
     names, rows = np.unique(groups, return_counts=True)
     order = np.argsort(rows, kind="stable")
     upto = int((rows < least).sum())

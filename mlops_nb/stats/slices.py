@@ -106,8 +106,8 @@ class Slice(NamedTuple):
 def _words(conditions: list[tuple[str, str, Any]]) -> str:
     "Conditions in words; of one column's numbers the narrowest."
     last = {(c, how if how in ("<=", ">") else str(v)): (c, how, v) for c, how, v in conditions}
-    told = [f"{c} {'=' if how == 'is' else how} {f'{v:g}' if isinstance(v, float) else v}" for c, how, v in last.values()]
-    return " and ".join(told)
+    signs = {"is": "="}
+    return " and ".join(f"{c} {signs.get(how, how)} {f'{v:g}' if isinstance(v, float) else v}" for c, how, v in last.values())
 
 
 def confirm(
@@ -145,4 +145,5 @@ def slice_line(
     what: str = "mean error",
 ) -> str:
     "A slice in a sentence."
-    return f"{one.words}: {what} {one.value:.3g} (n {one.n:,}, {one.low:.3g} to {one.high:.3g}), elsewhere {one.elsewhere:.3g}"
+    span = f"n {one.n:,}, {one.low:.3g} to {one.high:.3g}"
+    return f"{one.words}: {what} {one.value:.3g} ({span}), elsewhere {one.elsewhere:.3g}"

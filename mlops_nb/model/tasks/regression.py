@@ -24,7 +24,7 @@ class Regression(Task):
     singles = ("the lowest", "a middling one", "the highest")
     group_note = "Numbers are no decisions: demographic parity, equal opportunity and equalized odds do not apply. Mean error (said minus true) and mean absolute error are compared."
     cells = {
-        "evaluate": "metrics with intervals; said against seen; coverage and width of the intervals said; what the errors show",
+        "evaluate": "metrics with intervals; said against seen; whether intervals hold; what the errors show",
         "fairness": "mean error and mean absolute error by group; no rules, for nobody is picked",
         "explain": "what each column adds to the number, in the target's unit",
         "compiled serving": "the number, equal to the model, and its interval",
