@@ -188,6 +188,15 @@ if policy := (evaluation.model_extra or {}).get("off_policy"):
     table(pd.DataFrame(policy["actions"]).T.rename(columns={"logged": "share in the log", "policy": "share by the policy"}).round(3))
     st.caption(in_markdown(policy["overlap"]["why"]) or f"{policy['overlap']['n']:,} logged decisions are worth {policy['overlap']['effective']:,.0f} of the policy's own.")
 
+if evaluation.intervals:
+    held = evaluation.intervals
+    st.markdown(f"**Intervals** of {held['level']:.0%}: they hold the truth of **{held['coverage']['value']:.1%}** of the test rows, and are {held['mean_width']['value']:,.4g} wide on average.", help=in_markdown(held["promise"]))
+    parts = [{"by": by, "group": g, "rows": p["n"], "held": p["coverage"]["value"], "from": p["coverage"]["low"], "to": p["coverage"]["high"], "mean width": p["mean_width"]["value"]} for by, of in held["by"].items() for g, p in of.items()]
+    if parts:
+        table(pd.DataFrame(parts).round(3))
+for found in evaluation.residuals:
+    st.markdown(f"- {in_markdown(found['sentence'])}.")
+
 if evidence.explanation.get("global"):
     st.subheader("What it goes by")
     st.altair_chart(importance_chart(evidence.explanation).properties(height=26 * min(10, len(evidence.explanation["global"])) + 20), width="stretch")

@@ -95,6 +95,9 @@ def show(answer: Answer, row: dict) -> None:
     target, left = in_markdown(model.problem.target), st.container(border=True)
     if not model.problem.kind.has_classes:
         left.metric(target, f"{answer.decision:,.4g}")
+        if answer.interval is not None:
+            level, (low, high) = model.served.rule.bands.level, answer.interval
+            left.markdown(f"Between **{low:,.4g}** and **{high:,.4g}** in {level:.0%} of such rows.")
     else:
         left.metric(f"Decision on {target}", in_markdown(name_of(answer.decision)))
         left.markdown(_sentence(answer))

@@ -181,6 +181,7 @@ def _check_kept(keep: Sequence[str], names: Sequence[str], scorer: Scorer) -> No
     if strange := [n for n in keep if n not in names]:
         raise MlopsError(f"there is no column '{strange[0]}' to keep{nearest(strange[0], names)}")
     taken = ["row", "decision", "probability", "flags", "model", "version", *(f"probability_{name}" for name in scorer.rule.names)]
+    taken += ["interval_low", "interval_high"] if scorer.rule.bands else []
     if clash := [n for n in keep if n in taken]:
         raise MlopsError(f"a column '{clash[0]}' can't be kept beside the answer's own; rename it in the source")
 

@@ -46,7 +46,7 @@ def repeated(schema: pa.Schema) -> list[str]:
     "Columns whose values come again, so that Parquet's dictionary pays; for row numbers and probabilities it takes half of the time and gains nothing."
     return [
         f.name for f in schema
-        if f.name != "row" and not f.name.startswith("probability") and not (f.name == "decision" and pa.types.is_floating(f.type))
+        if f.name != "row" and not f.name.startswith(("probability", "interval_")) and not (f.name == "decision" and pa.types.is_floating(f.type))
     ]  # fmt: skip
 
 

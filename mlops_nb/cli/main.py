@@ -481,7 +481,7 @@ def init_command(
     data: Annotated[list[Path] | None, typer.Option(help="CSV or Parquet; several are joined; none: the example.")] = None,
     target: Annotated[str | None, typer.Option(help="Column to be learnt; default: a guess, which is said.")] = None,
     task: Annotated[str | None, typer.Option(help="clustering: no column is the target; default: by it.")] = None,
-    example: Annotated[str, typer.Option(help="Without a file: income, segments, or flights, whose table is made from the extra flights.")] = "income",
+    example: Annotated[str, typer.Option(help="Without a file: one of the charters that ship: income, digits, segments, offers, lake, cartpole; flights and delays, whose tables are made from the extra flights.")] = "income",
     git: Annotated[bool, typer.Option("--git", help="Git, and notebooks that merge; in a project that is there, only that.")] = False,
 ) -> None:
     "Make a project: charter, settings, CI script; the stages ship with mlops_nb."

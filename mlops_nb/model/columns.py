@@ -25,6 +25,7 @@ from ..base.reading import MISSING, Reading, value_of
 from .compiled_model import CompiledModel
 from .schema import LONGEST, TEXTS, Field, Schema
 from ..base.scalars import moment
+from ..stats.conformal import Bands
 
 # %% ../../nbs/model/40_columns.ipynb #1d81b14c
 class Column(NamedTuple):
@@ -275,6 +276,15 @@ class Scored(NamedTuple):
     flags: dict[str, int]  # such as {"age: range": 12}
     unread: list[str]  # columns that hold ten values or more and not one that can be read
 
+# %% ../../nbs/model/40_columns.ipynb #d90d2e12
+def _ends_of(numbers: np.ndarray, columns: Sequence[Column], names: Sequence[str], bands: Bands | None) -> dict:
+    "The ends of the intervals, where the version says some."
+    if bands is None:
+        return {}
+    by = columns[names.index(bands.by)] if bands.by and columns else Column(np.full(len(numbers), np.nan), np.empty(0))
+    groups = np.array([*(by.texts or []), "None"])[np.nan_to_num(by.values, nan=-1).astype(int)]
+    return dict(zip(("interval_low", "interval_high"), map(pa.array, bands.of_many(numbers, groups)), strict=True))
+
 # %% ../../nbs/model/40_columns.ipynb #0eb74574
 class Scorer:
     "A registered version that answers tables."
@@ -311,12 +321,12 @@ class Scorer:
 
     def decided(
         self,
-        answers: np.ndarray,  # n x classes, or n
+        answers: np.ndarray, columns: Sequence[Column] = (),  # n x classes, or n; what they were made from
     ) -> dict[str, pa.Array]:
-        "Decisions and probabilities as columns."
+        "Decisions and probabilities, or numbers and the ends of their intervals, as columns."
         rule = self.rule
         if not rule.classes:
-            return {"decision": pa.array(answers)}
+            return {"decision": pa.array(answers), **_ends_of(answers, columns, self.names, rule.bands)}
         made = {"decision": pa.array(rule.classes).take(pa.array(rule.chosen(answers)))}
         if rule.looks_for:
             return made | {"probability": pa.array(answers[:, rule.at])}
@@ -345,7 +355,7 @@ class Scorer:
         codes = np.stack([flagged(c, f) for c, f in zip(columns, self.fields, strict=True)], axis=1)
         counts = {f"{n}: {FLAGS[c]}": int((codes[:, k] == c).sum()) for k, n in enumerate(self.names) for c in (1, 2, 3)}
         n = len(codes)
-        answers = self.decided(self.answer(columns)) if n else self.decided(np.empty((0, len(self.rule.classes))) if self.rule.classes else np.empty(0))
+        answers = self.decided(self.answer(columns), columns) if n else self.decided(np.empty((0, len(self.rule.classes))) if self.rule.classes else np.empty(0))
         more = {"flags": flag_texts(codes, self.names), "model": pa.repeat(self.name, n), "version": pa.repeat(pa.scalar(self.version, pa.int64()), n)}
         return Scored(pa.table({"row": pa.array(first + np.flatnonzero(good)), **{k: table[k] for k in keep}, **answers, **more}), sorted(refused, key=lambda r: r["row"]), {k: v for k, v in counts.items() if v}, unread)
 

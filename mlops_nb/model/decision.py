@@ -16,6 +16,7 @@ from ..base.scalars import TRUTHS, moment, number_in
 
 if TYPE_CHECKING:
     from mlops_nb.base.charter import Costs, Statement
+    from mlops_nb.stats.conformal import Bands
 
 # %% ../../nbs/model/10_decision.ipynb #c6997dd9
 def as_said(
@@ -228,7 +229,9 @@ class Decision:
         threshold: float | None = None,  # 0..1: the positive class from this probability on; 0.5 where none is given
         costs: "Costs | None" = None,  # of deciding for one of several classes; None: the most probable one is decided
         weights: Mapping[str, float] | None = None,  # of several classes, where nothing has a cost; None: all alike
+        bands: "Bands | None" = None,  # of numbers, how far the truth may be from them
     ):
+        self.bands = bands
         self.classes = [as_said(c) for c in classes]
         self.names = [name_of(c) for c in self.classes]
         self.looks_for = positive is not None

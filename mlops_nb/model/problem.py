@@ -56,7 +56,7 @@ class Problem(Statement):
             return None
         metrics = self.kind.metrics
         named = [self.metric] if metrics[self.metric].needs == "decision" else [bound.metric for bound in self.success]
-        return next((name for name in named if metrics[name].decide != "probable"), None)
+        return next((name for name in named if name in metrics and metrics[name].decide != "probable"), None)
 
     @property
     def not_features(self) -> set[str]:

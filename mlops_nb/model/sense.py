@@ -14,7 +14,7 @@ from typing import Any
 from ..base.charter import ROLES, Bound, Statement
 from ..base.errors import nearest
 from .decision import number_of
-from .metrics import FAIRNESS_METRICS
+from .metrics import FAIRNESS_METRICS, INTERVAL_METRICS
 from .tasks.known import TASKS
 
 # %% ../../nbs/model/25_sense.ipynb #b94fea7c
@@ -42,6 +42,10 @@ def _metric_findings(c: Statement) -> Iterator[str]:
     for bound in c.success:
         if m := known.get(bound.metric):
             yield from _bound_findings(bound, m.greater_is_better, m.low, m.high, "success")
+        elif (asked := INTERVAL_METRICS.get(bound.metric)) and TASKS[c.task].intervals:
+            yield from _bound_findings(bound, *asked[:3], "success")
+        elif asked:
+            yield f"success: {bound.metric} is of intervals of numbers, and a {c.task} task says none; take it out"
 
 # %% ../../nbs/model/25_sense.ipynb #f12d5a77
 def _target_findings(c: Statement) -> Iterator[str]:

@@ -19,6 +19,7 @@ from ..base.errors import MlopsError
 from ..model.decision import Decision, cost_matrix, number_of
 from ..model.problem import Problem
 from ..model.schema import Schema
+from ..stats.conformal import Bands
 
 # %% ../../nbs/registry/25_evidence.ipynb #204b6bca
 FORMAT = 3  # that this program writes; 2: costs of several classes; 3: weights of classes
@@ -51,6 +52,7 @@ class Chosen(_Part):
     weights_why: str = ""
     classes: list[str] | None = None  # that the task has made, as segments are; None: they are the schema's
     calibration: dict[str, Any] | None = None
+    bands: Bands | None = None  # of numbers: how far the truth may be from what is said
 
 # %% ../../nbs/registry/25_evidence.ipynb #5dd89d82
 class Evaluation(_Part):
@@ -64,6 +66,8 @@ class Evaluation(_Part):
     confusion: dict[str, Any] | None = None  # tp, fp, fn, tn; or classes and matrix; None for numbers
     criteria: list[dict[str, Any]] = []
     rules: list[dict[str, Any]] = []  # demands that are not met
+    intervals: dict[str, Any] | None = None  # of numbers: level, coverage and mean width, by group too
+    residuals: list[dict[str, Any]] = []  # of numbers: what the errors show
     curves: dict[str, Any] = {}
     segments: list[dict[str, Any]] = []  # that a clustering has found: name, share, words
     said: list[Any] = []  # a sample of what it said: one number a row, or one a class
@@ -164,7 +168,8 @@ class Evidence(BaseModel):
         "How an answer becomes a decision."
         problem = self.problem
         positive = problem.positive if problem.kind.has_positive else None
-        return Decision(self.classes, positive, self.decision.threshold, problem.costs, problem.class_weights)
+        chosen = self.decision
+        return Decision(self.classes, positive, chosen.threshold, problem.costs, problem.class_weights, chosen.bands)
 
     @property
     def undecided(self) -> list[str]:

@@ -93,7 +93,9 @@ def predict(
 ) -> list[Answer]:  # one a row
     "Answers for checked rows."
     about: dict[str, Any] = {"threshold": self.served.threshold, "model": self.label, "phase": self.version.phase}
-    return [Answer(p.id, p.decision, p.flags, p.probability, p.probabilities, **about) for p in self.served.answer(self.check(rows))]
+    made = self.served.answer(self.check(rows))
+    fields = ("id", "decision", "flags", "probability", "probabilities", "interval")
+    return [Answer(**{name: getattr(p, name) for name in fields}, **about) for p in made]
 
 # %% ../../nbs/serving/10_prediction.ipynb #1288ae47
 @patch

@@ -21,6 +21,8 @@ from ..base.scalars import moment
 from ..model.rows import RowSchema, Flag
 from ..registry.evidence import Evidence
 from .draw import drawn_actions
+from ..stats.conformal import Bands
+
 
 # %% ../../nbs/serving/18_version.ipynb #feff03d8
 class Prediction(msgspec.Struct, omit_defaults=True):
@@ -35,6 +37,8 @@ class Prediction(msgspec.Struct, omit_defaults=True):
     version: int = 0  # that answered, while an experiment runs
     phase: str = ""  # where that version stands, while an experiment runs
     propensity: float | None = None  # with which the decision was drawn; None: it was not drawn
+    interval: list[float] | None = None  # of a number: low and high; how often the truth lies within, the version's level says
+
 
 # %% ../../nbs/serving/18_version.ipynb #c93c7490
 def new_ids(
@@ -66,6 +70,7 @@ class ServedVersion:
 
     compute: Callable[..., tuple[np.ndarray, list[list[Flag]]]]  # numbers, and what weakens them
     answer: Callable[..., list[Prediction]]  # one a row
+    _with_intervals: Callable[..., list[Prediction]]
 
     def __init__(
         self,
@@ -139,11 +144,23 @@ def answer(
     keys = ids or new_ids(len(rows))
     ids_of = [keys[place : place + 32] for place in range(0, 32 * len(rows), 32)]
     if not self.kind.has_classes:
-        return [Prediction(*three) for three in zip(ids_of, answers.tolist(), flags, strict=True)]
+        made = [Prediction(*three) for three in zip(ids_of, answers.tolist(), flags, strict=True)]
+        return made if (bands := self.rule.bands) is None else self._with_intervals(made, rows, bands)
     made, rule = [], self.rule
     places, chances = drawn_actions(answers, ids_of, self.label) if drawn else (rule.chosen(answers).tolist(), [])
     for key, proba, found, best in zip(ids_of, answers.tolist(), flags, places, strict=True):
         made.append(Prediction(key, self.classes[best], found, proba[rule.at if rule.looks_for else best], dict(zip(rule.names, proba, strict=True))))
     for prediction, chance in zip(made, chances, strict=False):
         prediction.propensity = prediction.probability = chance
+    return made
+
+# %% ../../nbs/serving/18_version.ipynb #ac139ced
+@patch
+def _with_intervals(
+    self: ServedVersion, made: list[Prediction], rows: Sequence[tuple], bands: Bands
+) -> list[Prediction]:
+    "Numbers with their intervals, by the row's group where the version has some for groups."
+    at = self.row_schema.names.index(bands.by) if bands.by else None
+    for said, row in zip(made, rows, strict=True):
+        said.interval = bands.of_one(said.decision, None if at is None else row[at])
     return made

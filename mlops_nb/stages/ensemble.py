@@ -31,7 +31,8 @@ from ..model.tasks.task import Answers
 from ..model.calibration import calibrated, check_calibration, method_for, needs_calibration
 from ..model.rule import with_rule
 from ..model.sampled import sampled_rows
-from ..model.entities import entity_codes, in_blocks, units_of
+from ..model.bands import bands_of
+from ..model.entities import entity_codes, in_blocks, moments_of, units_of
 from ..model.folds import learns_from
 from ..model.optimism import optimism_of
 from ..model.threshold import choose_threshold, threshold_costs

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['positive_probability', 'check_criteria', 'judge_bound', 'said_sample', 'mean_cost', 'evaluate_binary',
-           'evaluate_multiclass', 'evaluate_regression', 'evaluate', 'plot_curves', 'plot_confusion', 'plot_multiclass',
-           'plot_regression']
+           'evaluate_multiclass', 'evaluate_regression', 'evaluate', 'errors_shown', 'plot_curves', 'plot_confusion',
+           'plot_multiclass', 'plot_regression']
 
 # %% ../../nbs/stages/090_evaluate.ipynb #4cad08f4
 from typing import Annotated, Any
@@ -15,20 +15,24 @@ import pandas as pd
 from annotated_types import Interval
 
 from ..model.decision import Decision, costs_of, is_positive, name_of, position
+from ..base.charter import OF_INTERVALS
 from ..base.errors import MlopsError, nearest
 from ..model.curves import bands, calibration, roc_and_pr
+from ..model.bands import interval_line, measured_intervals, too_narrow
 from ..model.intervals import estimates
 from ..model.conform import feature_rows
 from ..pipeline.stage import Figure, Input, Json, Model, Output, Table, picture_of, log
 from ..base.text import in_figure, in_markdown
-from ..model.entities import units_of
+from ..model.entities import moments_of, units_of
 from ..model.leaks import far_leaks
 from ..model.problem import Problem
 from ..model.tasks.known import task_of
 from ..model.tasks.task import Answers
 from ..model.worth import worthless
 from .problem import as_markdown
+from ..stats.conformal import Bands
 from ..stats.estimate import FEW, Estimate, mean_estimate, wilson
+from ..stats.residuals import residual_findings
 
 # %% ../../nbs/stages/090_evaluate.ipynb #7d8a4cba
 def positive_probability(
@@ -107,7 +111,8 @@ def mean_cost(
 
 # %% ../../nbs/stages/090_evaluate.ipynb #52fa1b54
 def _measured(
-    problem: Problem, y_true: np.ndarray, said: Answers, units: np.ndarray | None, resamples: int, seed: int
+    problem: Problem, y_true: np.ndarray, said: Answers, units: np.ndarray | None, resamples: int, seed: int,
+    intervals: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     "Metrics with intervals, how those were made, and the criteria."
     found = estimates(problem.kind, y_true, said, units=units, resamples=resamples, seed=seed)
@@ -119,7 +124,11 @@ def _measured(
     few = f"; {rare} rows {of} are too few for that of ranks, probabilities or errors, which needs {FEW}"
     how = f"95%, by the influence of each {each}{few if rare < FEW else ''}"
     errors = {name: e.plain()["error"] for name, e in found.items()}
-    judged = {"criteria": check_criteria(problem.success, metrics), "rules": worthless(y_true, said, problem)}
+    unknown = {"value": None, "low": None, "high": None}
+    beside: dict[str, Any] = {name: unknown for name in OF_INTERVALS if problem.kind.intervals}
+    beside |= {name: intervals[name] for name in OF_INTERVALS} if intervals else {}
+    rules = worthless(y_true, said, problem) + (too_narrow(intervals) if intervals else [])
+    judged = {"criteria": check_criteria(problem.success, metrics | beside), "rules": rules}
     return {"metrics": metrics, "errors": errors, "interval": how} | judged
 
 
@@ -188,6 +197,7 @@ def evaluate_regression(
     y_true: np.ndarray,  # (n,) in the target's unit
     value: np.ndarray,  # (n,) what the model says
     *,
+    intervals: dict[str, Any] | None = None,  # from model.bands.measured_intervals
     units: np.ndarray | None = None,  # (n,) codes of what was drawn together
     resamples: int = 500,
     bins: int,
@@ -205,7 +215,8 @@ def evaluate_regression(
         "n": len(y_true),
         "threshold": None,
         "prevalence": None,
-        **_measured(problem, y_true, Answers(None, value), units, resamples, seed),
+        **_measured(problem, y_true, Answers(None, value), units, resamples, seed, intervals),
+        "intervals": intervals,
         "cost": None,
         "confusion": None,
         "curves": {
@@ -222,6 +233,7 @@ def evaluate(
     test: pd.DataFrame,  # raw rows with the target
     threshold: float | None,  # of the positive class, 0 to 1; None unless the task is binary
     *,
+    ends: Bands | None = None,  # of numbers, how far the truth may be
     units: np.ndarray | None = None,  # (n,) codes of what was drawn together, as a person's rows
     resamples: int = 500,  # for bands, and for metrics of a project that are no mean over rows
     bins: int = 10,
@@ -233,7 +245,9 @@ def evaluate(
     y_true = test[problem.target].to_numpy()
     how: dict[str, Any] = {"units": units, "resamples": resamples, "bins": bins, "seed": seed}
     if not problem.kind.has_classes:
-        return evaluate_regression(problem, y_true.astype(float), np.asarray(model.predict(feature_rows(model, test)), float), **how)
+        y_true, value = y_true.astype(float), np.asarray(model.predict(feature_rows(model, test)), float)
+        how["intervals"] = measured_intervals(ends, test, y_true, value, problem, units) if ends else None
+        return evaluate_regression(problem, y_true, value, **how)
     if problem.kind.has_positive:
         if threshold is None or problem.positive is None:
             raise MlopsError("a binary task is decided by a threshold for its positive class, but there is none; run: mlops-nb run ensemble")
@@ -243,6 +257,25 @@ def evaluate(
         raise MlopsError(f"the test rows have a class '{strange[0]}' that the model was not fitted on{nearest(strange[0], classes)}")
     codes = np.array([classes.index(t) for t in y_true])
     return evaluate_multiclass(problem, codes, model.predict_proba(feature_rows(model, test)), classes, **how)
+
+# %% ../../nbs/stages/090_evaluate.ipynb #b5a54ac7
+def errors_shown(
+    model: Any,  # fitted
+    test: pd.DataFrame,  # raw rows with the target
+    problem: Problem,
+    units: np.ndarray | None = None,  # (n,) codes of what was drawn together
+    moments: np.ndarray | None = None,  # (n,) when each row was; None: rows are not in time
+) -> list[dict[str, Any]]:  # name, p, sentence
+    "What the errors of numbers on test rows show, in sentences."
+    rows = np.arange(len(test)) if moments is None else np.argsort(moments, kind="stable")
+    if moments is None and units is not None:
+        rows = np.unique(units, return_index=True)[1]
+    some = test.iloc[rows].reset_index(drop=True)
+    said = np.asarray(model.predict(feature_rows(model, some)), float)
+    off, about = some[problem.target].to_numpy(float) - said, feature_rows(model, some)
+    found = residual_findings(said, off, about, moments is not None, medians=problem.metric in ("mae", "mape"))
+    columns = [one for one in found if one.name in about]
+    return [one._asdict() for one in found if one not in columns[3:]]  # of columns the surest three
 
 # %% ../../nbs/stages/090_evaluate.ipynb #8a841e42
 def _square(axes: Any, title: str, x: str, y: str) -> None:

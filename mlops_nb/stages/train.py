@@ -330,7 +330,7 @@ def learning_curve(
     shares: Iterable[float] = (0.1, 0.25, 0.5, 1.0),  # of the rows that each fold leaves for training
     seed: int = 0,
     fits: list[Fit] | None = None,  # with all rows, from cross_validate; None: they are fitted
-) -> list[dict[str, float]]:  # n, train_mean, valid_mean, valid_low, valid_high
+) -> list[dict[str, Any]]:  # n, train_mean, valid_mean, valid_low, valid_high, scores by fold
     "The primary metric by number of training rows, on seen and unseen rows; shares too small to learn from are left out."
     order = spread_order(frame[problem.target], problem.task, seed)
     jobs = [(share, fold) for share in sorted(shares, reverse=True) for fold in range(fold_of.max() + 1)]
@@ -346,17 +346,17 @@ def learning_curve(
         except ValueError:
             return None
         return len(some), _seen(fitted, some, problem), _seen(fitted, outside, problem)
-
     open_jobs = [job for job in jobs if job not in known]
     done = known | dict(zip(open_jobs, side_by_side(one, open_jobs), strict=True))
-    points = []
+    points: list[dict[str, Any]] = []
     for share in sorted(shares):
         learnt = [found for fold in range(fold_of.max() + 1) if (found := done[share, fold]) is not None]
         if len(learnt) <= fold_of.max():
             continue
         n, seen, unseen = zip(*learnt, strict=True)
         mean, low, high = fold_interval(unseen, bounds_of(problem))
-        points.append({"n": round(float(np.mean(n))), "train_mean": float(np.mean(seen)), "valid_mean": mean, "valid_low": low, "valid_high": high})
+        point = {"n": round(float(np.mean(n))), "train_mean": float(np.mean(seen)), "valid_mean": mean}
+        points.append(point | {"valid_low": low, "valid_high": high, "scores": list(unseen)})
     return points
 
 # %% ../../nbs/stages/060_train.ipynb #b274239a

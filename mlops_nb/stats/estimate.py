@@ -97,7 +97,7 @@ def _by_squares(sums: np.ndarray, n: int) -> Spread:
 
 # %% ../../nbs/stats/27_estimate.ipynb #b72ac576
 SHARES = ("accuracy", "precision", "recall")
-LOSSES = ("log_loss", "brier", "rmse", "mae")
+LOSSES = ("log_loss", "brier", "rmse", "mae", "mse", "mape")
 AGREEMENTS = ("matthews_corrcoef", "cohen_kappa")
 
 

@@ -136,7 +136,7 @@ NEEDS_CHANCES = ("roc_auc", "roc_auc_ovr", "average_precision", "log_loss", "bri
 MEASURES = {
     "binary": ("accuracy", "balanced_accuracy", "precision", "recall", "f1", *AGREEMENTS, "roc_auc", "average_precision", "log_loss", "brier"),
     "multiclass": ("accuracy", "balanced_accuracy", "f1_macro", *AGREEMENTS, "roc_auc_ovr", "log_loss"),
-    "continuous": ("r2", "rmse", "mae"),
+    "continuous": ("r2", "rmse", "mae", "mse", "mape"),
 }
 
 # %% ../../nbs/stats/28_influence.ipynb #85c6e135
@@ -147,8 +147,11 @@ def number_slope(
 ) -> Slope:
     "One measure of numbers; influences (n, 1)."
     ones, off = np.ones((len(y_true), 1)), (y_pred - y_true)[:, None]
-    if name == "mae":
-        return _ratio(ones, abs(off), ones)
+    if name in ("mae", "mse"):
+        return _ratio(ones, abs(off) if name == "mae" else off**2, ones)
+    if name == "mape":
+        whole = abs(y_true)[:, None]
+        return _ratio(ones, abs(off) / whole, ones) if whole.all() else (math.nan, np.full(ones.shape, math.nan), 0.0)
     if name == "rmse":
         square, slope, n = _ratio(ones, off**2, ones)
         root = math.sqrt(square)

@@ -466,7 +466,7 @@ def whole(env, tmp_path) -> Callable[[str], Shell]:
 def test_whole_runs(whole, file):
     shell = whole(file)
     summary = shell.summary()
-    assert len(summary["stages"]) == 15 and {s["status"] for s in summary["stages"].values()} == {"done"}
+    assert len(summary["stages"]) == 16 and {s["status"] for s in summary["stages"].values()} == {"done"}
     assert summary["model"]["phase"] == "staging", summary["model"]
     shell("python", "-c", APP)
     shell("mlops-nb", "models", "promote", summary["model"]["name"], "1", "--reason", "tested")

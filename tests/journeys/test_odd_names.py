@@ -78,7 +78,7 @@ def pages(shop: Path) -> dict[str, str]:
 
 def test_pictures_of_all_stages_have_every_letter(shop):
     notebooks = list((shop / "reports").glob("*/*.ipynb"))
-    assert len(notebooks) == 15
+    assert len(notebooks) == 16
     pictures = 0
     for file in notebooks:
         for cell in json.loads(file.read_text(encoding="utf-8"))["cells"]:

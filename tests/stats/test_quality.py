@@ -79,7 +79,8 @@ def test_multiclass_and_regression_measures_are_scikit_learns():
     real = np.random.default_rng(4).normal(1e6, 3, 200)
     said = real + np.random.default_rng(5).normal(0.5, 1, 200)
     found = q.realised(real, y_pred=said, target_type="continuous")
-    theirs = {"r2": skm.r2_score(real, said), "rmse": skm.root_mean_squared_error(real, said), "mae": skm.mean_absolute_error(real, said)}
+    theirs = {"r2": skm.r2_score(real, said), "rmse": skm.root_mean_squared_error(real, said), "mae": skm.mean_absolute_error(real, said),
+              "mse": skm.mean_squared_error(real, said), "mape": skm.mean_absolute_percentage_error(real, said)}  # fmt: skip
     assert {k: e.value for k, e in found.items()} == pytest.approx(theirs)
 
 

@@ -31,6 +31,7 @@ class Binary(Task):
     "Yes or no: one class of two is looked for."
 
     name, target_type = "binary", "binary"
+    brings = frozenset({"diagnose"})
     meaning = "whether a row is of the class that is looked for"
     metrics = METRICS["binary"]
     singles = ("a sure no", "a close call", "a sure yes")

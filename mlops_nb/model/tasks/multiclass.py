@@ -21,6 +21,7 @@ class Multiclass(Task):
     "Which one of several classes."
 
     name, target_type = "multiclass", "multiclass"
+    brings = frozenset({"diagnose"})
     meaning = "which of several classes a row is of"
     metrics = METRICS["multiclass"]
     trusted: ClassVar[tuple[str, ...]] = ("mlops_nb.model.rule.LeastCost", "mlops_nb.model.rule.Weighted")  # ours; they hold a rule and the estimator

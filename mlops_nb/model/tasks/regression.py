@@ -17,21 +17,22 @@ from .task import Answers, Task
 class Regression(Task):
     "How much."
 
-    name, target_type = "regression", "continuous"
+    name, target_type, intervals = "regression", "continuous", True
+    brings = frozenset({"diagnose"})
     meaning = "a number"
     metrics = METRICS["regression"]
     singles = ("the lowest", "a middling one", "the highest")
     group_note = "Numbers are no decisions: demographic parity, equal opportunity and equalized odds do not apply. Mean error (said minus true) and mean absolute error are compared."
     cells = {
-        "evaluate": "metrics with intervals; said against seen",
+        "evaluate": "metrics with intervals; said against seen; whether intervals hold; what the errors show",
         "fairness": "mean error and mean absolute error by group; no rules, for nobody is picked",
         "explain": "what each column adds to the number, in the target's unit",
-        "compiled serving": "the number, equal to the model",
-        "batch": "the number",
+        "compiled serving": "the number, equal to the model, and its interval",
+        "batch": "the number, and the ends of its interval",
         "drift": "columns, the number that is said",
         "A/B": "metrics, guardrails",
         "retraining": "by the metric",
-        "app": "a form, the number, reasons",
+        "app": "a form, the number and its interval, reasons",
     }
 
     def findings(self, target: Any, asked: Statement) -> Iterable[str]:
@@ -40,6 +41,10 @@ class Regression(Task):
         words = target[pd.to_numeric(target, errors="coerce").isna()]
         if len(words) > len(target) / 2:  # fewer are for validation to hold back
             yield f"target '{target.name}' holds text (for example {words.iloc[0]!r}); a {self.name} needs numbers, a binary task a positive class"
+        nothing = int((pd.to_numeric(target, errors="coerce") == 0).sum())
+        if nothing and "mape" in [asked.metric, *(bound.metric for bound in asked.success)]:
+            yield (f"target '{target.name}' is 0 in {nothing:,} rows, of which an error is no percentage; "
+                   "judge by mae instead of mape, or take those rows out")
 
     def answers(self, model: Any, rows: Any, asked: Statement, threshold: float | None = None) -> Answers:
         return self.decided(model.predict(rows), None, asked)

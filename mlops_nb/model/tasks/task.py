@@ -52,6 +52,7 @@ class Task:
     relearns: ClassVar[bool] = True  # whether a model can be fitted again, on more rows
     judged_on: ClassVar[str] = "test rows"  # what its figures are counted in
     sources: ClassVar[str] = ""  # how its source begins, where that is no table
+    intervals: ClassVar[bool] = False  # whether its answers are numbers with an interval (stats.conformal)
     roles: ClassVar[tuple[str, ...]] = ()  # places of the charter that name a column and that this task needs: of base.charter.ROLES
     rewarded: ClassVar[bool] = False  # whether the target is an action: drawn when served, and rewarded later
     no_retraining: ClassVar[str] = ""  # why no challenger can be made of labelled predictions, with the way out
