@@ -261,8 +261,7 @@ class Retrainer:
                 if not alone:
                     raise _Refusal(f"a retraining of {self.name} is running; the trigger is seen again when that has ended")
                 self._clear_away()
-                kind = task_of(self.charter.task)
-                if why := kind.no_labels or kind.no_retraining or ("" if force else why_not(self.past(), self.charter.retraining, now, _ended_at(self._told()))):
+                if why := task_of(self.charter.task).no_challenger or ("" if force else why_not(self.past(), self.charter.retraining, now, _ended_at(self._told()))):
                     raise _Refusal(why)
                 champion = self.champion()
                 if (running := running_test(self.settings.home, self.name)) is not None:

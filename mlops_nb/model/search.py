@@ -101,7 +101,8 @@ class Search(Trials):
     def end(self, left: int) -> None:
         "End where what the trials that are left can be expected to gain (a record's chance, 1 / n) is far below the noise."
         values, k = np.sort(self.whole.mean(axis=1))[::-1], len(self.best["scores"])
-        if self.way == "grid" and not self.study.get_trials(deepcopy=False, states=[_optuna().trial.TrialState.WAITING]):
+        waiting = [_optuna().trial.TrialState.WAITING]
+        if self.way == "grid" and not self.study.get_trials(deepcopy=False, states=waiting):
             self.ended = f"after {len(self.history) - 1} sets: the whole grid is tried"
         if self.way == "grid" or left < 1 or len(self.history) < 8 or len(values) < 4:
             return
@@ -157,7 +158,8 @@ def start_search(
     study = optuna.create_study(direction="maximize" if greater_is_better else "minimize", sampler=sampler)
     usual = {k: told[k].usual for k in space}
     if _inside(usual, space):
-        study.add_trial(optuna.trial.create_trial(params=usual, distributions=_distributions(space), value=entry["mean"]))
+        ranges = _distributions(space)
+        study.add_trial(optuna.trial.create_trial(params=usual, distributions=ranges, value=entry["mean"]))
     begun = [{**usual, **{k: v for k, v in one.items() if k in space}} for one in MODEL_TYPES[name].starts]
     for one in {"bayesian": begun, "grid": grid_sets(space, points, most, seed)}.get(way, ()):
         if _inside(one, space):
@@ -215,7 +217,8 @@ def param_importance(
 ) -> dict[str, float]:  # parameter: share of the variance between trials, largest first
     "How much of the difference between trials each parameter explains (fANOVA: Hutter, Hoos & Leyton-Brown, 2014)."
     optuna = _optuna()
-    history = [h for h in search.history if "settled" not in h and h.get("share", 1) == 1 and _inside(h["params"], search.space)]
+    history = [h for h in search.history if "settled" not in h and h.get("share", 1) == 1]
+    history = [h for h in history if _inside(h["params"], search.space)]
     values = [h["value"] for h in history]
     if len(values) < 4 or np.ptp(values) == 0:
         return {}

@@ -43,7 +43,8 @@ def _parameter(name: str, parameter: str) -> str:
     space = MODEL_TYPES[name].space
     meant = [p for p in space if parameter in (p, p.rpartition("__")[2])]
     if len(meant) != 1:
-        raise MlopsError(f"tune.space: {name} has no parameter '{parameter}' that is searched{nearest(parameter, space)}")
+        near = nearest(parameter, space)
+        raise MlopsError(f"tune.space: {name} has no parameter '{parameter}' that is searched{near}")
     return meant[0]
 
 
@@ -77,11 +78,11 @@ def space_table(
     import pandas as pd
 
     lines = [
-        {"model": name, "parameter": p, "from": r.low, "to": r.high, "begins at": r.usual, "steps": "factors" if r.log else "even"}
+        (name, p, r.low, r.high, r.usual, "factors" if r.log else "even")
         for name, space in spaces.items()
         for p, r in space.items()
     ]
-    return pd.DataFrame(lines, columns=["model", "parameter", "from", "to", "begins at", "steps"]).astype(object)
+    return pd.DataFrame(lines, columns=["model", "parameter", "from", "to", "begins at", "steps"], dtype=object)
 
 # %% ../../nbs/model/85_spaces.ipynb #6d55c62a
 def grid_values(

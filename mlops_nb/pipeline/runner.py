@@ -328,7 +328,7 @@ def run(
 def sample_store(
     cells: Iterable[Any],  # those that nbdev-test is about to run
 ) -> None:
-    "Before stage notebooks are tested: run the sample pipeline of each charter that they need, and make its store the home of this process and its children."
+    "Before stage notebooks are tested: run the sample pipelines that they need; their store is this process's home."
     asked = [cell.source for cell in cells if "parameters" in cell.metadata.get("tags", ())]
     if os.environ.get("MLOPS_NB_HOME") or not asked:
         return

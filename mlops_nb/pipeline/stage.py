@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Source', 'Log', 'Position', 'view_file', 'source_of', 'roots', 'view', 'Input', 'picture_of', 'Output', 'Target',
-           'log', 'memory', 'facts', 'bind']
+           'log', 'facts', 'bind', 'memory']
 
 # %% ../../nbs/pipeline/40_stage.ipynb #2e64ee09
 import functools
@@ -60,15 +60,8 @@ class Log(NamedTuple):
     feedback: int
 
 
-class Position:
+class Position(Source):
     "The state of the prediction log and its feedback; reading gives a Log: home, url, predictions, feedback."
-
-    suffix = ".json"
-    dump = staticmethod(Json.dump)
-
-    @staticmethod
-    def load(data: bytes) -> dict:
-        return Json.load(data)
 
 # %% ../../nbs/pipeline/40_stage.ipynb #0b57762b
 def view_file(home: Path, charter: str) -> Path:
@@ -170,11 +163,9 @@ class _Headless:
 class _Lab:
     "By hand: the view of the active charter; writes overlay it. Under nbdev-test, writes go to a throw-away place."
 
-    memory = None
-
     def __init__(self) -> None:
         self.settings = open_project(**tested(_shell()))
-        self.graph = load_graph(self.settings)
+        self.graph, self.memory = load_graph(self.settings), None
         self.charter = load_charter(self.settings.charter)
         self.store = Store(self.settings.home)
         self.source: list[str] = []
@@ -378,11 +369,6 @@ def log(
         _context().log(name, value)
 
 
-def memory() -> Path | None:
-    "A file in which a stage may keep what it has found out, for the same code and inputs, whatever its knobs; None by hand."
-    return _context().memory
-
-
 def facts() -> dict[str, Any]:
     "The run's id and the digests of what the stage reads: what a record needs to cite its origin."
     return {"run": _context().run, "inputs": dict(_context().inputs)}
@@ -405,3 +391,8 @@ def bind(module: str) -> dict[str, Any]:
     importlib.invalidate_caches()  # a module that was exported in this tick of the folder's clock is not in a listing
     warnings.filterwarnings("ignore", "IProgress not found")  # tqdm's, on a page that nobody watches live
     return {name: value for name, value in vars(importlib.import_module(module)).items() if not name.startswith("__")}
+
+# %% ../../nbs/pipeline/40_stage.ipynb #37bcbf8c
+def memory() -> Path | None:
+    "A file for what a stage has found out, for the same code and inputs, whatever its knobs; None by hand."
+    return _context().memory

@@ -166,9 +166,8 @@ class Evidence(BaseModel):
     @cached_property
     def rule(self) -> Decision:
         "How an answer becomes a decision."
-        problem = self.problem
+        problem, chosen = self.problem, self.decision
         positive = problem.positive if problem.kind.has_positive else None
-        chosen = self.decision
         return Decision(self.classes, positive, chosen.threshold, problem.costs, problem.class_weights, chosen.bands)
 
     @property

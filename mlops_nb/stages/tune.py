@@ -130,6 +130,16 @@ class Judge:
         self.study.keep(tried.score, time.thread_time() - start, name, params, fold, share)
         return tried
 
+    def begin(self, entry: dict[str, Any], folds: range, seed: int, **how: Any) -> Search:
+        "A model type's search, from its defaults: quick ones, where its trials are."
+        name, quick = entry["name"], MODEL_TYPES[entry["name"]].quick
+        asked = [(name, quick, f) for f in folds if quick]
+        scores = [t.score for t in side_by_side(self, asked)] if quick else entry["scores"]
+        known, first = set(self.estimators[name].get_params()), entry | {"scores": scores, "mean": float(np.mean(scores))}
+        search = start_search(first, known, self.problem.greater_is_better, seed, **how)
+        search.default = entry
+        return search
+
     def complete(self, search: Search) -> None:
         "Ask the best set's models once more, where only its score was known."
         if any(said is None for said in search.said):
@@ -173,13 +183,14 @@ def _average_more(leader: Search, usual: int, score: Callable[..., Trial], folds
         count *= 2
 
 # %% ../../nbs/stages/070_tune.ipynb #5a6b685b
-def _halve(search: Search, score: Judge, folds: range, sets: int, rows: int, rarest: int | None) -> None:
-    "Judge sets by lot on few rows, the best third of them on more, and the last on all."
+def _halve(search: Search, score: Judge, folds: range, sets: int, learnt: pd.Series) -> None:
+    "Judge sets by lot on few of a fold's rows, whose target is given, the best third on more, and the last on all."
     going, quick = [], MODEL_TYPES[search.name].quick
+    rarest = int(learnt.value_counts().min()) if score.problem.kind.has_classes else None
     for _ in range(sets):
         params = search.ask() | quick
         going.append((search.asked, params))
-    for share in halving_shares(sets, rows, rarest):
+    for share in halving_shares(sets, len(learnt), rarest):
         jobs = [(search.name, params, fold, share) for _, params in going for fold in folds]
         found = side_by_side(score, jobs)
         tried = [found[k * len(folds) : (k + 1) * len(folds)] for k in range(len(going))]
@@ -219,23 +230,14 @@ def tune_models(
     score = Judge(estimators, folds, problem, study or Study(None, seed), budget)
 
     def begin(entry: dict[str, Any]) -> Search:
-        name, quick = entry["name"], MODEL_TYPES[entry["name"]].quick
-        asked = [(name, quick, f) for f in every if quick]
-        scores = [t.score for t in side_by_side(score, asked)] if quick else entry["scores"]
-        known, first = set(estimators[name].get_params()), entry | {"scores": scores, "mean": float(np.mean(scores))}
-        space = (spaces or {}).get(name)
-        search = start_search(first, known, problem.greater_is_better, seed, way, space, points, min(trials - 1, 10_000))
-        search.default = entry
-        return search
+        space, sets = (spaces or {}).get(entry["name"]), min(trials - 1, 10_000)
+        return score.begin(entry, every, seed, way=way, space=space, points=points, most=sets)
 
     if budget is not None:
         budget.keep_for([e["name"] for e in entries if MODEL_TYPES[e["name"]].quick], len(every))
     searches, later, capped = [begin(e) for e in entries], [*(waiting or [])], False
-    if way == "halving":
-        learnt = frame.loc[learns_from(fold_of, 0), problem.target]
-        rarest = int(learnt.value_counts().min()) if problem.kind.has_classes else None
-        for s in searches:
-            _halve(s, score, every, max(trials - 1, 1), len(learnt), rarest)
+    for s in searches if way == "halving" else ():
+        _halve(s, score, every, max(trials - 1, 1), frame.loc[learns_from(fold_of, 0), problem.target])
     for done in range(1, trials if way != "halving" else 1):
         going_on = [s for s in searches if not s.ended]
         late = time.monotonic() - start >= seconds or (budget is not None and budget.rounds(done) < 1)

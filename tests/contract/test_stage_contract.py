@@ -1,6 +1,7 @@
 """The contract that every stage notebook keeps, a user's own included (anatomy: ARCHITECTURE.md)."""
 
 import ast
+import functools
 import json
 import os
 import re
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mlops_nb.pipeline.graph import stage_files
+from mlops_nb.pipeline.graph import charter_with, stage_files
 from mlops_nb.base.settings import load_settings
 from mlops_nb.pipeline.signatures import bound_names, faults, read_notebook, read_stage
 
@@ -122,11 +123,12 @@ def test_importing_has_no_effects(tmp_path):
     assert done.returncode == 0, done.stderr
 
 
-@pytest.fixture(scope="session")
-def sample() -> dict[str, str]:
-    """Environment of the sample store (make test makes it first; it is cached)."""
+@functools.cache
+def sampled(charter: Path) -> dict[str, str]:
+    """Environment of the sample store, once a charter's run is in it (make test makes the active one's first; it is cached)."""
     tool = Path(sys.executable).with_name("mlops-nb")
-    done = subprocess.run([tool, "run", "--sample", "2000"], cwd=SETTINGS.root, capture_output=True, text=True, timeout=600)
+    words = [tool, "run", "--sample", "2000", "--charter", charter]
+    done = subprocess.run(words, cwd=SETTINGS.root, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stdout + done.stderr
     home = SETTINGS.home / "sample"
     return {**os.environ, "MLOPS_NB_HOME": str(home), "MLOPS_NB_REPORTS": str(home / "reports"), "IN_TEST": "1"}
@@ -134,12 +136,13 @@ def sample() -> dict[str, str]:
 
 @pytest.mark.slow  # nbdev-test runs each of them top to bottom too
 @stage
-def test_runs_by_hand_in_an_ordinary_kernel(name, sample, tmp_path):
+def test_runs_by_hand_in_an_ordinary_kernel(name, tmp_path):
     """The plain papermill command runs the notebook top to bottom on the newest artifacts, lessons included."""
     tool = Path(sys.executable).with_name("papermill")
     out = tmp_path / "out.ipynb"
+    charter = charter_with({port.artifact for port in STAGES[name].outputs}, SETTINGS)
     done = subprocess.run(
         [tool, STAGES[name].path, out, "-k", "python3", "--no-progress-bar"],
-        cwd=SETTINGS.root, capture_output=True, text=True, timeout=600, env=sample,
+        cwd=SETTINGS.root, capture_output=True, text=True, timeout=600, env=sampled(charter),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]

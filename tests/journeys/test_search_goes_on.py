@@ -38,7 +38,7 @@ def test_a_killed_search_goes_on(gym: Path):
     (study,) = (gym / ".mlops" / "studies").glob("tune-*.jsonl")
     lines = study.read_text().splitlines(keepends=True)
     study.unlink()
-    run = subprocess.Popen([Path(sys.executable).with_name("mlops-nb"), "run", "tune", "--force", "tune", *FEW], cwd=gym, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    run = subprocess.Popen([Path(sys.executable).with_name("mlops-nb"), "run", "tune", "--force", "tune", *FEW], cwd=gym)
     while run.poll() is None and not (study.is_file() and study.read_text().count("\n") >= 5):
         time.sleep(0.02)
     run.send_signal(signal.SIGKILL)
@@ -47,8 +47,8 @@ def test_a_killed_search_goes_on(gym: Path):
     assert 5 <= kept < len(lines), "it was killed in the middle"
     command(gym, "run", "tune", "--force", "tune", *FEW)
     assert tuned(gym) == whole and study.read_text().count("\n") < kept + len(lines), "some fits were known"
-    page = next((gym / "reports").glob(f"{sorted(p.name for p in (gym / 'reports').glob('2*'))[-1]}/tune.ipynb")).read_text()
-    assert "fits are known from a run that was stopped or had fewer trials" in page
+    newest = sorted((gym / "reports").glob("2*"))[-1]
+    assert "fits are known from a run that was stopped or had fewer trials" in (newest / "tune.ipynb").read_text()
 
 
 def test_ways_and_spaces(gym: Path):

@@ -70,6 +70,11 @@ class Task:
         "Whether one of two classes is looked for: a threshold decides, and fairness rules compare who is picked."
         return self.target_type == "binary"
 
+    @property
+    def no_challenger(self) -> str:  # "" where one can be made
+        "Why no challenger can be made of what was seen later."
+        return self.no_labels or self.no_retraining
+
     def findings(
         self,
         target: Any,  # pandas.Series of n known values
