@@ -21,8 +21,10 @@ from sklearn.model_selection import train_test_split
 from ..base.errors import MlopsError, nearest
 from ..pipeline.stage import Figure, Input, Json, Model, Output, Table, picture_of, log, memory
 from ..model.model_types import MODEL_TYPES, Range
-from ..model.search import Search, Trial, Way, best_third, halving_shares, is_whole
+from ..model.search import Search, Trial, Way, best_third, front_told, halving_shares, is_whole
 from ..model.search import param_importance, settle, start_search
+from ..model.latency import work_of
+from ..model.objectives import Objectives, objectives_of
 from ..model.search_picture import tuning_figure
 from ..model.spaces import changed_spaces, grid_size, space_table, spaces_of
 from ..model.study import Study
@@ -88,6 +90,7 @@ def try_params(
     problem: Problem,  # the checked problem
     share: float = 1.0,  # of the fold's rows that it learns from, each class with its share
     seed: int = 0,  # random state of their choice
+    counted: bool = False,  # whether what a row takes is counted
 ) -> Trial:
     "Fit an estimator on a fold and judge it."
     inside, target = fold.inside, fold.target
@@ -97,7 +100,7 @@ def try_params(
         inside, target = (inside.iloc[few] if hasattr(inside, "iloc") else inside[few]), target.iloc[few]
     fitted = clone(estimator).fit(inside, target)
     said, name = answers_of(fitted, fold.outside, problem), problem.metric
-    return Trial(problem.kind.scores(said, fold.y_true, [name])[name], said)
+    return Trial(problem.kind.scores(said, fold.y_true, [name])[name], said, work_of(fitted) if counted else None)
 
 # %% ../../nbs/stages/070_tune.ipynb #804c0b7c
 class Judge:
@@ -110,13 +113,16 @@ class Judge:
         problem: Problem,  # the checked problem
         study: Study,
         budget: Budget | None = None,  # gets the time of what is known
+        objectives: Objectives | None = None,  # beside the metric: then all is fitted anew
     ):
         self.estimators, self.folds, self.problem, self.study, self.budget = estimators, folds, problem, study, budget
+        self.objectives = objectives
 
     def __call__(self, name: str, params: dict[str, Any], fold: int, share: float = 1.0) -> Trial:
         "What a set of parameters comes to in a fold; of what is known, the score only."
         before = self.study.seconds
-        if (known := self.study.recall(name, params, fold, share)) is not None:
+        known = None if self.objectives else self.study.recall(name, params, fold, share)
+        if known is not None:
             if self.budget is not None:
                 self.budget.before += self.study.seconds - before
             return Trial(known, None)
@@ -126,7 +132,8 @@ class Judge:
         "The same by a fit, which is kept."
         start = time.thread_time()
         estimator = clone(self.estimators[name]).set_params(**params)
-        tried = try_params(estimator, self.folds[MODEL_TYPES[name].recipe][fold], self.problem, share, self.study.seed)
+        here = self.folds[MODEL_TYPES[name].recipe][fold]
+        tried = try_params(estimator, here, self.problem, share, self.study.seed, self.objectives is not None)
         self.study.keep(tried.score, time.thread_time() - start, name, params, fold, share)
         return tried
 
@@ -136,6 +143,9 @@ class Judge:
         asked = [(name, quick, f) for f in folds if quick]
         scores = [t.score for t in side_by_side(self, asked)] if quick else entry["scores"]
         known, first = set(self.estimators[name].get_params()), entry | {"scores": scores, "mean": float(np.mean(scores))}
+        if self.objectives is not None:
+            usual = side_by_side(self.fit, [(name, quick, fold) for fold in folds])
+            how |= {"objectives": self.objectives, "defaults": usual}
         search = start_search(first, known, self.problem.greater_is_better, seed, **how)
         search.default = entry
         return search
@@ -221,13 +231,14 @@ def tune_models(
     spaces: dict[str, dict[str, Range]] | None = None,  # from spaces_of; None: what the model types say
     points: int = 3,  # values of a parameter in a grid
     study: Study | None = None,  # of an earlier run; None: nothing is known
+    objectives: Objectives | None = None,  # beside the metric
 ) -> tuple[list[Search], bool]:  # the searches, and whether a bound of time bit
     "Search all models' parameters, round by round, judge what quick trials have found, and spend what is left on seeds."
     start = time.monotonic()
     estimators = {e["name"]: make_estimator(e["name"], made, problem.task, seed) for e in [*entries, *(waiting or [])]}
     folds = prepare_folds({MODEL_TYPES[name].recipe for name in estimators}, frame, problem, made, fold_of)
     every = range(fold_of.max() + 1)
-    score = Judge(estimators, folds, problem, study or Study(None, seed), budget)
+    score = Judge(estimators, folds, problem, study or Study(None, seed), budget, objectives)
 
     def begin(entry: dict[str, Any]) -> Search:
         space, sets = (spaces or {}).get(entry["name"]), min(trials - 1, 10_000)
@@ -261,8 +272,10 @@ def tune_models(
     return searches, capped
 
 # %% ../../nbs/stages/070_tune.ipynb #f9ffe120
-def refuse_bounds(way: Way, budget: Budget | None) -> None:
-    "Raise where a way of searching can't be bounded by processor time."
+def refuse_bounds(way: Way, budget: Budget | None, objectives: list[str] = []) -> None:  # noqa: B006 - only read
+    "Raise where a way of searching can't be bounded by processor time, or can't mind several objectives."
+    if way == "halving" and objectives:
+        raise MlopsError("tune.search = halving: it ranks sets by one score, and tune.objectives names more; search: bayesian, random or grid")
     if way == "halving" and budget is not None:
         raise MlopsError("tune.search = halving: its steps follow from tune.trials, and can't be bounded by processor time; leave out --budget, or search: bayesian")
 
@@ -352,6 +365,7 @@ def tuned_result(
         "history": [h for s in searches for h in s.history],
         "importance": {s.name: param_importance(s, seed) for s in searches},
         **paid,
+        **front_told(searches),
     }
 
 # %% ../../nbs/stages/070_tune.ipynb #e8a4d8a8
