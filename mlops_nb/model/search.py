@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Way', 'FACTOR', 'Trial', 'is_whole', 'also_of', 'Trials', 'Search', 'start_search', 'halving_shares', 'best_third',
-           'front_told', 'settle', 'param_importance']
+           'front_told', 'unsearched', 'way_lines', 'settle', 'param_importance']
 
 # %% ../../nbs/model/86_search.ipynb #103bee51
 import math
@@ -17,7 +17,8 @@ import numpy as np
 
 from .model_types import MODEL_TYPES, Range
 from .objectives import Objectives, front_of
-from .spaces import grid_sets
+from .spaces import grid_sets, grid_size
+from .study import Study
 from .tasks.task import Answers
 
 # %% ../../nbs/model/86_search.ipynb #09929c92
@@ -77,6 +78,7 @@ class Trials:
     default: dict[str, Any] = field(default_factory=dict)  # the leaderboard's entry
     way: Way = "bayesian"
     objectives: Objectives | None = None  # what counts beside the metric
+    whole_grid: bool = True  # whether all sets of a grid are asked for
 
     @property
     def compared(self) -> list[dict[str, Any]]:
@@ -95,7 +97,9 @@ class Trials:
 
     def promising(self, first: float) -> bool:
         "Whether a trial with this score on the first fold is worth the other folds: not behind by more than folds differ."
-        return self.way in ("grid", "halving") or self.objectives is not None or self.better * (first - self.best["scores"][0]) >= -self.spread()
+        if self.way in ("grid", "halving") or self.objectives is not None:
+            return True
+        return self.better * (first - self.best["scores"][0]) >= -self.spread()
 
 # %% ../../nbs/model/86_search.ipynb #37b78e88
 class Search(Trials):
@@ -111,7 +115,8 @@ class Search(Trials):
         values, k = np.sort(self.whole.mean(axis=1))[::-1], len(self.best["scores"])
         waiting = [_optuna().trial.TrialState.WAITING]
         if self.way == "grid" and not self.study.get_trials(deepcopy=False, states=waiting):
-            self.ended = f"after {len(self.history) - 1} sets: the whole grid is tried"
+            which = "the whole grid is" if self.whole_grid else "as many as were asked for are"
+            self.ended = f"after {len(self.history) - 1} sets: {which} tried"
         if self.way == "grid" or self.objectives is not None or left < 1 or len(self.history) < 8 or len(values) < 4:
             return
         gain = left / (len(self.history) + 1) * float(values[0] - values[1:3].mean())
@@ -131,7 +136,7 @@ class Search(Trials):
         else:
             self.asked.report(value, step=len(scores))
             self.study.tell(self.asked, value if whole else None, None if whole else _optuna().trial.TrialState.PRUNED)
-        told = {"model": self.name, "trial": len(self.history), "value": value, "folds": len(scores), "scores": scores} | also
+        told = also | {"model": self.name, "trial": len(self.history), "value": value, "folds": len(scores), "scores": scores}
         self.history.append(told | {"params": dict(self.asked.params)} | ({} if seconds is None else {"seconds": seconds}))
         if whole:
             self.take(params, trials)
@@ -172,9 +177,13 @@ def start_search(
     space = {k: r for k, r in (told if space is None else space).items() if k in known}
     by_lot = optuna.samplers.RandomSampler(seed=seed)
     sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=4) if way == "bayesian" else by_lot
-    ways = ["maximize" if greater_is_better else "minimize", *("minimize" for _ in (objectives.names if objectives else ()))]
+    ways = ["maximize" if greater_is_better else "minimize"]
+    ways += ["minimize"] * len(objectives.names if objectives else ())
     study, also = optuna.create_study(directions=ways, sampler=sampler), also_of(objectives, defaults or [])
     usual = {k: told[k].usual for k in space}
+    nearer = {k: r.usual for k, r in space.items()}
+    if nearer != usual and way in ("bayesian", "random"):
+        study.enqueue_trial(nearer)  # the defaults lie outside: begin at the end that is nearest to them
     if _inside(usual, space):
         ranges = _distributions(space)
         values = [entry["mean"], *also.values()]
@@ -185,8 +194,11 @@ def start_search(
             study.enqueue_trial(one)
     best = {"params": {}, "scores": entry["scores"], "mean": entry["mean"]} | also
     best |= {} if objectives is None else {"within": objectives.within(also)}
-    first = also | {"model": name, "trial": 0, "value": entry["mean"], "folds": len(entry["scores"]), "scores": entry["scores"], "params": usual}
-    return Search(name, space, study, 1 if greater_is_better else -1, best, [first], default=entry, way=way, objectives=objectives)
+    first = also | {"model": name, "trial": 0, "value": entry["mean"], "folds": len(entry["scores"])}
+    first |= {"scores": entry["scores"], "params": usual}
+    search = Search(name, space, study, 1 if greater_is_better else -1, best, [first], default=entry)
+    search.way, search.objectives, search.whole_grid = way, objectives, grid_size(space, points) <= most
+    return search
 
 
 def _inside(params: dict[str, float], space: dict[str, Range]) -> bool:
@@ -230,6 +242,36 @@ def front_told(
     shown = sorted(kept, key=lambda h: -sign * h["value"])
     within = searches[0].objectives.within
     return {"front": [{k: h[k] for k in ("model", "params", "value", *names)} | {"within": within(h)} for h in shown]}
+
+# %% ../../nbs/model/86_search.ipynb #55e57e2d
+def unsearched(changed: dict[str, Any], searches: list[Search]) -> list[str]:  # sentences
+    "What a charter's spaces say of models that are not searched."
+    names = [name for name in changed if name not in {s.name for s in searches}]
+    way = "; name it alone in train.candidates, or raise tune.n_models"
+    told = "which is not searched here: it is not among the best"
+    return [f"WARNING: tune.space names {name}, {told}{way}" for name in names]
+
+
+def way_lines(
+    searches: list[Search],  # finished
+    study: Study,
+    points: int,  # values of a parameter in a grid
+) -> list[str]:  # sentences
+    "How sets were drawn, how many of a grid were tried, and what was known from an earlier run."
+    said = {
+        "bayesian": "bayesian: sets are drawn closer where scores were good",
+        "random": "random: sets are drawn by lot",
+        "grid": "grid: sets of a grid, each judged on all folds",
+        "halving": "halving: sets by lot are judged on few rows, the best third of them on three times as many",
+    }
+    lines = [said[searches[0].way]]
+    for s in searches if searches[0].way == "grid" else ():
+        size, tried = grid_size(s.space, points), len([h for h in s.history[1:] if "settled" not in h])
+        more = f"; the others with tune.trials={size + 1}" if tried < size else ""
+        lines.append(f"{s.name}: {tried:,} of {size:,} sets{more}")
+    if study.recalled:
+        lines.append(f"{study.recalled:,} fits are known from a run that was stopped or had fewer trials")
+    return lines
 
 # %% ../../nbs/model/86_search.ipynb #8a35f8e6
 def settle(

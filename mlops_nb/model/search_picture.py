@@ -33,8 +33,8 @@ def tuning_figure(
         left.step(history["trial"], best_of.accumulate(history["value"].where(whole).ffill()), where="post", color="#08519c", label="best so far")
         left.plot(history["trial"][whole], history["value"][whole], "o", color="#08519c", label="judged on all folds")
         stopped = ~whole & ~settled
-        early = history[stopped]
-        left.plot(early["trial"], early["value"], "x", color="0.45", label="on fewer rows" if (share < 1).any() else "stopped after the first")
+        early, less = history[stopped], "on fewer rows" if (share < 1).any() else "stopped after the first"
+        left.plot(early["trial"], early["value"], "x", color="0.45", label=less)
         if settled.any():
             left.plot(history["trial"][settled], history["value"][settled], "D", color="#08519c", label="all its fits")
         left.set(title=model["name"], ylabel=result["metric"], xlabel="trial (0 is the default)")
