@@ -31,7 +31,7 @@ from ..model.tasks.task import Answers
 from ..model.worth import worthless
 from .problem import as_markdown
 from ..stats.conformal import Bands
-from ..stats.estimate import FEW, Estimate, mean_estimate, wilson
+from ..stats.estimate import FEW, mean_estimate, wilson
 from ..stats.residuals import residual_findings
 
 # %% ../../nbs/stages/090_evaluate.ipynb #7d8a4cba
@@ -42,12 +42,6 @@ def positive_probability(
 ) -> np.ndarray:  # its probability for each row, 0 to 1
     "P(positive) for each row."
     return model.predict_proba(feature_rows(model, rows))[:, position(model.classes_, positive)]
-
-# %% ../../nbs/stages/090_evaluate.ipynb #642cf581
-def _span(e: Estimate) -> dict[str, float | None]:
-    "value, low and high for JSON; None where undefined or unknown."
-    return {k: v for k, v in e.plain().items() if k in ("value", "low", "high")}
-
 
 # %% ../../nbs/stages/090_evaluate.ipynb #cd6957a5
 def check_criteria(
@@ -106,7 +100,7 @@ def mean_cost(
     "The mean cost of a decision, by the charter's costs."
     if not problem.has_costs:
         return None
-    return _span(mean_estimate(costs_of(y_true, picked, problem.costs, classes), units))
+    return mean_estimate(costs_of(y_true, picked, problem.costs, classes), units).span()
 
 
 # %% ../../nbs/stages/090_evaluate.ipynb #52fa1b54
@@ -116,7 +110,7 @@ def _measured(
 ) -> dict[str, Any]:
     "Metrics with intervals, how those were made, and the criteria."
     found = estimates(problem.kind, y_true, said, units=units, resamples=resamples, seed=seed)
-    metrics = {name: _span(e) for name, e in found.items()}
+    metrics = {name: e.span() for name, e in found.items()}
     counts = np.unique(y_true, return_counts=True)[1] if problem.kind.has_classes else np.array([0])
     rare = int(len(y_true) - counts.max())
     each = "row" if units is None else f"of {len(np.unique(units)):,} units, whose rows were drawn together"

@@ -26,13 +26,9 @@ from .evaluate import check_criteria, said_sample
 from .problem import as_markdown
 from .train import features_of
 from ..stats.clusters import leading, traits
-from ..stats.estimate import Estimate, mean_estimate, share_of
+from ..stats.estimate import mean_estimate, share_of
 
 # %% ../../nbs/stages/090_evaluate_clusters.ipynb #962d75a8
-def _span(e: Estimate) -> dict[str, float | None]:
-    return {k: v for k, v in e.plain().items() if k in ("value", "low", "high")}
-
-
 _NOTHING: dict[str, float | None] = {"value": None, "low": None, "high": None}
 
 
@@ -54,7 +50,7 @@ def apart(
         if len(np.unique(labels[at])) > 1:
             for values, figure in zip(found, (davies_bouldin_score, calinski_harabasz_score), strict=True):
                 values.append(float(figure(X[at], labels[at])))
-    spans = [_span(mean_estimate(each, units))]
+    spans = [mean_estimate(each, units).span()]
     for values, figure in zip(found, (davies_bouldin_score, calinski_harabasz_score), strict=True):
         low, high = np.quantile(values, [0.025, 0.975])
         spans.append({"value": float(figure(X, labels)), "low": float(low), "high": float(high)})

@@ -34,6 +34,10 @@ class Estimate(NamedTuple):
         "For JSON: None where undefined."
         return {k: None if math.isnan(v) else round(float(v), 6) for k, v in self._asdict().items()}
 
+    def span(self) -> dict[str, float | None]:
+        "value, low and high for JSON; None where undefined or unknown."
+        return {k: v for k, v in self.plain().items() if k in ("value", "low", "high")}
+
 # %% ../../nbs/stats/27_estimate.ipynb #9947490f
 def wilson(
     value: Any,  # a share, 0..1, number or array
