@@ -261,13 +261,13 @@ def errors_shown(
     moments: np.ndarray | None = None,  # (n,) when each row was; None: rows are not in time
 ) -> list[dict[str, Any]]:  # name, p, sentence
     "What the errors of numbers on test rows show, in sentences."
-    rows = np.arange(len(test)) if moments is None else np.argsort(moments, kind="stable")
-    if moments is None and units is not None:
-        rows = np.unique(units, return_index=True)[1]
-    some = test.iloc[rows].reset_index(drop=True)
-    said = np.asarray(model.predict(feature_rows(model, some)), float)
-    off, about = some[problem.target].to_numpy(float) - said, feature_rows(model, some)
-    found = residual_findings(said, off, about, moments is not None, medians=problem.metric in ("mae", "mape"))
+    about = feature_rows(model, test)
+    said = np.asarray(model.predict(about), float)
+    off = test[problem.target].to_numpy(float) - said
+    rows = np.arange(len(test)) if units is None else np.unique(units, return_index=True)[1]
+    series = None if moments is None else off[np.argsort(moments, kind="stable")]
+    sought = {"mae": "median", "mape": None}.get(problem.metric, "mean")
+    found = residual_findings(said[rows], off[rows], about.iloc[rows].reset_index(drop=True), series, sought=sought)
     columns = [one for one in found if one.name in about]
     return [one._asdict() for one in found if one not in columns[3:]]  # of columns the surest three
 
