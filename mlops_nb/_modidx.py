@@ -5100,6 +5100,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                          'mlops_nb.stats.estimate.percentiles': ( 'stats/estimate.html#percentiles',
                                                                                   'mlops_nb/stats/estimate.py'),
                                          'mlops_nb.stats.estimate.share_of': ('stats/estimate.html#share_of', 'mlops_nb/stats/estimate.py'),
+                                         'mlops_nb.stats.estimate.share_of_units': ( 'stats/estimate.html#share_of_units',
+                                                                                     'mlops_nb/stats/estimate.py'),
                                          'mlops_nb.stats.estimate.spread': ('stats/estimate.html#spread', 'mlops_nb/stats/estimate.py'),
                                          'mlops_nb.stats.estimate.wilson': ('stats/estimate.html#wilson', 'mlops_nb/stats/estimate.py')},
             'mlops_nb.stats.experiment': { 'mlops_nb.stats.experiment.Analysis': ( 'stats/experiment.html#analysis',

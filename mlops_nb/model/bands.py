@@ -18,7 +18,7 @@ from .groups import group_labels
 from .problem import Problem
 from .tasks.task import Answers
 from ..stats.conformal import Bands, fit_bands
-from ..stats.estimate import mean_estimate, share_of
+from ..stats.estimate import mean_estimate, share_of_units
 
 # %% ../../nbs/model/41_bands.ipynb #5084e9bd
 MANY = 1_000  # validation rows from which on they alone are enough
@@ -120,8 +120,7 @@ def measured_intervals(
 def _part(hit: np.ndarray, width: np.ndarray, units: np.ndarray | None) -> dict[str, Any]:
     "Shares of independent rows by Wilson's interval; of rows that were drawn together by the spread of their units."
     codes = None if units is None else np.unique(units, return_inverse=True)[1]
-    share = share_of(int(hit.sum()), len(hit)) if codes is None else mean_estimate(hit.astype(float), codes)
-    return {"n": len(hit), "coverage": share.span(), "mean_width": mean_estimate(width, codes).span()}
+    return {"n": len(hit), "coverage": share_of_units(hit, units).span(), "mean_width": mean_estimate(width, codes).span()}
 
 # %% ../../nbs/model/41_bands.ipynb #05df4e18
 def interval_line(
