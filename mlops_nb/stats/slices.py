@@ -129,7 +129,7 @@ def _words(conditions: list[tuple[str, str, Any]], rows: pd.DataFrame) -> str:
     signs = {"is": "="}
     return " and ".join(f"{c} {signs.get(how, how)} {_short((c, how, v), rows)}" for c, how, v in last.values())
 
-
+# %% ../../nbs/stats/94_slices.ipynb #8416019f
 def confirm(
     slices: list[list[tuple[str, str, Any]]],  # from propose
     rows: pd.DataFrame,  # (n,) others than those that chose them
