@@ -18,7 +18,7 @@ from .groups import group_labels
 from .problem import Problem
 from .tasks.task import Answers
 from ..stats.conformal import Bands, fit_bands
-from ..stats.estimate import Estimate, mean_estimate, share_of
+from ..stats.estimate import mean_estimate, share_of_units
 
 # %% ../../nbs/model/41_bands.ipynb #5084e9bd
 MANY = 1_000  # validation rows from which on they alone are enough
@@ -97,10 +97,6 @@ def bands_of(
     return fit_bands(numbers, y_true, level, groups, by or "", promise)
 
 # %% ../../nbs/model/41_bands.ipynb #8ea4f32d
-def _span(e: Estimate) -> dict[str, float | None]:
-    return {k: v for k, v in e.plain().items() if k in ("value", "low", "high")}
-
-
 def measured_intervals(
     bands: Bands,
     rows: pd.DataFrame,  # test rows, raw
@@ -124,8 +120,7 @@ def measured_intervals(
 def _part(hit: np.ndarray, width: np.ndarray, units: np.ndarray | None) -> dict[str, Any]:
     "Shares of independent rows by Wilson's interval; of rows that were drawn together by the spread of their units."
     codes = None if units is None else np.unique(units, return_inverse=True)[1]
-    share = share_of(int(hit.sum()), len(hit)) if codes is None else mean_estimate(hit.astype(float), codes)
-    return {"n": len(hit), "coverage": _span(share), "mean_width": _span(mean_estimate(width, codes))}
+    return {"n": len(hit), "coverage": share_of_units(hit, units).span(), "mean_width": mean_estimate(width, codes).span()}
 
 # %% ../../nbs/model/41_bands.ipynb #05df4e18
 def interval_line(
@@ -144,7 +139,7 @@ def too_narrow(
     "Where the truth surely lies within less often than was said."
     level, groups = measured["level"], [(f"{k} = {g}", p) for k, of in measured["by"].items() for g, p in of.items()]
     every = [(name, p["coverage"]) for name, p in [("the test rows", measured), *groups]]
-    short = [(name, c) for name, c in every if (c["high"] or 1) < level]
+    short = [(name, c) for name, c in every if c["high"] is not None and c["high"] < level]
     if not short:
         return []
     told = "; ".join(f"{name}: {c['value']:.1%} ({c['low']:.1%} to {c['high']:.1%})" for name, c in short[:4])

@@ -31,7 +31,7 @@ from ..model.tasks.task import Answers
 from ..model.worth import worthless
 from .problem import as_markdown
 from ..stats.conformal import Bands
-from ..stats.estimate import FEW, Estimate, mean_estimate, wilson
+from ..stats.estimate import FEW, mean_estimate, wilson
 from ..stats.residuals import residual_findings
 
 # %% ../../nbs/stages/090_evaluate.ipynb #7d8a4cba
@@ -42,12 +42,6 @@ def positive_probability(
 ) -> np.ndarray:  # its probability for each row, 0 to 1
     "P(positive) for each row."
     return model.predict_proba(feature_rows(model, rows))[:, position(model.classes_, positive)]
-
-# %% ../../nbs/stages/090_evaluate.ipynb #642cf581
-def _span(e: Estimate) -> dict[str, float | None]:
-    "value, low and high for JSON; None where undefined or unknown."
-    return {k: v for k, v in e.plain().items() if k in ("value", "low", "high")}
-
 
 # %% ../../nbs/stages/090_evaluate.ipynb #cd6957a5
 def check_criteria(
@@ -106,7 +100,7 @@ def mean_cost(
     "The mean cost of a decision, by the charter's costs."
     if not problem.has_costs:
         return None
-    return _span(mean_estimate(costs_of(y_true, picked, problem.costs, classes), units))
+    return mean_estimate(costs_of(y_true, picked, problem.costs, classes), units).span()
 
 
 # %% ../../nbs/stages/090_evaluate.ipynb #52fa1b54
@@ -116,7 +110,7 @@ def _measured(
 ) -> dict[str, Any]:
     "Metrics with intervals, how those were made, and the criteria."
     found = estimates(problem.kind, y_true, said, units=units, resamples=resamples, seed=seed)
-    metrics = {name: _span(e) for name, e in found.items()}
+    metrics = {name: e.span() for name, e in found.items()}
     counts = np.unique(y_true, return_counts=True)[1] if problem.kind.has_classes else np.array([0])
     rare = int(len(y_true) - counts.max())
     each = "row" if units is None else f"of {len(np.unique(units)):,} units, whose rows were drawn together"
@@ -267,13 +261,13 @@ def errors_shown(
     moments: np.ndarray | None = None,  # (n,) when each row was; None: rows are not in time
 ) -> list[dict[str, Any]]:  # name, p, sentence
     "What the errors of numbers on test rows show, in sentences."
-    rows = np.arange(len(test)) if moments is None else np.argsort(moments, kind="stable")
-    if moments is None and units is not None:
-        rows = np.unique(units, return_index=True)[1]
-    some = test.iloc[rows].reset_index(drop=True)
-    said = np.asarray(model.predict(feature_rows(model, some)), float)
-    off, about = some[problem.target].to_numpy(float) - said, feature_rows(model, some)
-    found = residual_findings(said, off, about, moments is not None, medians=problem.metric in ("mae", "mape"))
+    about = feature_rows(model, test)
+    said = np.asarray(model.predict(about), float)
+    off = test[problem.target].to_numpy(float) - said
+    rows = np.arange(len(test)) if units is None else np.unique(units, return_index=True)[1]
+    series = None if moments is None else off[np.argsort(moments, kind="stable")]
+    sought = {"mae": "median", "mape": None}.get(problem.metric, "mean")
+    found = residual_findings(said[rows], off[rows], about.iloc[rows].reset_index(drop=True), series, sought=sought)
     columns = [one for one in found if one.name in about]
     return [one._asdict() for one in found if one not in columns[3:]]  # of columns the surest three
 

@@ -26,14 +26,11 @@ from .evaluate import check_criteria, said_sample
 from .problem import as_markdown
 from .train import features_of
 from ..stats.clusters import leading, traits
-from ..stats.estimate import Estimate, mean_estimate, share_of
+from ..stats.estimate import Estimate, mean_estimate, percentiles, share_of_units
 
 # %% ../../nbs/stages/090_evaluate_clusters.ipynb #962d75a8
-def _span(e: Estimate) -> dict[str, float | None]:
-    return {k: v for k, v in e.plain().items() if k in ("value", "low", "high")}
-
-
 _NOTHING: dict[str, float | None] = {"value": None, "low": None, "high": None}
+_RATIOS = (davies_bouldin_score, calinski_harabasz_score)
 
 
 def apart(
@@ -47,17 +44,16 @@ def apart(
     names = ("silhouette", "davies_bouldin", "calinski_harabasz")
     if not 1 < len(np.unique(labels)) < len(X):
         return dict.fromkeys(names, _NOTHING), np.full(len(X), np.nan)
+    codes = np.arange(len(X)) if units is None else np.unique(units, return_inverse=True)[1]
+    together = np.split(np.argsort(codes, kind="stable"), np.cumsum(np.bincount(codes))[:-1])
     each, draw = silhouette_samples(X, labels), np.random.default_rng(seed)
-    found: list[list[float]] = [[], []]
+    spans, found = [mean_estimate(each, codes).span()], []
     for _ in range(draws):
-        at = draw.integers(len(X), size=len(X))
-        if len(np.unique(labels[at])) > 1:
-            for values, figure in zip(found, (davies_bouldin_score, calinski_harabasz_score), strict=True):
-                values.append(float(figure(X[at], labels[at])))
-    spans = [_span(mean_estimate(each, units))]
-    for values, figure in zip(found, (davies_bouldin_score, calinski_harabasz_score), strict=True):
-        low, high = np.quantile(values, [0.025, 0.975])
-        spans.append({"value": float(figure(X, labels)), "low": float(low), "high": float(high)})
+        at = np.concatenate([together[k] for k in draw.integers(len(together), size=len(together))])
+        known = 1 < len(np.unique(labels[at])) < len(at)
+        found.append([float(figure(X[at], labels[at])) if known else np.nan for figure in _RATIOS])
+    for values, figure in zip(np.transpose(found), _RATIOS, strict=True):
+        spans.append(Estimate(float(figure(X, labels)), *percentiles(values)[:2], len(together), np.nan).span())
     return dict(zip(names, spans, strict=True)), each
 
 # %% ../../nbs/stages/090_evaluate_clusters.ipynb #72eaf443
@@ -107,6 +103,7 @@ def described(
     rows_in: np.ndarray,  # their segments
     names: Sequence[str],  # of the segments
     most: int = 4,
+    units: np.ndarray | None = None,  # codes of test rows that were drawn together
 ) -> list[dict[str, Any]]:  # name, rows, share, low, high, traits, words; one a segment
     "Each segment in words that hold on other rows."
     told = []
@@ -117,7 +114,7 @@ def described(
             if there.any() and here.any()
             else []
         )
-        share = share_of(int(there.sum()), len(there))
+        share = share_of_units(there, units)
         words = (
             "; ".join(t.words for t in held)
             or "no column sets it apart from the others by as much as a small effect (0.2), confirmed by the test rows"
@@ -130,7 +127,7 @@ def described(
 # %% ../../nbs/stages/090_evaluate_clusters.ipynb #95b17dda
 _INTERVALS = (
     "95%: of silhouettes by their spread over rows, of stability over pairs of refits, "
-    "of other figures over resampled rows; segments are taken as given"
+    "of other figures over resampled rows, rows that were drawn together as one; segments are taken as given"
 )
 
 
@@ -160,7 +157,7 @@ def evaluate_segments(
     names = [str(c) for c in model.classes_]
     segments = [
         s | {"found_again": overlaps[s["name"]]}
-        for s in described(known, model.predict(known), features, labels, names, named)
+        for s in described(known, model.predict(known), features, labels, names, named, units)
     ]
     smallest = min(segments, key=lambda s: s["share"])
     metrics = {

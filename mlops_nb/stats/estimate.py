@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FEW', 'SHARES', 'LOSSES', 'AGREEMENTS', 'Estimate', 'wilson', 'share_of', 'Spread', 'spread', 'interval',
-           'mean_of_shares', 'percentiles', 'mean_estimate', 'blocks', 'fold_interval']
+           'mean_of_shares', 'percentiles', 'share_of_units', 'mean_estimate', 'blocks', 'fold_interval']
 
 # %% ../../nbs/stats/27_estimate.ipynb #def4b30f
 import math
@@ -33,6 +33,10 @@ class Estimate(NamedTuple):
     def plain(self) -> dict[str, float | None]:
         "For JSON: None where undefined."
         return {k: None if math.isnan(v) else round(float(v), 6) for k, v in self._asdict().items()}
+
+    def span(self) -> dict[str, float | None]:
+        "value, low and high for JSON; None where undefined or unknown."
+        return {k: v for k, v in self.plain().items() if k in ("value", "low", "high")}
 
 # %% ../../nbs/stats/27_estimate.ipynb #9947490f
 def wilson(
@@ -163,6 +167,16 @@ def percentiles(
         return math.nan, math.nan, math.nan
     low, high = np.percentile(known, [50 - 50 * level, 50 + 50 * level])
     return float(low), float(high), float(np.std(known))
+
+
+def share_of_units(
+    hit: np.ndarray,  # (n,) bools
+    units: np.ndarray | None = None,  # (n,) codes of what was drawn together
+) -> Estimate:
+    "A share of independent rows with Wilson's interval; of rows that were drawn together by the spread of their units."
+    if units is None:
+        return share_of(int(hit.sum()), len(hit))
+    return mean_estimate(hit.astype(float), np.unique(units, return_inverse=True)[1])
 
 
 def mean_estimate(

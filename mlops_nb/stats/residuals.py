@@ -103,16 +103,14 @@ def _column(name: str, values: pd.Series, errors: np.ndarray) -> tuple[float, st
 # %% ../../nbs/stats/92_residuals.ipynb #6a41e1d4
 def residual_findings(
     said: np.ndarray,  # (n,) numbers
-    errors: np.ndarray,  # (n,) truth minus said, in the order of time where they have one
+    errors: np.ndarray,  # (n,) truth minus said, of rows that don't resemble each other: one of each unit
     columns: pd.DataFrame | None = None,  # (n,) what errors may depend on
-    in_time: bool = False,
+    series: np.ndarray | None = None,  # (m,) errors of all rows, in the order of time; None: they have none
     level: float = LEVEL,
-    medians: bool = False,  # what is said is to be a median, not a mean
+    sought: str | None = "mean",  # what is said is to be this, or "median"; None: neither
 ) -> list[Finding]:  # the surest first; none of fewer than LEAST rows, or where nothing is shown
     "What errors show, each at a level that holds for all together (Holm 1979)."
-    if len(errors) < LEAST or np.ptp(errors) == 0:
-        return []
-    asked = {name: (p, told) for name, p, told in _asked(said, errors, columns, in_time, medians) if np.isfinite(p)}
+    asked = {name: (p, told) for name, p, told in _asked(said, errors, columns, series, sought) if np.isfinite(p)}
     found, worst = [], 0.0
     for place, name in enumerate(sorted(asked, key=lambda n: asked[n][0])):
         worst = max(worst, min(1.0, asked[name][0] * (len(asked) - place)))
@@ -122,17 +120,24 @@ def residual_findings(
     return found
 
 
+def _enough(errors: np.ndarray) -> bool:
+    return len(errors) >= LEAST and np.ptp(errors) > 0
+
+
 def _asked(
-    said: np.ndarray, errors: np.ndarray, columns: Any, in_time: bool, medians: bool
+    said: np.ndarray, errors: np.ndarray, columns: Any, series: np.ndarray | None, sought: str | None
 ) -> Iterator[tuple[str, float, str]]:
-    "Every test; the slope of means says nothing of medians."
-    yield ("lean", *(_middle if medians else _lean)(said, errors))
+    "Every test; the slope of means says nothing of medians, and neither lean of what is to be something else."
+    if series is not None and _enough(series):
+        yield ("time", *_time(series))
+    if not _enough(errors):
+        return
+    if sought is not None:
+        yield ("lean", *{"mean": _lean, "median": _middle}[sought](said, errors))
     yield ("tails", *_tails(said, errors))
     if np.ptp(said) > 0:
-        if not medians:
+        if sought == "mean":
             yield ("slope", *_slope(said, errors))
         yield ("spread", *_spread(said, errors))
-    if in_time:
-        yield ("time", *_time(errors))
     for name in [] if columns is None else columns:
         yield (str(name), *_column(str(name), columns[name].reset_index(drop=True), errors))

@@ -23,8 +23,9 @@ class _Asked(NamedTuple):
     "One column of the tree: a number, or whether a text is one of the frequent ones."
 
     column: str
-    value: str | None  # None: a number
-    rows: np.ndarray
+    value: Any  # None: a number
+    rows: np.ndarray  # of numbers their ranks, which a tree keeps apart however near they are
+    known: np.ndarray | None = None  # a number's values, sorted
 
 
 def _asked(rows: pd.DataFrame) -> list[_Asked]:
@@ -33,18 +34,28 @@ def _asked(rows: pd.DataFrame) -> list[_Asked]:
     for name in rows:
         values = rows[name]
         if pd.api.types.is_bool_dtype(values) or pd.api.types.is_numeric_dtype(values):
-            found.append(_Asked(str(name), None, values.astype(float).to_numpy()))
+            number = values.astype(float).to_numpy()
+            known, ranks = np.unique(number[~np.isnan(number)], return_inverse=True)
+            rows_of = np.full(len(number), np.nan)
+            rows_of[~np.isnan(number)] = ranks
+            found.append(_Asked(str(name), None, rows_of, known))
         elif not pd.api.types.is_datetime64_any_dtype(values):
             often = values.value_counts().head(VALUES)
-            found += [_Asked(str(name), str(v), (values == v).fillna(False).to_numpy(float)) for v in often.index]
+            found += [_Asked(str(name), v, _same(values, v).astype(float)) for v in often.index]
     return found
 
 
+def _same(values: pd.Series, value: Any) -> np.ndarray:  # (n,) bools
+    return (values.astype(object) == value).fillna(False).to_numpy(bool)
+
+
 def _condition(one: _Asked, cut: float, left: bool) -> tuple[str, str, Any]:
-    "Column, how, and value."
-    if one.value is not None:
+    "Column, how, and value: of numbers the middle of the two that the tree parts."
+    if one.known is None:
         return one.column, "is not" if left else "is", one.value
-    return one.column, "<=" if left else ">", float(f"{cut:.6g}")
+    low, high = (float(v) for v in one.known[int(cut) : int(cut) + 2])
+    middle = low / 2 + high / 2
+    return one.column, "<=" if left else ">", middle if low <= middle < high else low
 
 # %% ../../nbs/stats/94_slices.ipynb #bedea16a
 def propose(
@@ -83,7 +94,7 @@ def in_slice(
     for column, how, value in conditions:
         values = rows[column]
         if how in ("is", "is not"):
-            same = (values.astype(object) == value).fillna(False).to_numpy(bool)
+            same = _same(values, value)
             mine &= same if how == "is" else ~same
         else:
             number = values.astype(float).to_numpy()
@@ -103,13 +114,22 @@ class Slice(NamedTuple):
     p: float  # of no difference, after Holm
 
 
-def _words(conditions: list[tuple[str, str, Any]]) -> str:
+def _short(condition: tuple[str, str, Any], rows: pd.DataFrame) -> str:
+    "A value in words; of a number as few digits as part these rows alike."
+    column, how, value = condition
+    if how not in ("<=", ">"):
+        return str(value)
+    exact, shorter = in_slice(rows, [condition]), (f"{value:.{digits}g}" for digits in range(6, 17))
+    return next((t for t in shorter if (in_slice(rows, [(column, how, float(t))]) == exact).all()), repr(value))
+
+
+def _words(conditions: list[tuple[str, str, Any]], rows: pd.DataFrame) -> str:
     "Conditions in words; of one column's numbers the narrowest."
     last = {(c, how if how in ("<=", ">") else str(v)): (c, how, v) for c, how, v in conditions}
     signs = {"is": "="}
-    return " and ".join(f"{c} {signs.get(how, how)} {f'{v:g}' if isinstance(v, float) else v}" for c, how, v in last.values())
+    return " and ".join(f"{c} {signs.get(how, how)} {_short((c, how, v), rows)}" for c, how, v in last.values())
 
-
+# %% ../../nbs/stats/94_slices.ipynb #8416019f
 def confirm(
     slices: list[list[tuple[str, str, Any]]],  # from propose
     rows: pd.DataFrame,  # (n,) others than those that chose them
@@ -131,7 +151,7 @@ def confirm(
     for place, (p, conditions, n, here, there) in enumerate(found):
         before = max(before, min(1.0, p * (len(slices) - place)))
         if before < level:
-            said.append(Slice(_words(conditions), n, here.value, here.low, here.high, there.value, before))
+            said.append(Slice(_words(conditions, rows), n, here.value, here.low, here.high, there.value, before))
     return sorted(said, key=lambda s: -s.value)
 
 

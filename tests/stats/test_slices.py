@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mlops_nb.stats.slices import confirm, propose
+from mlops_nb.stats.slices import confirm, in_slice, propose
 
 
 def rows(rng, n: int) -> pd.DataFrame:
@@ -56,3 +56,30 @@ def test_intervals_of_slices_hold_the_mean():
         said = confirm([[("carrier", "is", "b"), ("hour", ">", 13.0)]], fresh, errors)
         inside += [one.low <= 30 <= one.high for one in said]
     assert len(inside) > 250 and np.mean(inside) > 0.88  # Student's interval of skewed sizes in 40 rows
+
+
+EXACT = {
+    "months": (lambda rng: rng.choice([202401, 202402, 202403, 202404], 4000), lambda v: v >= 202402, "x > 202401.5"),
+    "near a million": (lambda rng: 1_000_000 + rng.integers(0, 4, 4000), lambda v: v >= 1_000_002, "x > 1000001.5"),
+    "beyond single precision": (lambda rng: 2**40 + rng.integers(0, 4, 4000), lambda v: v >= 2**40 + 2, f"x > {2**40 + 1}.5"),
+    "neighbours": (lambda rng: np.nextafter(0.3, rng.choice([0.0, 1.0], 4000)), lambda v: v > 0.3, "x > 0.3"),
+    "hours": (lambda rng: rng.integers(0, 24, 4000), lambda v: v >= 17, "x > 16.5"),
+    "yes, no, unknown": (lambda rng: rng.choice([True, False, None], 4000, p=[0.3, 0.6, 0.1]), lambda v: v == True, "x = True"),  # noqa: E712
+    "no, with unknown": (lambda rng: rng.choice([True, False, None], 4000, p=[0.6, 0.3, 0.1]), lambda v: v == False, "x = False"),  # noqa: E712
+    "missing": (lambda rng: np.where(rng.random(4000) < 0.1, np.nan, rng.integers(0, 9, 4000)), lambda v: v >= 5, "x > 4.5"),
+}
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_a_slice_is_confirmed_and_worded_as_it_was_found(name):
+    made, bad, words = EXACT[name]
+    rng = np.random.default_rng(8)
+    frame = pd.DataFrame({"x": made(rng)})
+    worse = np.asarray(bad(frame["x"].to_numpy()), bool)
+    errors = worse + rng.normal(0, 0.1, 4000)
+    found = propose(frame[:2000], errors[:2000])
+    fresh = frame[2000:].reset_index(drop=True)
+    assert found and not any((in_slice(fresh, one) & ~worse[2000:]).any() for one in found)
+    said = confirm(found, fresh, errors[2000:])
+    assert len(said) == len(found) and all(abs(s.value - 1) < 0.05 for s in said)
+    assert words in [s.words.split(" and ")[0] for s in said]
