@@ -1861,6 +1861,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                          'mlops_nb.model.policies._Policy.predict_proba': ( 'model/policies.html#_policy.predict_proba',
                                                                                             'mlops_nb/model/policies.py'),
                                          'mlops_nb.model.policies._dense': ('model/policies.html#_dense', 'mlops_nb/model/policies.py'),
+                                         'mlops_nb.model.policies._largest': ('model/policies.html#_largest', 'mlops_nb/model/policies.py'),
                                          'mlops_nb.model.policies._one_hot': ('model/policies.html#_one_hot', 'mlops_nb/model/policies.py'),
                                          'mlops_nb.model.policies.probability_of_best': ( 'model/policies.html#probability_of_best',
                                                                                           'mlops_nb/model/policies.py')},
