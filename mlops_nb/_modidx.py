@@ -1398,8 +1398,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                       'mlops_nb/model/control/dynamics.py'),
                                                  'mlops_nb.model.control.dynamics.greedy': ( 'model/control/dynamics.html#greedy',
                                                                                              'mlops_nb/model/control/dynamics.py'),
-                                                 'mlops_nb.model.control.dynamics.policy_values': ( 'model/control/dynamics.html#policy_values',
-                                                                                                    'mlops_nb/model/control/dynamics.py'),
                                                  'mlops_nb.model.control.dynamics.value_iteration': ( 'model/control/dynamics.html#value_iteration',
                                                                                                       'mlops_nb/model/control/dynamics.py')},
             'mlops_nb.model.control.episodes': { 'mlops_nb.model.control.episodes.Played': ( 'model/control/episodes.html#played',

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from mlops_nb.base.errors import MlopsError
-from mlops_nb.model.control.dynamics import best_return, expected_return, greedy, policy_values, value_iteration
+from mlops_nb.model.control.dynamics import best_return, expected_return, greedy, value_iteration
 from mlops_nb.model.control.episodes import play
 from mlops_nb.model.control.policies import actor
 from mlops_nb.model.control.tabular import TABULAR, learn_from_tables
@@ -13,6 +13,15 @@ from mlops_nb.sources.environments import environment
 from mlops_nb.stages.learn_policy import Learner, learn, learn_all, place_of
 
 BUDGET = {"gym:FrozenLake-v1": 100_000, "gym:Taxi-v4": 20_000}
+
+
+def policy_values(world, policy, gamma):
+    """The discounted value of each state, by solving the linear system v = r + gamma P v (S&B eq. 4.4)."""
+    states = len(world.start)
+    chain = np.zeros((states, states))
+    weight = policy[:, :, None] * world.proba * ~world.ends
+    np.add.at(chain, (np.arange(states)[:, None, None], world.reach), weight)
+    return np.linalg.solve(np.eye(states) - gamma * chain, (policy * world.expected).sum(axis=1))
 
 
 @pytest.mark.slow

@@ -48,13 +48,16 @@ OF_LABELS = [task for task in METRICS if task not in OTHERS]
 
 
 def test_a_figure_that_is_none_of_labels_is_none_here():
-    """Nothing is said of rows' labels by those tasks' own metrics: a bandit's is a mean of rewards, the others have no value."""
+    """Nothing is said of rows' labels by those tasks' own metrics: a bandit's is a mean of rewards, a clustering's refuse, the others have no value."""
     assert {"binary", "multiclass", "regression"} <= set(OF_LABELS)
     paid = np.array([0.0, 1.0, 1.0, 0.0])
     assert METRICS["bandit"]["value"].compute(paid, None) == 0.5
     for task in OTHERS:
         for name, metric in task_of(task).metrics.items():
-            if name not in METRICS["multiclass"] and name != "value":
+            if task == "clustering":
+                with pytest.raises(MlopsError):
+                    metric.compute(paid, paid)
+            elif name not in METRICS["multiclass"] and name != "value":
                 assert np.isnan(metric.compute(paid, paid)), (task, name)
 
 
