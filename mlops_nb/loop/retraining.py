@@ -136,7 +136,7 @@ def labelled(
     from mlops_nb.log.feedback import Feedback
 
     name, task = champion.version.name, champion.evidence.problem.kind
-    if not task.relearns:
+    if not task.relearns and not task.no_retraining:
         raise _Refusal(f"a {task.name} task learns by acting, not from labels; let it act again: mlops-nb run")
     told = Feedback(settings.home, settings.log_url).labels(since, until, name).to_pandas()
     said = History(settings.home, settings.log_url).read(since, until, name).select(["id", "time", "subject", "inputs"]).to_pandas()

@@ -10,6 +10,7 @@ import inspect
 import json
 import math
 import re
+import sys
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -34,14 +35,20 @@ def address_of(
         raise MlopsError(
             f"data source {source[:120]!r} is no environment's address; expected gym:NAME-vN?option=value&option=value "
             "with "
-            "a name of gymnasium's own registry, such as gym:FrozenLake-v1?is_slippery=true (code of other modules is "
-            "not imported)"
+            "a name of gymnasium's own registry, such as gym:FrozenLake-v1?is_slippery=true (environments of other "
+            "packages are not taken, and no address makes their code be imported)"
         )
     return found[1], {one[1]: one[2] for one in said if one}
 
 # %% ../../nbs/sources/46_environments.ipynb #8fb1cc7d
 _LONGEST = 100_000  # steps that an episode may have
 _READ = {"true": True, "false": False}
+
+
+def _likes(value: Any, annotation: Any) -> Any:
+    "A default, as a float where it is an integer and its annotation doesn't call it one."
+    whole = re.search(r"\bint\b", str(annotation)) and "float" not in str(annotation)
+    return float(value) if type(value) is int and not whole else value
 
 
 def _option(name: str, text: str, like: Any) -> Any:
@@ -54,6 +61,8 @@ def _option(name: str, text: str, like: Any) -> Any:
         ) from None
     if isinstance(value, float) and not math.isfinite(value):
         raise MlopsError(f"option {name}={text}: expected a finite number")
+    if name.endswith(("rate", "probability")) and not 0 <= value <= 1:
+        raise MlopsError(f"option {name}={text}: expected a probability, from 0 to 1")
     return value
 
 
@@ -199,22 +208,33 @@ def _spec(gymnasium: Any, name: str) -> Any:
     return own[name]
 
 
+def _failed(name: str, error: Exception, given: dict[str, str], usual: dict[str, Any], module: str) -> MlopsError:
+    "Why an environment can't be made; of a text that isn't in its module's tables, what is."
+    odd = [k for k, text in given.items() if isinstance(error, KeyError) and error.args == (text,)]
+    tables = [t for t in vars(sys.modules[module]).values() if isinstance(t, dict)] if odd else []
+    for known in (t for t in tables if usual[odd[0]] in t):
+        said = " or ".join(map(str, known))
+        return MlopsError(f"option {odd[0]}={given[odd[0]]}: expected {said}, which are those that {name} has")
+    return MlopsError(f"gym:{name} can't be made: {' '.join(str(error).split())[:300]}")
+
+
 def environment(
     source: str,  # gym:NAME-vN?option=value, as the charter has it
 ) -> Environment:
     "The environment of an address, made and checked; an error says what was found, what was expected, and what to do."
     name, given = address_of(source)
     gymnasium = _gymnasium()
-    spec = _spec(gymnasium, name)
+    spec, usual = _spec(gymnasium, name), dict[str, Any]()
     try:
         creator = gymnasium.envs.registration.load_env_creator(spec.entry_point)
-        usual = {k: p.default for k, p in inspect.signature(creator).parameters.items()} | spec.kwargs
+        asked = inspect.signature(creator).parameters
+        usual = spec.kwargs | {k: _likes(spec.kwargs.get(k, p.default), p.annotation) for k, p in asked.items()}
         options = read_options(given, usual | {"max_episode_steps": spec.max_episode_steps or 1}, name)
         single = gymnasium.make(name, **options)
     except MlopsError:
         raise
-    except (gymnasium.error.Error, ImportError, ValueError, TypeError, KeyError) as error:
-        raise MlopsError(f"gym:{name} can't be made: {' '.join(str(error).split())[:300]}") from error
+    except (gymnasium.error.Error, ImportError, AssertionError, ValueError, TypeError, KeyError) as error:
+        raise _failed(name, error, given, usual, spec.entry_point.partition(":")[0]) from error
     limit = options.pop("max_episode_steps", spec.max_episode_steps)
     if not limit:
         raise MlopsError(
@@ -223,6 +243,19 @@ def environment(
     return _checked(name, options, single, int(limit))
 
 # %% ../../nbs/sources/46_environments.ipynb #f567d85d
+def _told(bare: Any, name: str) -> Any:
+    "An environment's own tables; None where it has none, or a memory that no state shows; an error of no probabilities."
+    tables = None if getattr(bare, "fickle_passenger", False) else getattr(bare, "P", None)
+    for outcomes in (o for row in (tables or {}).values() for o in row.values()):
+        chances = [p for p, *_ in outcomes]
+        if not (min(chances, default=0) >= 0 and math.isclose(sum(chances), 1, abs_tol=1e-9)):
+            raise MlopsError(
+                f"gym:{name} says probabilities {', '.join(f'{p:.4g}' for p in chances[:10])} of what an action does; "
+                "expected numbers from 0 that add up to 1; give other options"
+            )
+    return tables
+
+
 def _checked(name: str, options: dict[str, Any], single: Any, limit: int) -> Environment:
     "What is seen and done, in words."
     (count, first), (columns, sizes), bare = _done(single, name), _seen(single, name), single.unwrapped
@@ -235,9 +268,7 @@ def _checked(name: str, options: dict[str, Any], single: Any, limit: int) -> Env
         else tuple(f"observation_{k}" for k in range(columns))
     )
     done = done if len(done) == count else tuple(f"action_{k}" for k in range(count))
-    told = (
-        getattr(bare, "P", None) if not getattr(bare, "fickle_passenger", False) else None
-    )  # a fickle one has a memory that no state shows
+    told = _told(bare, name)
     start = getattr(bare, "initial_state_distrib", None) if told is not None else None
     return Environment(
         name, options, single, limit, seen, sizes, done, first, told if start is not None else None, start

@@ -176,6 +176,7 @@ class _Output(msgspec.Struct):
     decision: Any
     flags: list[Any] = []
     probability: float | None = None
+    propensity: float | None = None  # it was drawn
     probabilities: dict[str, float] | None = None
 
 
@@ -194,7 +195,7 @@ def answers(
     outputs = [msgspec.json.decode(text, type=_Output) for text in frame["output"]]
     found = pd.DataFrame({
         "id": frame["id"].to_numpy(), "unit": units, "arm": np.where(during, frame["arm"], ""), "label": [labels.get(i) for i in frame["id"]], "decision": [o.decision for o in outputs],
-        "probability": [o.probability for o in outputs], "probabilities": [o.probabilities for o in outputs], "latency": frame["latency"].to_numpy(), "flagged": [float(bool(o.flags)) for o in outputs],
+        "probability": [o.probability for o in outputs], "probabilities": [o.probabilities for o in outputs], "latency": frame["latency"].to_numpy(), "flagged": [float(bool(o.flags)) for o in outputs], "propensity": pd.Series([o.propensity for o in outputs], dtype=float).to_numpy(),
     })  # fmt: skip
     counts = {
         "answers": int(during.sum()), "by_hand": int((during & (frame["arm"] == "").to_numpy()).sum()), "misrouted": int((during & (frame["arm"] != "").to_numpy() & ~right).sum()),
@@ -277,6 +278,7 @@ def conclude(
     measures = [Measure(n, is_greater_better(n, problem), margin=intent.guardrails.get(n)) for n in names]
     shares = {arm: test.shares[arm] for arm in test.arms}
     rows, counts = answers(test, logged, labels)
+    rows = rows[rows["propensity"].notna()] if problem.kind.rewarded else rows  # of others no reward is known
     once = intent.mode == "sequential"
     units = units_of(rows, names, problem, once)
     counts |= {"units": len(units), "labelled": int(units[intent.metric].notna().sum())}
@@ -361,9 +363,7 @@ def analyse_table(
     return found, decide(found, final=final, any_time=size is not None, minimum_effect=effect)
 
 
-def as_plain(
-    found: Analysis,
-) -> dict[str, Any]:
+def as_plain(found: Analysis) -> dict[str, Any]:
     "An analysis for JSON: None for what is infinite."
     bare = lambda d: {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in d.items()}  # noqa: E731
     return {

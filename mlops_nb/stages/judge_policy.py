@@ -49,7 +49,7 @@ def exact_returns(
     gamma: float,  # discount of value iteration, 0..1
 ) -> dict[
     str, float
-]:  # policy, optimum (value iteration's policy), unbeatable (one that counts its steps); empty where nobody knows
+]:  # policy; optimum: what none can beat, even one that counts its steps; value_iteration; empty where nobody knows
     "Mean returns without any episode, the time limit included."
     if place.dynamics is None:
         return {}
@@ -57,8 +57,8 @@ def exact_returns(
     mine = as_table(place, actor(policy, place.made.columns, place.made.actions))
     return {
         "policy": expected_return(world, mine, limit),
-        "optimum": expected_return(world, greedy(value_iteration(world, gamma)), limit),
-        "unbeatable": best_return(world, limit),
+        "optimum": best_return(world, limit),
+        "value_iteration": expected_return(world, greedy(value_iteration(world, gamma)), limit),
     }
 
 # %% ../../nbs/stages/220_judge_policy.ipynb #ab540573
@@ -90,7 +90,7 @@ def figures(
     }
     if exact:
         size = abs(exact["optimum"]) or 1.0
-        gap = (exact["optimum"] - exact["policy"]) / size
+        gap = max(0.0, exact["optimum"] - exact["policy"]) / size  # below 0 by rounding only
         made["gap_to_optimum"] = Estimate(gap, gap, gap, len(mine), 0.0)
     if asked is not None:
         from scipy.stats import binomtest
@@ -154,13 +154,9 @@ def draw_returns(played: dict[str, Played], exact: dict[str, float]) -> Any:  # 
         axes.plot([mean.low, mean.high], [k, k], color="0.2", linewidth=3)
         axes.plot(mean.value, k, "o", color="0", markersize=6)
     if exact:
-        axes.axvline(
-            exact["optimum"],
-            color="0.3",
-            linestyle="--",
-            linewidth=1,
-            label=f"value iteration, exact: {exact['optimum']:.4g}",
-        )
+        for name, said, style in (("optimum", "no policy beats", "--"), ("value_iteration", "value iteration", ":")):
+            label = f"{said}, exact: {exact[name]:.4g}"
+            axes.axvline(exact[name], color="0.3", linestyle=style, linewidth=1, label=label)
         axes.legend(frameon=False, fontsize=8)
     axes.set_yticks(range(len(played)), [f"{name}\nn = {len(one.returns)}" for name, one in played.items()])
     axes.set(xlabel="return of an episode: each, their mean and its 95% interval")

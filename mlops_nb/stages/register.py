@@ -125,9 +125,9 @@ def release(
     "The judged model's twin that learnt from all rows, proven; or the judged model itself."
     of = {name: len(part) for name, part in parts.items()}
     counts: dict[str, Any] = {"rows_judged": of["train"] + of["valid"], "rows_test": of["test"]}
-    if not problem.kind.relearns:
+    if not problem.kind.relearns and problem.kind.sources:  # it has no rows of its own
         return judged, Learnt()
-    if source == "judged":
+    if source == "judged" or not problem.kind.relearns:
         return judged, Learnt(released="judged", rows=counts["rows_judged"], **counts)
     frame = in_blocks(pd.concat(parts.values(), ignore_index=True), things, *parts)
     try:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from mlops_nb.base.errors import MlopsError
-from mlops_nb.model.control.dynamics import best_return, expected_return, greedy, policy_values, value_iteration
+from mlops_nb.model.control.dynamics import best_return, expected_return, greedy, value_iteration
 from mlops_nb.model.control.episodes import play
 from mlops_nb.model.control.policies import actor
 from mlops_nb.model.control.tabular import TABULAR, learn_from_tables
@@ -13,6 +13,15 @@ from mlops_nb.sources.environments import environment
 from mlops_nb.stages.learn_policy import Learner, learn, learn_all, place_of
 
 BUDGET = {"gym:FrozenLake-v1": 100_000, "gym:Taxi-v4": 20_000}
+
+
+def policy_values(world, policy, gamma):
+    """The discounted value of each state, by solving the linear system v = r + gamma P v (S&B eq. 4.4)."""
+    states = len(world.start)
+    chain = np.zeros((states, states))
+    weight = policy[:, :, None] * world.proba * ~world.ends
+    np.add.at(chain, (np.arange(states)[:, None, None], world.reach), weight)
+    return np.linalg.solve(np.eye(states) - gamma * chain, (policy * world.expected).sum(axis=1))
 
 
 @pytest.mark.slow
@@ -82,11 +91,15 @@ def test_equal_seeds_learn_equal_bits():
     [
         ("gym:FrozenPond-v1", "has no environment 'FrozenPond-v1'"),
         ("gym:Taxi-v3", "there is Taxi-v4"),
-        ("gym:os:system-v0", "code of other modules is not imported"),
+        ("gym:os:system-v0", "no address makes their code be imported"),
         ("gym:Pendulum-v1", "learn in one that has them, such as gym:CartPole-v1"),
         ("gym:CliffWalking-v1", "give it one: gym:CliffWalking-v1?max_episode_steps=200"),
         ("gym:CartPole-v1?max_episode_steps=1000000000", "expected 1 to 100,000 steps"),
-        ("gym:FrozenLake-v1?map_name=99x99", "can't be made"),
+        ("gym:FrozenLake-v1?map_name=99x99", "option map_name=99x99: expected 4x4 or 8x8"),
+        ("gym:FrozenLake-v1?success_rate=5", "option success_rate=5: expected a probability, from 0 to 1"),
+        ("gym:FrozenLake-v1?success_rate=-1", "expected a probability"),
+        ("gym:Taxi-v4?rainy_probability=3", "expected a probability"),
+        ("gym:Acrobot-v2", "there is Acrobot-v1"),
         ("gym:FrozenLake-v1?render_mode=human", "no option 'render_mode'"),
         ("gym:CarRacing-v3?continuous=false", ""),
         ("gym:FrozenLake-v1?success_rate=inf", "expected a finite number"),

@@ -42,7 +42,26 @@ def answered(task: str, seed: int) -> tuple[np.ndarray, np.ndarray | None, np.nd
     return (y_true == 1, proba[:, 1], proba[:, 1] > 0.4) if task == "binary" else (y_true, proba, proba.argmax(axis=1))
 
 
-@pytest.mark.parametrize("task", METRICS)
+#: Tasks whose figures aren't computed from y_true and answers of rows: off-policy, of rows that nobody labelled, of episodes.
+OTHERS = ("bandit", "clustering", "control")
+OF_LABELS = [task for task in METRICS if task not in OTHERS]
+
+
+def test_a_figure_that_is_none_of_labels_is_none_here():
+    """Nothing is said of rows' labels by those tasks' own metrics: a bandit's is a mean of rewards, a clustering's refuse, the others have no value."""
+    assert {"binary", "multiclass", "regression"} <= set(OF_LABELS)
+    paid = np.array([0.0, 1.0, 1.0, 0.0])
+    assert METRICS["bandit"]["value"].compute(paid, None) == 0.5
+    for task in OTHERS:
+        for name, metric in task_of(task).metrics.items():
+            if task == "clustering":
+                with pytest.raises(MlopsError):
+                    metric.compute(paid, paid)
+            elif name not in METRICS["multiclass"] and name != "value":
+                assert np.isnan(metric.compute(paid, paid)), (task, name)
+
+
+@pytest.mark.parametrize("task", OF_LABELS)
 @pytest.mark.parametrize("seed", range(5))
 def test_evaluation_and_monitoring_compute_what_the_table_says(task, seed):
     y_true, proba, y_pred = answered(task, seed)

@@ -1,5 +1,10 @@
 """Which rows a version learnt from, and which judged it: typed, in a sentence, and read from evidence of former days."""
 
+import numpy as np
+import pandas as pd
+from mlops_nb.model.policies import Thompson
+from mlops_nb.model.problem import Problem
+from mlops_nb.stages.register import release
 from pathlib import Path
 
 import pytest
@@ -41,3 +46,13 @@ def test_what_it_can_t_be_is_a_sentence(learnt, place):
 def test_a_newer_program_may_say_more():
     assert as_evidence({"learnt": {"released": "all", "rows": 3, "folds": 5}}).content()["learnt"]["folds"] == 5
     assert Evidence(learnt=Learnt(rows=5, rows_judged=5)).learnt.said == "judged and released as fitted on 5 rows"
+
+
+def test_a_bandits_released_policy_is_the_one_whose_value_is_known():
+    rng, n = np.random.default_rng(0), 600
+    rows = pd.DataFrame({"x": rng.normal(size=n), "a": rng.choice(["a", "b"], n), "p": 0.5, "r": rng.random(n)})
+    asked = Problem(name="x", goal="g", task="bandit", target="a", metric="value", reward="r", propensity="p", data={"source": "a.csv"})
+    policy = Thompson().fit(rows[["x"]], rows["a"], reward=rows["r"].to_numpy(), propensity=rows["p"].to_numpy())
+    parts = {"train": rows[:300], "valid": rows[300:400], "test": rows[400:].reset_index(drop=True)}
+    shipped, learnt = release(policy, parts, pd.DataFrame(), rows[["x"]][:3], asked)
+    assert shipped is policy and learnt.said == "judged and released as fitted on 400 rows" and learnt.rows_test == 200

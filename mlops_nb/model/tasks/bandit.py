@@ -88,6 +88,7 @@ class Bandit(Multiclass):
     "Which action is worth most, learnt from logged decisions."
 
     name, rewarded = "bandit", True
+    relearns = False  # the policy whose value is known is the one that is released
     meaning = "which of several actions to take, by what they have earned"
     metrics = METRICS["bandit"]
     roles = ("reward", "propensity")

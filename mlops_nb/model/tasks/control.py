@@ -33,8 +33,8 @@ _PLAYED: dict[str, Metric] = {
     "gain_over_random": _high("mean return above a random player's; 0 is knowing nothing"),
     "gain_over_heuristic": _high("mean return above a rule of thumb's; 0 is as good"),
     "gap_to_optimum": Metric(
-        _of_episodes, False, "decision", -_INF, _INF,
-        "share of the return of value iteration's policy that is missing, both exact; 0 is none",
+        _of_episodes, False, "decision", 0, _INF,
+        "share that is missing of the return that no policy can beat within the time limit, both exact; 0 is none",
     ),
     "seeds_reaching": Metric(
         _of_episodes, True, "decision", 0, 1,

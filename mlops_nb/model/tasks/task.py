@@ -49,7 +49,7 @@ class Task:
     brings: ClassVar[frozenset[str]] = frozenset()  # stages that only tasks which name them have, often in the place of one of `omits`
     no_labels: ClassVar[str] = ""  # why nobody can say what would have been right; empty: somebody can
     names_answer: ClassVar[bool] = False  # whether `target` isn't a column of the rows, but what its answer is to be called
-    relearns: ClassVar[bool] = True  # whether a model can be fitted again, on more rows
+    relearns: ClassVar[bool] = True  # whether what is released is fitted again, on all rows; else it is the judged one
     judged_on: ClassVar[str] = "test rows"  # what its figures are counted in
     sources: ClassVar[str] = ""  # how its source begins, where that is no table
     intervals: ClassVar[bool] = False  # whether its answers are numbers with an interval (stats.conformal)
