@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Reading', 'read_numbers', 'rule_faults', 'rule_engine', 'spelling_faults', 'as_classes', 'Judged', 'judge_rows',
-           'all_faults', 'copies_are_faults', 'kept_copies', 'check_left', 'reason_counts', 'column_facts',
-           'column_findings', 'check_counts', 'warnings_of', 'quality_summary', 'missing_figure']
+           'all_faults', 'check_left', 'reason_counts', 'column_facts', 'column_findings', 'check_counts',
+           'warnings_of', 'quality_summary', 'missing_figure']
 
 # %% ../../nbs/stages/030_validate.ipynb #0beb61ec
 from collections.abc import Callable
@@ -28,7 +28,7 @@ from ..base.text import in_figure
 from ..model.demands import FAULT, Finding, by_column, check_faults, check_names, each_check, held_by, key_faults
 from ..model.demands import holding, near_faults, refuse_stops, severity_in, table_findings, zone_faults
 from ..model.problem import Problem
-from ..model.suspects import to_judge
+from ..model.suspects import copies_are_faults, kept_copies, to_judge
 from ..model.units import convert_units
 from ..stats.columns import often, taken
 from ..stats.missing import as_lines, missing_pattern
@@ -242,27 +242,6 @@ def _reasons(faults: pd.DataFrame) -> pd.Series:
 
     sentences = pd.Series([words(f) for f in faults.itertuples()], index=faults["row"].to_numpy(), dtype="str")
     return sentences.groupby(level=0).agg("; ".join).astype("str")
-
-# %% ../../nbs/stages/030_validate.ipynb #ab04ddbe
-def copies_are_faults(
-    duplicates: str,  # the knob
-    problem: Problem,  # its task says whether rows are draws with their rewards
-    demands: Validation,  # a severity of `copies` asks for the check
-) -> bool:
-    "Whether an exact copy of an earlier row is a fault."
-    asked = not problem.kind.rewarded or "copies" in demands.severity
-    return asked if duplicates == "auto" else duplicates == "quarantine"
-
-
-def kept_copies(
-    frame: Any,  # n raw rows
-    problem: Problem,
-) -> list[dict[str, str]]:  # column and finding; none where no row equals an earlier one
-    "How many rows equal an earlier one and stay, and why."
-    many = int(to_judge(frame, problem).duplicated().sum())
-    why = f"each is a draw of '{problem.target}' with its own '{problem.reward}', and two equal ones are two draws"
-    said = f"{many:,} of {len(frame):,} rows equal an earlier one and are kept: {why}; to set them aside: validate.duplicates=quarantine"
-    return [{"column": "", "finding": said}] if many else []
 
 # %% ../../nbs/stages/030_validate.ipynb #8cdff9c0
 def check_left(
