@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SPANS', 'MOST', 'SLICE', 'LOOKED_AT', 'window_at', 'Place', 'Window', 'has_log', 'window_of', 'now_of', 'parsed',
-           'kinds_of', 'measured', 'Part', 'part_of', 'times_of', 'plain']
+           'kinds_of', 'measured', 'Part', 'part_of', 'strange_rewards', 'times_of', 'plain']
 
 # %% ../../nbs/monitoring/10_windows.ipynb #1600a35a
 import math
@@ -269,6 +269,7 @@ def part_of(
     rows, y_pred, proba = _where(rows, sound), y_pred[sound], None if proba is None else proba[sound]
     inputs = parsed(rows["inputs"], {f.name: _TYPES[f.kind] for f in form.fields}).combine_chunks()
     y_true, known = _rewards(rows) if evidence.problem.kind.rewarded else _truths(rows["label"], rule)
+    notes += strange_rewards(y_true[known], evidence.problem) if evidence.problem.kind.rewarded else []
     arms = {arm: n for arm, n in answered.items() if arm}
     drawn = drawn_of(rows.select(["subject", "time", "inputs"]).to_pandas(), evidence)
     found = measured(inputs, form), y_pred, proba, known, y_true[known]
@@ -313,6 +314,21 @@ def _rewards(rows: pa.Table) -> tuple[np.ndarray, np.ndarray]:  # numbers, wheth
     number = pd.to_numeric(rows["label"].to_pandas(), errors="coerce").to_numpy(dtype=float, na_value=np.nan)
     drawn = parsed(rows["output"], {"propensity": pa.float64()})["propensity"]
     return number, np.isfinite(number) & drawn.is_valid().to_numpy()
+
+
+def strange_rewards(
+    rewards: np.ndarray,  # (n,) of decisions that were drawn
+    problem: Any,  # model.problem.Problem; the rule of its reward's column was kept by all that was learnt from
+) -> list[str]:  # a sentence, or none
+    "What is told as a reward and lies out of the range that was learnt; it is counted nevertheless."
+    rule = problem.rules.get(str(problem.reward))
+    low, high = (None, None) if rule is None else (rule.min, rule.max)
+    odd = rewards[(rewards < (-math.inf if low is None else low)) | (rewards > (math.inf if high is None else high))]
+    if not len(odd):
+        return []
+    ends = " and ".join(f"{word} {end:g}" for word, end in (("at least", low), ("at most", high)) if end is not None)
+    many = f"{len(odd):,} of {len(rewards):,} rewards are out of the range that was learnt"
+    return [f"{many} (the first is {odd[0]:g}; '{problem.reward}' is {ends}), and all figures count them: mend what tells rewards"]
 
 
 def _told_once(column: pa.ChunkedArray) -> tuple[pa.Array, np.ndarray]:  # k values; (n,) places among them, k where there is none
