@@ -645,6 +645,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'mlops_nb.cli.suggest': { 'mlops_nb.cli.suggest.Suggestion': ('cli/suggest.html#suggestion', 'mlops_nb/cli/suggest.py'),
                                       'mlops_nb.cli.suggest._groups': ('cli/suggest.html#_groups', 'mlops_nb/cli/suggest.py'),
                                       'mlops_nb.cli.suggest._lost': ('cli/suggest.html#_lost', 'mlops_nb/cli/suggest.py'),
+                                      'mlops_nb.cli.suggest.by_table': ('cli/suggest.html#by_table', 'mlops_nb/cli/suggest.py'),
                                       'mlops_nb.cli.suggest.equal_rows': ('cli/suggest.html#equal_rows', 'mlops_nb/cli/suggest.py'),
                                       'mlops_nb.cli.suggest.long_tails': ('cli/suggest.html#long_tails', 'mlops_nb/cli/suggest.py'),
                                       'mlops_nb.cli.suggest.named_as_id': ('cli/suggest.html#named_as_id', 'mlops_nb/cli/suggest.py'),
