@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SPANS', 'MOST', 'SLICE', 'LOOKED_AT', 'window_at', 'Place', 'Window', 'has_log', 'window_of', 'now_of', 'parsed',
-           'kinds_of', 'measured', 'Part', 'part_of', 'strange_rewards', 'times_of', 'plain']
+           'kinds_of', 'measured', 'Part', 'part_of', 'times_of', 'strange_rewards', 'plain']
 
 # %% ../../nbs/monitoring/10_windows.ipynb #1600a35a
 import math
@@ -316,21 +316,6 @@ def _rewards(rows: pa.Table) -> tuple[np.ndarray, np.ndarray]:  # numbers, wheth
     return number, np.isfinite(number) & drawn.is_valid().to_numpy()
 
 
-def strange_rewards(
-    rewards: np.ndarray,  # (n,) of decisions that were drawn
-    problem: Any,  # model.problem.Problem; the rule of its reward's column was kept by all that was learnt from
-) -> list[str]:  # a sentence, or none
-    "What is told as a reward and lies out of the range that was learnt; it is counted nevertheless."
-    rule = problem.rules.get(str(problem.reward))
-    low, high = (None, None) if rule is None else (rule.min, rule.max)
-    odd = rewards[(rewards < (-math.inf if low is None else low)) | (rewards > (math.inf if high is None else high))]
-    if not len(odd):
-        return []
-    ends = " and ".join(f"{word} {end:g}" for word, end in (("at least", low), ("at most", high)) if end is not None)
-    many = f"{len(odd):,} of {len(rewards):,} rewards are out of the range that was learnt"
-    return [f"{many} (the first is {odd[0]:g}; '{problem.reward}' is {ends}), and all figures count them: mend what tells rewards"]
-
-
 def _told_once(column: pa.ChunkedArray) -> tuple[pa.Array, np.ndarray]:  # k values; (n,) places among them, k where there is none
     "Each value of a column once, and where each row has it."
     coded = column.combine_chunks().dictionary_encode()
@@ -350,6 +335,21 @@ def _unusual(rows: pa.Table, form: Schema, unread: int) -> list[str]:
     new = sorted({name for text in some for name in _object(text)} - set(form.names))
     said = [f"{unread:,} answers can't be read and are left out"] if unread else []
     return said + ([f"logged, but no field of the version: {', '.join(new[:12])}"] if new else [])
+
+# %% ../../nbs/monitoring/10_windows.ipynb #8309dd00
+def strange_rewards(
+    rewards: np.ndarray,  # (n,) of decisions that were drawn
+    problem: Any,  # model.problem.Problem; the rule of its reward's column was kept by all that was learnt from
+) -> list[str]:  # a sentence, or none
+    "What is told as a reward and lies out of the range that was learnt; it is counted nevertheless."
+    rule = problem.rules.get(str(problem.reward))
+    low, high = (None, None) if rule is None else (rule.min, rule.max)
+    odd = rewards[(rewards < (-math.inf if low is None else low)) | (rewards > (math.inf if high is None else high))]
+    if not len(odd):
+        return []
+    ends = " and ".join(f"{word} {end:g}" for word, end in (("at least", low), ("at most", high)) if end is not None)
+    many = f"{len(odd):,} of {len(rewards):,} rewards are out of the range that was learnt"
+    return [f"{many} (the first is {odd[0]:g}; '{problem.reward}' is {ends}), and all figures count them: mend what tells rewards"]
 
 # %% ../../nbs/monitoring/10_windows.ipynb #e8e25d94
 def plain(value: Any) -> Any:
