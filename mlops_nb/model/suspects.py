@@ -82,5 +82,6 @@ def kept_copies(
     "How many rows equal an earlier one and stay, and why."
     many = int(to_judge(frame, problem).duplicated().sum())
     why = f"each is a draw of '{problem.target}' with its own '{problem.reward}', and two equal ones are two draws"
-    said = f"{many:,} of {len(frame):,} rows equal an earlier one and are kept: {why}; to set them aside: validate.duplicates=quarantine"
+    said = f"{many:,} of {len(frame):,} rows equal an earlier one and are kept: {why}"
+    said += "; to set them aside: validate.duplicates=quarantine"
     return [{"column": "", "finding": said}] if many else []

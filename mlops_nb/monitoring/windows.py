@@ -349,7 +349,8 @@ def strange_rewards(
         return []
     ends = " and ".join(f"{word} {end:g}" for word, end in (("at least", low), ("at most", high)) if end is not None)
     many = f"{len(odd):,} of {len(rewards):,} rewards are out of the range that was learnt"
-    return [f"{many} (the first is {odd[0]:g}; '{problem.reward}' is {ends}), and all figures count them: mend what tells rewards"]
+    said = f"the first is {odd[0]:g}; '{problem.reward}' is {ends}"
+    return [f"{many} ({said}), and all figures count them: mend what tells rewards"]
 
 # %% ../../nbs/monitoring/10_windows.ipynb #e8e25d94
 def plain(value: Any) -> Any:
