@@ -19,7 +19,7 @@ from .joined import joined_tables
 from ..base.reading import Reading
 from ..model.tasks.known import TASKS
 from ..model.words import why_no_text
-from .suggest import Suggestion, long_tails, named_as_id, suggestions, tokens
+from .suggest import Suggestion, by_table, long_tails, named_as_id, suggestions, tokens
 from ..sources.forms import NAMELESS, is_index
 from ..sources.readings import Seen, reads
 from ..sources.tables import Read, as_line, read
@@ -376,7 +376,7 @@ def guess_from(
         made, joined = joined_tables([data, *more], [made, *map(_rows_of, more)], target)
     frame, asked = made.frame, made.asked
     columns, why = look_at(frame, made.columns), ""
-    if made_by := _answer(asked_task, target, list(frame.columns)):
+    if made_by := _answer(by_table(asked_task), target, list(frame.columns)):
         target = made_by
     elif target is None:
         target, why = guess_target(columns)

@@ -285,10 +285,10 @@ def _beside(settings: "Settings", model: dict[str, Any]) -> str:
 
 
 def _bound(gate: dict[str, Any]) -> str:
-    "A gate's figure with its bound; why, where it has none."
-    bound = gate.get("bound")
-    if bound is None and gate["value"] is None:
-        return str(gate.get("reason") or "")
+    "A gate's figure with its bound; why, where it has none, or where the figure alone would have passed."
+    bound, why = gate.get("bound"), str(gate.get("reason") or "")
+    if (bound is None and gate["value"] is None) or why.startswith("cannot say") or "not shown" in why:
+        return why
     ends = bound if isinstance(bound, dict) else {"bound": bound}
     said = ", ".join(f"{k.replace('_', ' ')} {number(v)}" for k, v in ends.items() if v is not None)
     return f"{number(gate['value'])} ({said or 'bound undefined'})"
@@ -313,8 +313,8 @@ def junit_xml(summary: dict[str, Any]) -> bytes:
         for gate in summary["model"]["gates"] or ():
             case = xml.SubElement(gates, "testcase", classname=f"{where}.gates", name=_plain_text(gate["name"]))
             if gate["passed"] is not True:
-                said = _plain_text(f"{number(gate['value'])} ({_bound(gate)}) {gate.get('reason') or ''}")
-                xml.SubElement(case, "failure" if gate["passed"] is False else "skipped", message=said)
+                said = " ".join(dict.fromkeys((_bound(gate), str(gate.get("reason") or ""))))
+                xml.SubElement(case, "failure" if gate["passed"] is False else "skipped", message=_plain_text(said))
     for suite in suites:
         suite.set("tests", str(len(suite)))
         for word, tag in (("failures", "failure"), ("skipped", "skipped")):

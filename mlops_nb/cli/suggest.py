@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Suggestion', 'tokens', 'equal_rows', 'named_as_id', 'rows_together', 'rows_of_key', 'rows_in_time', 'long_tails',
-           'suggestions']
+           'suggestions', 'by_table']
 
 # %% ../../nbs/cli/14_suggest.ipynb #fea5c8d6
 import math
@@ -14,6 +14,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..base.data import Joined
+from ..base.errors import MlopsError
+from ..model.tasks.known import TASKS
+
 
 # %% ../../nbs/cli/14_suggest.ipynb #3218e9ef
 class Suggestion(NamedTuple):
@@ -183,3 +186,20 @@ def _lost(split: Suggestion, frame: Any, labels: Any) -> str:
     if lost is None:
         return ""
     return f"too few {lost[0]} rows are left" if lost[1] is None else f"too few {lost[0]} rows are of class '{lost[1]}'"
+
+# %% ../../nbs/cli/14_suggest.ipynb #16dedecd
+def by_table(
+    task: str | None,  # as asked for
+) -> str | None:  # the same
+    "A task that needs no columns which only a person can name; the others are refused, with an example as the way out."
+    from mlops_nb.base.settings import stock
+
+    if not (needed := TASKS[task].roles if task in TASKS else ()):
+        return task
+    charters = sorted(stock("charters").glob("*.yaml"))
+    example = next((f.stem for f in charters if f"\ntask: {task}\n" in f.read_text(encoding="utf-8")), "")
+    way = f"begin with mlops-nb init DIR --example {example}" if example else "begin with any example"
+    way += ", and name your table and its columns in that charter"
+    way += f"; tutorial: nbs/tutorials/{task}.ipynb" * (stock("charters").parent / f"tutorials/{task}.ipynb").is_file()
+    what = f"its charter needs {' and '.join(needed)}, columns that no program can guess"
+    raise MlopsError(f"--task {task}: {what}; {way}")

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SPANS', 'MOST', 'SLICE', 'LOOKED_AT', 'window_at', 'Place', 'Window', 'has_log', 'window_of', 'now_of', 'parsed',
-           'kinds_of', 'measured', 'Part', 'part_of', 'times_of', 'plain']
+           'kinds_of', 'measured', 'Part', 'part_of', 'times_of', 'strange_rewards', 'plain']
 
 # %% ../../nbs/monitoring/10_windows.ipynb #1600a35a
 import math
@@ -269,6 +269,7 @@ def part_of(
     rows, y_pred, proba = _where(rows, sound), y_pred[sound], None if proba is None else proba[sound]
     inputs = parsed(rows["inputs"], {f.name: _TYPES[f.kind] for f in form.fields}).combine_chunks()
     y_true, known = _rewards(rows) if evidence.problem.kind.rewarded else _truths(rows["label"], rule)
+    notes += strange_rewards(y_true[known], evidence.problem) if evidence.problem.kind.rewarded else []
     arms = {arm: n for arm, n in answered.items() if arm}
     drawn = drawn_of(rows.select(["subject", "time", "inputs"]).to_pandas(), evidence)
     found = measured(inputs, form), y_pred, proba, known, y_true[known]
@@ -334,6 +335,22 @@ def _unusual(rows: pa.Table, form: Schema, unread: int) -> list[str]:
     new = sorted({name for text in some for name in _object(text)} - set(form.names))
     said = [f"{unread:,} answers can't be read and are left out"] if unread else []
     return said + ([f"logged, but no field of the version: {', '.join(new[:12])}"] if new else [])
+
+# %% ../../nbs/monitoring/10_windows.ipynb #8309dd00
+def strange_rewards(
+    rewards: np.ndarray,  # (n,) of decisions that were drawn
+    problem: Any,  # model.problem.Problem; the rule of its reward's column was kept by all that was learnt from
+) -> list[str]:  # a sentence, or none
+    "What is told as a reward and lies out of the range that was learnt; it is counted nevertheless."
+    rule = problem.rules.get(str(problem.reward))
+    low, high = (None, None) if rule is None else (rule.min, rule.max)
+    odd = rewards[(rewards < (-math.inf if low is None else low)) | (rewards > (math.inf if high is None else high))]
+    if not len(odd):
+        return []
+    ends = " and ".join(f"{word} {end:g}" for word, end in (("at least", low), ("at most", high)) if end is not None)
+    many = f"{len(odd):,} of {len(rewards):,} rewards are out of the range that was learnt"
+    said = f"the first is {odd[0]:g}; '{problem.reward}' is {ends}"
+    return [f"{many} ({said}), and all figures count them: mend what tells rewards"]
 
 # %% ../../nbs/monitoring/10_windows.ipynb #e8e25d94
 def plain(value: Any) -> Any:

@@ -28,7 +28,7 @@ from ..base.text import in_figure
 from ..model.demands import FAULT, Finding, by_column, check_faults, check_names, each_check, held_by, key_faults
 from ..model.demands import holding, near_faults, refuse_stops, severity_in, table_findings, zone_faults
 from ..model.problem import Problem
-from ..model.suspects import to_judge
+from ..model.suspects import copies_are_faults, kept_copies, to_judge
 from ..model.units import convert_units
 from ..stats.columns import often, taken
 from ..stats.missing import as_lines, missing_pattern
