@@ -1897,6 +1897,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                         'mlops_nb.model.reduced.grouped_for': ( 'model/reduced.html#grouped_for',
                                                                                 'mlops_nb/model/reduced.py'),
                                         'mlops_nb.model.reduced.kept_by': ('model/reduced.html#kept_by', 'mlops_nb/model/reduced.py'),
+                                        'mlops_nb.model.reduced.unmarked_for': ( 'model/reduced.html#unmarked_for',
+                                                                                 'mlops_nb/model/reduced.py'),
                                         'mlops_nb.model.reduced.unreduced': ('model/reduced.html#unreduced', 'mlops_nb/model/reduced.py')},
             'mlops_nb.model.rows': { 'mlops_nb.model.rows.Asked': ('model/rows.html#asked', 'mlops_nb/model/rows.py'),
                                      'mlops_nb.model.rows.Column': ('model/rows.html#column', 'mlops_nb/model/rows.py'),
