@@ -158,6 +158,7 @@ def test_names_last():
 
 
 BAD = {
+    "twenty rows": (lambda: numbers_of_segments([], 8, np.random.default_rng(0).normal(size=(20, 3))), "20 training rows are too few to look for segments; expected 50 at least"),
     "one segment": (lambda: numbers_of_segments([1], 8, np.arange(40.0)[:, None]), "no division of the rows; expected numbers from 2 on"),
     "more than rows differ": (lambda: numbers_of_segments([9], 8, np.repeat(np.arange(10.0), 5)[:, None]), "differ in 10 ways: 4 can be compared"),
     "rows that hardly differ": (lambda: numbers_of_segments([], 8, np.repeat([1.0, 2.0], 50)[:, None]), "differ in 2 ways only"),
