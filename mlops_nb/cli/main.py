@@ -287,8 +287,8 @@ def _beside(settings: "Settings", model: dict[str, Any]) -> str:
 def _bound(gate: dict[str, Any]) -> str:
     "A gate's figure with its bound; why, where it has none."
     bound = gate.get("bound")
-    if bound is None and gate["value"] is None:
-        return str(gate.get("reason") or "")
+    if gate["value"] is None:
+        return "not measured: " * (bound is not None) + str(gate.get("reason") or "")
     ends = bound if isinstance(bound, dict) else {"bound": bound}
     said = ", ".join(f"{k.replace('_', ' ')} {number(v)}" for k, v in ends.items() if v is not None)
     return f"{number(gate['value'])} ({said or 'bound undefined'})"
