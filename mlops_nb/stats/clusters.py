@@ -186,7 +186,7 @@ def traits(
     named: Sequence[tuple[str, str | None]] | None = None,  # column and category; None: all
 ) -> list[Trait]:  # by size of the effect, or as named
     "In what a cluster's rows differ from the others, column by column."
-    found = []
+    found: list[Trait | None] = []
     for column in frame.columns:
         values = frame[column]
         number = pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
