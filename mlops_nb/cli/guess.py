@@ -19,13 +19,14 @@ from .joined import joined_tables
 from ..base.reading import Reading
 from ..model.tasks.known import TASKS
 from ..model.words import why_no_text
-from .suggest import Suggestion, by_table, long_tails, named_as_id, suggestions, tokens
+from .suggest import Suggestion, by_table, long_tails, named_as_id, none_left, suggestions, table_needs
+from .suggest import tokens
 from ..sources.forms import NAMELESS, is_index
 from ..sources.readings import Seen, reads
 from ..sources.tables import Read, as_line, read
 
 # %% ../../nbs/cli/15_guess.ipynb #efd243d5
-def _rows_of(file: Path) -> Read:
+def _rows_of(file: Path, task: str | None = None) -> Read:
     "The table, read as the stage ingest will read it; texts of a typed file are looked at, too."
     try:
         made = read(file, look=True)
@@ -33,7 +34,7 @@ def _rows_of(file: Path) -> Read:
         siblings = [p.name for p in file.parent.glob("*.*")] if file.parent.is_dir() else []
         raise MlopsError(f"{file.name} can't be read: {error.strerror or error}{nearest(file.name, siblings) if siblings else ''}") from None
     if len(made.frame.columns) < 2:
-        raise MlopsError(f"{file.name} has {len(made.frame)} rows and one column, '{made.frame.columns[0]}'; expected a target and at least one feature, separated by a comma, semicolon, tab or |")
+        raise MlopsError(f"{file.name} has {len(made.frame)} rows and one column, '{made.frame.columns[0]}'; {table_needs(task)}, separated by a comma, semicolon, tab or |")
     return made
 
 # %% ../../nbs/cli/15_guess.ipynb #88935c64
@@ -371,7 +372,7 @@ def guess_from(
     asked_task: str | None = None,  # one that makes its target
 ) -> Guess:
     "Look at a table: what is to be learnt, from which columns, and who could be treated unequally."
-    made, joined = _rows_of(data), tuple[Joined, ...]()
+    made, joined = _rows_of(data, asked_task), tuple[Joined, ...]()
     if more:
         made, joined = joined_tables([data, *more], [made, *map(_rows_of, more)], target)
     frame, asked = made.frame, made.asked
@@ -394,7 +395,6 @@ def guess_from(
     left_out |= {s.column: about for s in suggested if s.column not in (None, row_id)}
     if not set(frame.columns) - {target, row_id, *left_out}:
         whys = "; ".join(f"{c}: {w}" for c, w in left_out.items()) or f"{row_id} identifies a row"
-        way = "bring columns that tell rows apart, or name another target: --target COLUMN"
-        raise MlopsError(f"{data.name}: no column is left to learn '{target}' from: {whys}; {way}")
+        raise MlopsError(f"{data.name}: {none_left(asked_task, target, whys)}")
     sensitive = [s for s in sensitive_columns(columns, frame, target) if s["column"] not in left_out]
     return Guess(len(frame), columns, target, why, task, sensitive, row_id, left_out, made, suggested, joined)

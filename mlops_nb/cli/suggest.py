@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Suggestion', 'tokens', 'equal_rows', 'named_as_id', 'rows_together', 'rows_of_key', 'rows_in_time', 'long_tails',
-           'suggestions', 'by_table']
+           'suggestions', 'table_needs', 'none_left', 'by_table']
 
 # %% ../../nbs/cli/14_suggest.ipynb #fea5c8d6
 import math
@@ -186,6 +186,27 @@ def _lost(split: Suggestion, frame: Any, labels: Any) -> str:
     if lost is None:
         return ""
     return f"too few {lost[0]} rows are left" if lost[1] is None else f"too few {lost[0]} rows are of class '{lost[1]}'"
+
+# %% ../../nbs/cli/14_suggest.ipynb #de210316
+def table_needs(
+    task: str | None,  # as asked for
+) -> str:
+    "What a table has at least."
+    if task in TASKS and TASKS[task].names_answer:
+        return f"a {task} needs at least two columns that differ between rows"
+    return "expected a target and at least one feature"
+
+
+def none_left(
+    task: str | None,  # as asked for
+    target: str,
+    whys: str,  # columns are left out
+) -> str:
+    "That no column is left, and the way out."
+    if task is not None:
+        return f"no column is left that tells rows apart: {whys}; bring columns that differ between rows"
+    way = "bring columns that tell rows apart, or name another target: --target COLUMN"
+    return f"no column is left to learn '{target}' from: {whys}; {way}"
 
 # %% ../../nbs/cli/14_suggest.ipynb #16dedecd
 def by_table(

@@ -65,6 +65,9 @@ def reference_for(
     return draw_one
 
 # %% ../../nbs/stages/060_cluster.ipynb #e2ac2a4e
+_FEWEST = 50  # rows
+
+
 def numbers_of_segments(
     asked: Sequence[int],  # the knob k
     most: int,  # the knob max_k
@@ -76,6 +79,12 @@ def numbers_of_segments(
         raise MlopsError(
             f"cluster.k asks for {wrong[0]} segment{'s' * (wrong[0] != 1)}, which is no division of the rows;"
             " expected numbers from 2 on"
+        )
+    if len(X) < _FEWEST:
+        raise MlopsError(
+            f"{len(X)} training rows are too few to look for segments; expected {_FEWEST} at least: a draw finds them in"
+            f" two fifths and judges them on one, here {len(X) // 5}, where each row moves a share by {5 / len(X):.0%};"
+            " bring more rows (80 in all, as split.test_size and split.valid_size come), or look at these one by one"
         )
     # half of the distinct rows at most: each draw finds segments in two fifths of the rows
     able = int(0.4 * distinct)

@@ -33,6 +33,17 @@ _NOTHING: dict[str, float | None] = {"value": None, "low": None, "high": None}
 _RATIOS = (davies_bouldin_score, calinski_harabasz_score)
 
 
+def _judged(
+    success: list[Any],  # the charter's criteria
+    metrics: dict[str, dict[str, float | None]],
+    labels: np.ndarray,  # n segments of the rows judged
+) -> list[dict[str, Any]]:  # as check_criteria, with the reason where nothing could be measured
+    rows, found = len(labels), len(np.unique(labels))
+    where = "are in one segment" if found < 2 else "are each a segment of their own"
+    why = f"{rows:,} test row{'s' * (rows != 1)} {where}, so there are no distances within and between: not met"
+    return [c | ({"message": why} if c["value"] is None else {}) for c in check_criteria(success, metrics)]
+
+
 def apart(
     X: np.ndarray,  # n x d
     labels: np.ndarray,  # n
@@ -170,7 +181,7 @@ def evaluate_segments(
         "task": problem.task, "n": len(rows), "threshold": None,
         "prevalence": {s["name"]: round(s["share"], 6) for s in segments},
         "metrics": metrics, "errors": {}, "interval": _INTERVALS,
-        "criteria": check_criteria(problem.success, metrics), "rules": _rules(settled, segments, strict),
+        "criteria": _judged(problem.success, metrics, labels[at]), "rules": _rules(settled, segments, strict),
         "cost": None, "confusion": None, "curves": {},
         "said": said_sample(proba), "segments": segments,
     }, each, labels[at]  # fmt: skip

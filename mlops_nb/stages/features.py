@@ -30,7 +30,7 @@ from ..base.text import in_figure
 from ..model.entities import entity_codes
 from ..model.calendar import Between, Calendar, telling_parts
 from ..model.problem import Problem
-from ..model.reduced import derive_of, grouped_for, kept_by, unreduced
+from ..model.reduced import derive_of, grouped_for, kept_by, unmarked_for, unreduced
 from ..model.sampled import Sampled, sampled_rows
 from ..model.tasks.known import task_of
 from ..model.schema import Schema
@@ -191,7 +191,7 @@ def linear_recipe(
     told = {part: columns for part, columns in (dates or {}).items() if part != "month"}
     parts += [(part, part_steps(part, columns, onehot, holidays), list(columns)) for part, columns in told.items()]
     columns = ColumnTransformer([p for p in parts if p[2]], verbose_feature_names_out=False)
-    steps: list[tuple[str, Any]] = [("columns", columns), ("constant", VarianceThreshold())]
+    steps: list[tuple[str, Any]] = [("columns", unmarked_for(kind, columns)), ("constant", VarianceThreshold())]
     if keep < 100:
         steps.append(("select", SelectPercentile(f_classif if kind.has_classes else f_regression, percentile=keep)))
     if components:

@@ -110,6 +110,9 @@ def structure(
     return Structure(value, others, float((1 + (others >= value).sum()) / (1 + references)))
 
 # %% ../../nbs/stats/87_clusters.ipynb #9fef67de
+_MISSING = "missing"  # the category of rows whose value nobody knows
+
+
 class Trait(NamedTuple):
     "In what rows of a cluster differ from all others."
 
@@ -135,11 +138,11 @@ class Trait(NamedTuple):
                 for v in (self.inside, self.outside, self.low, self.high)
             )
             return f"{self.column} is {way}: {mean}, of the others {other} (difference {low} to {high})"
+        span = f"(difference {self.low:+.0%} to {self.high:+.0%})"
+        if self.value == _MISSING:
+            return f"{self.column} is missing in {self.inside:.0%}, elsewhere in {self.outside:.0%} {span}"
         way = "more often" if self.inside > self.outside else "less often"
-        return (
-            f"{self.column} is {self.value} {way}: {self.inside:.0%}, of the others {self.outside:.0%} (difference"
-            f" {self.low:+.0%} to {self.high:+.0%})"
-        )
+        return f"{self.column} is {self.value} {way}: {self.inside:.0%}, of the others {self.outside:.0%} {span}"
 
 # %% ../../nbs/stats/87_clusters.ipynb #4f96f40e
 def number_trait(
@@ -183,13 +186,16 @@ def traits(
     named: Sequence[tuple[str, str | None]] | None = None,  # column and category; None: all
 ) -> list[Trait]:  # by size of the effect, or as named
     "In what a cluster's rows differ from the others, column by column."
-    found = []
+    found: list[Trait | None] = []
     for column in frame.columns:
         values = frame[column]
-        if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values):
-            found.append(number_trait(values, inside))
-        elif not pd.api.types.is_datetime64_any_dtype(values):
-            texts = values.astype("object").where(values.notna(), "missing").astype("str")
+        number = pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
+        if number or pd.api.types.is_datetime64_any_dtype(values):
+            gaps = values.isna().to_numpy()
+            found += [share_trait(str(column), _MISSING, gaps, inside)] if gaps.any() else []
+            found += [number_trait(values, inside)] if number else []
+        else:
+            texts = values.astype("object").where(values.notna(), _MISSING).astype("str")
             shares = texts.value_counts(normalize=True)
             asked = [v for c, v in named or () if c == column and v is not None] or shares[shares >= _OFTEN].index[
                 :100

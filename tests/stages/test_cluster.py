@@ -125,6 +125,29 @@ def test_a_mixture_says_what_scikit_learn_says():
     assert np.allclose(np.sort(mine.predict_proba(X)), np.sort(own.predict_proba(X)), atol=1e-9)
 
 
+def kinds_with_gaps(rows: int = 900, share: float = 0.04) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
+    """Three kinds, who is of which, and whose spending nobody knows."""
+    rng = np.random.default_rng(0)
+    true = rng.choice(3, rows, p=[0.4, 0.35, 0.25])
+    near = lambda centres, spread: np.array(centres)[true] + rng.normal(0, spread, rows)  # noqa: E731
+    frame = pd.DataFrame({"visits": near([2.0, 12.0, 22.0], 1.2), "spend": near([80.0, 20.0, 50.0], 5), "age": near([30.0, 50.0, 65.0], 4)})
+    unknown = rng.random(rows) < share
+    return frame.assign(spend=frame["spend"].mask(unknown)), true, unknown
+
+
+def test_rows_with_a_gap_go_with_their_kind():
+    """What is missing at random is no segment: as many as were planted, and incomplete rows are where they belong, compiled too."""
+    frame, true, unknown = kinds_with_gaps()
+    way, model = chosen(frame, range(2, 6), 4)
+    put = model.predict(frame)
+    assert way["k"] == 3 and way["stability"] > 0.95
+    assert adjusted_rand_score(true, put) > 0.95 and unknown.sum() > 25 and adjusted_rand_score(true[unknown], put[unknown]) > 0.9
+    form = learn_schema(frame, TASK)
+    served = CompiledModel.load(compile_model(model, form, frame, target_type=TASK.kind.target_type))
+    said = served.predict(served.encode(frame.astype(object).where(frame.notna(), None).to_numpy().tolist()))
+    assert np.allclose(said, model.predict_proba(frame), rtol=1e-9, atol=1e-12)
+
+
 def test_names_last():
     """A refit on other rows of the same kind keeps the names, though sizes have changed."""
     X, true = blobs(3, 2, 900, 7)
@@ -135,6 +158,7 @@ def test_names_last():
 
 
 BAD = {
+    "twenty rows": (lambda: numbers_of_segments([], 8, np.random.default_rng(0).normal(size=(20, 3))), "20 training rows are too few to look for segments; expected 50 at least"),
     "one segment": (lambda: numbers_of_segments([1], 8, np.arange(40.0)[:, None]), "no division of the rows; expected numbers from 2 on"),
     "more than rows differ": (lambda: numbers_of_segments([9], 8, np.repeat(np.arange(10.0), 5)[:, None]), "differ in 10 ways: 4 can be compared"),
     "rows that hardly differ": (lambda: numbers_of_segments([], 8, np.repeat([1.0, 2.0], 50)[:, None]), "differ in 2 ways only"),
