@@ -72,7 +72,8 @@ def build_graph(
     for stage in stages:
         for port in stage.inputs:
             if port.artifact not in kinds:
-                why = f" (a {next(iter(left_out.values()))} task leaves out {', '.join(sorted(left_out))})" if any(left_out.values()) else ""
+                without = {stage: task for stage, task in sorted(left_out.items()) if task}
+                why = f" (a {next(iter(without.values()))} task leaves out {', '.join(without)})" if without else ""
                 wrong.append(f"{stage.path.name}: no stage writes '{port.artifact}'{why}{nearest(port.artifact, kinds)}")
             elif kinds[port.artifact] != port.kind:
                 writer = f" written by {writers[port.artifact][0].path.name}" if port.artifact in writers else ""
@@ -143,11 +144,11 @@ def omitted(
 
 def omitted_by(
     task: str,  # its name; one that isn't known brings and omits nothing
-) -> dict[str, str]:  # {stage: the task}
+) -> dict[str, str]:  # {stage: the task, where that omits it; "" where only others bring it}
     "Stages that mean nothing for a task."
     kind = TASKS.get(task, Task)
     brought = frozenset().union(*(known.brings for known in TASKS.values()))
-    return dict.fromkeys(kind.omits | brought - kind.brings, task)
+    return dict.fromkeys(brought - kind.brings, "") | dict.fromkeys(kind.omits, task)
 
 
 def stock_graph(

@@ -7,19 +7,19 @@ __all__ = ['CELLS', 'ROWS', 'GROWS', 'conformal_ends', 'Band', 'fit_band', 'Band
 
 # %% ../../nbs/stats/90_conformal.ipynb #fdf3d737
 from bisect import bisect_right
-from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 # %% ../../nbs/stats/90_conformal.ipynb #21cbf135
 def conformal_ends(
-    errors: np.ndarray,  # (n,) truth minus what was said, of rows that the model has not learnt from
+    errors: Any,  # (n,) truth minus what was said, of rows that the model has not learnt from
     level: float,  # 0..1: how often the next one is to lie between the ends
 ) -> tuple[float, float] | None:  # low, high: what to add to what is said; None where n < level / (1 - level)
     """Ends between which the next exchangeable error lies with a probability of level to level + 1 / (n + 1); ties only add to it
     (Lei et al., Distribution-Free Predictive Inference for Regression, 2018; tails apart: Linusson et al. 2014)."""
+    import numpy as np
+
     n = len(errors)
     out = int((n + 1) * (1 - level) + 1e-9)  # places of n + 1 that may lie outside
     if not 0 < out <= n:
@@ -47,11 +47,13 @@ class Band(BaseModel):
 
 
 def fit_band(
-    said: np.ndarray,  # (n,) numbers
-    errors: np.ndarray,  # (n,) truth minus said
+    said: Any,  # (n,) numbers
+    errors: Any,  # (n,) truth minus said
     level: float,
 ) -> Band | None:  # None: too few rows
     "One pair of ends, or a pair for each cell where the size of errors depends on what is said."
+    import numpy as np
+
     every = conformal_ends(errors, level)
     if every is None:
         return None
@@ -62,9 +64,11 @@ def fit_band(
     return Band(n=len(said), edges=edges.tolist(), low=low, high=high)
 
 # %% ../../nbs/stats/90_conformal.ipynb #879731a8
-def _edges(said: np.ndarray, errors: np.ndarray, least: int) -> np.ndarray:
+def _edges(said: Any, errors: Any, least: int) -> Any:
     """Edges of cells with at least that many rows each; none where a rank test sees no difference between the
     cells' errors (Kruskal and Wallis 1952)."""
+    import numpy as np
+
     from scipy.stats import kruskal
 
     size = abs(errors)
@@ -102,10 +106,12 @@ class Bands(BaseModel):
 
     def of_many(
         self,
-        said: np.ndarray,  # (n,)
-        groups: Sequence[Any] | np.ndarray | None = None,  # (n,) values of the column `by`
-    ) -> tuple[np.ndarray, np.ndarray]:  # (n,) low, (n,) high
+        said: Any,  # (n,)
+        groups: Any = None,  # (n,) values of the column `by`
+    ) -> tuple[Any, Any]:  # (n,) low, (n,) high
         "The intervals of many numbers."
+        import numpy as np
+
         low, high = _ends(self.every, said)
         names = np.asarray(groups, str) if self.by and groups is not None else None
         for name, band in self.of.items() if names is not None else ():
@@ -114,20 +120,24 @@ class Bands(BaseModel):
         return low, high
 
 
-def _ends(band: Band, said: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _ends(band: Band, said: Any) -> tuple[Any, Any]:
+    import numpy as np
+
     cell = np.searchsorted(band.edges, said, side="right") if band.edges else np.zeros(len(said), int)
     return said + np.array(band.low)[cell], said + np.array(band.high)[cell]
 
 # %% ../../nbs/stats/90_conformal.ipynb #f55857b8
 def fit_bands(
-    said: np.ndarray,  # (n,) numbers, each by a model that has not learnt from the row
-    y_true: np.ndarray,  # (n,)
+    said: Any,  # (n,) numbers, each by a model that has not learnt from the row
+    y_true: Any,  # (n,)
     level: float,  # 0..1
-    groups: np.ndarray | None = None,  # (n,) texts
+    groups: Any = None,  # (n,) texts
     by: str = "",  # what tells the groups
     promise: str = "",
 ) -> Bands | None:  # None: too few rows for any interval of that level
     "Intervals by what is said, and by group where a group has rows enough; the others share theirs."
+    import numpy as np
+
     errors = y_true - said
     names = np.full(len(said), "") if groups is None else groups
     own, few = ([], []) if groups is None else _large_enough(names, int(2 / (1 - level)) + 1)
@@ -141,9 +151,11 @@ def fit_bands(
     return Bands(level=level, every=every, by=by if groups is not None else "", of=of, promise=promise + told)
 
 
-def _large_enough(groups: np.ndarray, least: int) -> tuple[list[str], list[str]]:
+def _large_enough(groups: Any, least: int) -> tuple[list[str], list[str]]:
     """Groups of at least so many rows, and those that share: also the smallest large ones, until they are enough
     together."""
+    import numpy as np
+
     names, rows = np.unique(groups, return_counts=True)
     order = np.argsort(rows, kind="stable")
     upto = int((rows < least).sum())

@@ -248,12 +248,12 @@ def test_what_init_refuses(env, tmp_path):
 
 
 def test_own_notebooks_are_in_the_pipeline(changed):
-    assert changed("mlops-nb", "check") == "sound: 16 stages, 47 artifacts, " + changed("mlops-nb", "check").split("artifacts, ")[1]
+    assert changed("mlops-nb", "check") == "sound: 17 stages, 49 artifacts, " + changed("mlops-nb", "check").split("artifacts, ")[1]
     assert "note:" not in changed("mlops-nb", "check") and "seasons" in changed("mlops-nb", "graph")
     assert changed("mlops-nb", "diff", "split") == "no difference\n"
     for words, part in (
         (["new-stage", "Seasons"], "no name for a stage"),
-        (["new-stage", "seasons"], "there is a stage 'seasons' already: 160_seasons.ipynb"),
+        (["new-stage", "seasons"], "there is a stage 'seasons' already: 170_seasons.ipynb"),
         (["new-stage", "train"], "mlops-nb new-stage train --override"),
         (["new-stage", "trian", "--override"], "did you mean 'train'?"),
         (["new-stage", "split", "--override"], "takes the place of the stock split already"),
@@ -272,9 +272,9 @@ def test_the_contract_holds_for_them(changed):
 
 def test_editing_and_exporting(changed, tmp_path):
     shell = Shell(changed.env, shutil.copytree(changed.folder, tmp_path / "tumours"))
-    notebook = shell.folder / "nbs" / "stages" / "160_seasons.ipynb"
+    notebook = shell.folder / "nbs" / "stages" / "170_seasons.ipynb"
     notebook.write_text(notebook.read_text().replace("table.mean(", "table.median("))
-    assert "160_seasons.ipynb: exported cells" in shell("mlops-nb", "check", fails=True)
+    assert "170_seasons.ipynb: exported cells" in shell("mlops-nb", "check", fails=True)
     shell("nbdev-export")
     assert shell("mlops-nb", "check").startswith("sound")
     split = shell.folder / "nbs" / "stages" / "040_split.ipynb"

@@ -16,7 +16,7 @@ from mlops_nb.pipeline.plan import sample_settings
 from mlops_nb.base.settings import load_settings
 
 SETTINGS = sample_settings(load_settings())
-STAGES = "problem ingest validate split features train tune ensemble evaluate explain fairness register score monitor abtest".split()
+STAGES = "problem ingest validate split features train tune ensemble evaluate explain fairness register score monitor abtest diagnose".split()
 
 
 def call(*words: str) -> subprocess.CompletedProcess:
@@ -48,11 +48,13 @@ def test_the_rows_that_judged_a_version_are_known(summary):
     assert read(summary, "evaluate", "evaluation", Json)["test_digest"] == summary["stages"]["split"]["outputs"]["test"]
 
 
-def test_only_three_stages_judge_by_the_test_rows_and_one_learns_from_them_then():
+def test_only_four_stages_judge_by_the_test_rows_and_one_learns_from_them_then():
+    """diagnose counts by them the slices that other rows have proposed; nothing is chosen by it."""
     stages = load_graph(SETTINGS).stages.values()
     readers = {s.name for s in stages if any(p.artifact == "test" for p in s.inputs)}
-    assert readers == {"evaluate", "explain", "fairness", "register"}
+    assert readers == {"evaluate", "explain", "fairness", "register", "diagnose"}
     (last,) = (s for s in stages if s.name == "register")
+    assert "diagnosis" not in {p.artifact for s in stages for p in s.inputs}
     assert {"evaluation", "explanation", "fairness_audit"} <= {p.artifact for p in last.inputs}, "it begins when all of them are done"
 
 
