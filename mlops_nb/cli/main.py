@@ -287,10 +287,8 @@ def _beside(settings: "Settings", model: dict[str, Any]) -> str:
 def _bound(gate: dict[str, Any]) -> str:
     "A gate's figure with its bound; why, where it has none, or where the figure alone would have passed."
     bound, why = gate.get("bound"), str(gate.get("reason") or "")
-    if gate["value"] is None:
-        return "not measured: " * (bound is not None) + why
-    if why.startswith("cannot say") or "not shown" in why:
-        return why
+    if gate["value"] is None or why.startswith("cannot say") or "not shown" in why:
+        return "not measured: " * (gate["value"] is None and bound is not None) + why
     ends = bound if isinstance(bound, dict) else {"bound": bound}
     said = ", ".join(f"{k.replace('_', ' ')} {number(v)}" for k, v in ends.items() if v is not None)
     return f"{number(gate['value'])} ({said or 'bound undefined'})"
