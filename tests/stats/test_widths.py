@@ -106,7 +106,8 @@ def test_of_several_classes(n, shares, count):
 def test_of_numbers(n, tails, count):
     """Of errors with heavy tails the plain interval and the bootstrap of R² and RMSE hold too rarely to count."""
     boot = 1000 if n < 1000 and count == 4000 else 0
-    narrow(compared(lambda rng, size: numbers(rng, size or n, tails), NUMBERS, count, n, boot, "continuous"), count)
+    of = [name for name in NUMBERS if name != "mape"]  # these truths lie around 0, where a share of them has no spread to be held to
+    narrow(compared(lambda rng, size: numbers(rng, size or n, tails), of, count, n, boot, "continuous"), count)
 
 
 def test_a_wide_interval_would_be_found():
