@@ -106,7 +106,7 @@ def test_of_several_classes(n, shares, count):
 def test_of_numbers(n, tails, count):
     """Of errors with heavy tails the plain interval and the bootstrap of R² and RMSE hold too rarely to count."""
     boot = 1000 if n < 1000 and count == 4000 else 0
-    of = [name for name in NUMBERS if name != "mape"]  # these truths lie around 0, where a share of them has no spread to be held to
+    of = [name for name in NUMBERS if name != "mape"]  # a rare truth near 0 outweighs all others
     narrow(compared(lambda rng, size: numbers(rng, size or n, tails), of, count, n, boot, "continuous"), count)
 
 
