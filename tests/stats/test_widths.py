@@ -110,6 +110,19 @@ def test_of_numbers(n, tails, count):
     narrow(compared(lambda rng, size: numbers(rng, size or n, tails), of, count, n, boot, "continuous"), count)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [200, 500, 5000])
+def test_of_percentages(n):
+    """Of truths that stay away from 0: there a percentage has a spread."""
+
+    def away(rng, size):
+        y_true, _, said = numbers(rng, size or n, 100)
+        far = np.maximum(y_true, 10)
+        return far, None, far + said - y_true
+
+    narrow(compared(away, ["mape"], 300, n, 0, "continuous"), 300)
+
+
 def test_a_wide_interval_would_be_found():
     """Student's bounds with four degrees of freedom are 1.4 times too wide."""
     table = of_two(500, 0.1, 1.2, 100)
