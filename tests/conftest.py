@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -97,6 +98,18 @@ def project_of(file: Path, rows: list[dict], *asked: str) -> Path:
         writer.writerows(rows)
     command(file.parent, "init", "gym", "--data", file.name, *(asked if len(asked) > 1 else ("--target", *asked)))
     return file.parent / "gym"
+
+
+def opened_app(root: Path, monkeypatch: pytest.MonkeyPatch) -> Any:  # streamlit's AppTest
+    """The app's first page for a project, with nothing kept of another one."""
+    pytest.importorskip("streamlit")
+    import streamlit as st
+    from streamlit.testing.v1 import AppTest
+
+    monkeypatch.setenv("MLOPS_NB_ROOT", str(root))
+    st.cache_data.clear()
+    st.cache_resource.clear()
+    return AppTest.from_file(str(Path(__file__).parents[1] / "app" / "main.py"), default_timeout=120).run()
 
 
 class Project:

@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 import pandas as pd
 import pytest
-from tests.conftest import command, project_of
+from tests.conftest import command, opened_app, project_of
 
 from mlops_nb.base.charter import load_charter
 from mlops_nb.base.errors import why_refused
@@ -309,14 +309,7 @@ def test_retraining(gym):
 
 
 def test_app(gym, monkeypatch):
-    pytest.importorskip("streamlit")
-    import streamlit as st
-    from streamlit.testing.v1 import AppTest
-
-    monkeypatch.setenv("MLOPS_NB_ROOT", str(gym.root))
-    st.cache_data.clear()
-    st.cache_resource.clear()
-    at = AppTest.from_file(str(ROOT / "app" / "main.py"), default_timeout=120).run()
+    at = opened_app(gym.root, monkeypatch)
     assert not at.exception and METRIC[gym.task] in [m.label.replace("\\", "") for m in at.metric]
     for name in ("predictions", "fairness", "monitoring"):
         page = at.switch_page(f"views/{name}.py").run()

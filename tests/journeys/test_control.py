@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 import pandas as pd
 import pytest
-from tests.conftest import command
+from tests.conftest import command, opened_app
 
 from mlops_nb.base.charter import load_charter
 from mlops_nb.log.feedback import Feedback
@@ -113,14 +113,7 @@ def test_what_means_nothing_is_refused_with_a_sentence(lake):
 
 
 def test_app(lake, monkeypatch):
-    pytest.importorskip("streamlit")
-    import streamlit as st
-    from streamlit.testing.v1 import AppTest
-
-    monkeypatch.setenv("MLOPS_NB_ROOT", str(lake.root))
-    st.cache_data.clear()
-    st.cache_resource.clear()
-    at = AppTest.from_file(str(ROOT / "app" / "main.py"), default_timeout=120).run()
+    at = opened_app(lake.root, monkeypatch)
     assert not at.exception and "mean_return" in [m.label.replace("\\", "") for m in at.metric]
     assert any("200 fresh episodes" in c.value for c in at.caption)
     for name in ("predictions", "fairness", "monitoring", "data"):

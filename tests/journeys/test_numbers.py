@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 import pandas as pd
 import pytest
-from tests.conftest import command
+from tests.conftest import command, opened_app
 from tests.serving.test_rest import Server
 
 from mlops_nb.base.charter import load_charter
@@ -119,16 +119,9 @@ def test_a_week_is_monitored(made_project):
 
 @pytest.mark.slow
 def test_it_is_shown(made_project, monkeypatch):
-    pytest.importorskip("streamlit")
-    import streamlit as st
-    from streamlit.testing.v1 import AppTest
-
-    monkeypatch.setenv("MLOPS_NB_ROOT", str(made_project.root))
     monkeypatch.setenv("MLOPS_NB_HOME", str(made_project.settings.home))
     monkeypatch.setenv("MLOPS_NB_REPORTS", str(made_project.settings.reports))
-    st.cache_data.clear()
-    st.cache_resource.clear()
-    at = AppTest.from_file(str(ROOT / "app" / "main.py"), default_timeout=120).run()
+    at = opened_app(made_project.root, monkeypatch)
     assert not at.exception
     words = " ".join(m.value for m in at.markdown)
     assert ("hold the truth of" in words) == (made_project.name == "delays")
