@@ -492,7 +492,7 @@ def init_command(
         return
     if not data:
         if target or task:
-            raise MlopsError("--target and --task need --data FILE, the table that they are about")
+            raise MlopsError(f"{'--target' if target else '--task'} needs --data FILE, the table that it is about")
         said = [f"the example project {example} is in {project.init_example(folder, example)}"]
         said += [f"next: cd {shlex.quote(str(folder))}    mlops-nb run --sample 2000"]
     else:

@@ -2,7 +2,6 @@
 
 import json
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from types import SimpleNamespace
 
 import msgspec
@@ -22,7 +21,6 @@ from mlops_nb.monitoring.due import monitor_due
 from mlops_nb.registry.loading import load
 from mlops_nb.serving.prediction import Predictor
 
-ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.slow
 
 
