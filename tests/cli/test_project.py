@@ -420,11 +420,11 @@ def sampled(env, changed, tmp_path_factory) -> Shell:
 @pytest.mark.slow
 def test_a_run_on_few_rows_by_the_ci_script(sampled):
     summary = sampled.summary(".mlops/sample/reports")
-    assert summary["status"] == "done" and {s["status"] for s in summary["stages"].values()} == {"done"} and len(summary["stages"]) == 16
+    assert summary["status"] == "done" and {s["status"] for s in summary["stages"].values()} == {"done"} and len(summary["stages"]) == 17
     assert summary["model"]["name"] == "tumours" and summary["stages"]["seasons"]["metrics"]["columns"] > 1
     report = ElementTree.parse(sampled.folder / "reports" / "junit.xml").getroot()
     stages, gates = report.findall("testsuite")
-    assert (stages.get("tests"), stages.get("failures"), gates.get("name")) == ("16", "0", "gates")
+    assert (stages.get("tests"), stages.get("failures"), gates.get("name")) == ("17", "0", "gates")
     assert {c.get("name") for c in stages} == set(summary["stages"])
     # the project's split ran, and it is what the result's key stands for
     (record,) = (sampled.folder / ".mlops" / "sample" / "keys" / "split").glob("*.json")

@@ -3,11 +3,7 @@
 import json
 import re
 
-import pytest
-from tests.journeys.test_tutorial import STAGES, notebook_of, said
-
-#: Run now they take minutes each; the journeys of their charters run in CI.
-BOTH_WAYS = pytest.mark.parametrize("now", [False, pytest.param(True, marks=pytest.mark.deep)], ids=["committed", "run now"])
+from tests.journeys.test_tutorial import BOTH_WAYS, STAGES, notebook_of, said
 
 
 @BOTH_WAYS
